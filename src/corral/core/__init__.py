@@ -1,0 +1,1 @@
+"""Foundations without machine learning: configuration, errors, registry, runs, journal, files, metrics, statistics."""

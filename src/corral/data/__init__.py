@@ -1,0 +1,1 @@
+"""Messages, records, taxonomies and readers."""

@@ -1,0 +1,1 @@
+"""Measuring guards and models."""

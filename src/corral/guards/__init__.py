@@ -1,0 +1,1 @@
+"""Guards, their verdicts, and the policy that turns verdicts into decisions."""

@@ -1,0 +1,1 @@
+"""The trained default guard: its network, weights and model card."""

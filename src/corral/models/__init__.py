@@ -1,0 +1,1 @@
+"""Loading, rendering and running Llama-family models."""

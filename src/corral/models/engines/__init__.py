@@ -1,0 +1,1 @@
+"""Engines: one interface over models in this process, servers and scripts."""

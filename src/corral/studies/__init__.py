@@ -1,0 +1,1 @@
+"""What a recipe runs, one file for each system."""
