@@ -20,6 +20,9 @@ A message says what happened, quoting values in backticks; ``where`` says in whi
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class CorralError(Exception):
     """Base of every error Corral raises on purpose."""
@@ -77,3 +80,15 @@ class NotFoundError(UserError):
 
 class PolicyError(UserError):
     """A moderation policy that cannot be applied."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """A hint for a name that is not known: the nearest known names, or all of them when none is near."""
+    names = sorted(known)
+    if not names:
+        return "There are none."
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if near:
+        return f"Did you mean {' or '.join(f'`{name}`' for name in near)}?"
+    listed = ", ".join(f"`{name}`" for name in names[:20])
+    return f"Known: {listed}{', ...' if len(names) > 20 else ''}."

@@ -7,15 +7,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
+from corral.core.errors import DataError, suggest
 from corral.data.messages import Conversation, Target
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class ModerationExample:
     harmful: bool | None = None
     refusal: bool | None = None
     attack: bool | None = None
-    categories: Mapping[str, bool] = _NOTHING
+    categories: Mapping[str, bool] = field(default_factory=dict, hash=False)
     taxonomy: str = ""
     language: str = ""
     source: str = ""
@@ -94,7 +93,7 @@ class ModerationExample:
     group: str = ""
     split: str = ""
     eval_overlap: tuple[str, ...] = ()
-    raw: Mapping[str, Any] = field(default=_NOTHING, compare=False)
+    raw: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def text(self) -> str:
@@ -103,12 +102,77 @@ class ModerationExample:
         return "" if index is None else self.conversation.messages[index].text
 
 
+_NOT_ALPHANUMERIC: Final = re.compile(r"[\W_]+")
+
+
 def normalise_prompt(text: str) -> str:
     """NFKC, case folded, runs of anything but letters and digits folded to one space."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(c if c.isalnum() else " " for c in folded).split())
+    return _NOT_ALPHANUMERIC.sub(" ", folded).strip()
 
 
 def prompt_key(text: str) -> str:
-    """Cluster key of a prompt: 16 hex digits of the SHA-256 of its normalised text."""
-    return hashlib.sha256(normalise_prompt(text).encode()).hexdigest()[:16]
+    """Cluster key of a prompt: 16 hex digits of the SHA-256 of its normalised text.
+
+    A text of signs alone (emoji, code) normalises to nothing and is keyed by itself, or all such would be one cluster.
+    """
+    normalised = normalise_prompt(text) or text.strip()
+    return hashlib.sha256(normalised.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def example_to_json(example: ModerationExample) -> dict[str, Any]:
+    """A moderation example as plain JSON values, read back by ``example_from_json``; ``raw`` is left out."""
+    return {
+        "messages": example.conversation.to_openai(),
+        "target": example.target,
+        "harmful": example.harmful,
+        "refusal": example.refusal,
+        "attack": example.attack,
+        "categories": dict(example.categories),
+        "taxonomy": example.taxonomy,
+        "language": example.language,
+        "source": example.source,
+        "licence": example.licence,
+        "id": example.id,
+        "group": example.group,
+        "split": example.split,
+        "eval_overlap": list(example.eval_overlap),
+    }
+
+
+def example_from_json(value: Mapping[str, Any], *, where: str = "row") -> ModerationExample:
+    """A moderation example from JSON values; only ``messages`` and ``target`` are required.
+
+    Raises:
+        DataError: a malformed conversation, an unknown key, or a value of the wrong type; names the field.
+    """
+    known = ("messages", "target", *_JSON_LABELS, *_JSON_TEXTS, "categories", "eval_overlap")
+    if unknown := sorted(set(value) - set(known)):
+        raise DataError(f"unknown key `{unknown[0]}`", where=where, hint=suggest(unknown[0], known))
+    target = value.get("target")
+    if target not in ("prompt", "response"):
+        raise DataError(f"target is `{target}`", where=f"{where}.target", hint="Use `prompt` or `response`.")
+    labels = {name: _typed(value.get(name), bool | None, f"{where}.{name}") for name in _JSON_LABELS}
+    texts = {name: _typed(value.get(name, ""), str, f"{where}.{name}") for name in _JSON_TEXTS}
+    categories = _typed(value.get("categories", {}), Mapping, f"{where}.categories")
+    overlap = _typed(value.get("eval_overlap", []), list | tuple, f"{where}.eval_overlap")
+    example = ModerationExample(
+        Conversation.from_openai(value.get("messages"), where=f"{where}.messages"),
+        target,
+        **labels,
+        **texts,
+        categories={code: _typed(label, bool, f"{where}.categories.{code}") for code, label in categories.items()},
+        eval_overlap=tuple(_typed(name, str, f"{where}.eval_overlap") for name in overlap),
+    )
+    return example if example.group else replace(example, group=prompt_key(example.text))
+
+
+_JSON_LABELS: Final = ("harmful", "refusal", "attack")
+_JSON_TEXTS: Final = ("taxonomy", "language", "source", "licence", "id", "group", "split")
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """The value itself, once its type is known to be right."""
+    if not isinstance(value, kind):
+        raise DataError(f"is `{str(value)[:40]}`, of type {type(value).__name__}", where=where)
+    return value

@@ -19,6 +19,8 @@ ROLES: Final[tuple[str, ...]] = get_args(Role)
 Target = Literal["prompt", "response"]
 TargetChoice = Literal["auto", "prompt", "response"]
 
+_SHOWN_CHARACTERS: Final = 40
+
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
@@ -101,12 +103,16 @@ class Message:
             raise DataError(f"expected an object with `role` and `content`, got {type(value).__name__}", where=where)
         role = value.get("role")
         if role not in ROLES:
-            raise DataError(f"unknown role `{role}`", where=f"{where}.role", hint=f"Use one of {', '.join(ROLES)}.")
+            problem = "role is missing" if role is None else f"unknown role `{str(role)[:_SHOWN_CHARACTERS]}`"
+            raise DataError(problem, where=f"{where}.role", hint=f"Use one of {', '.join(ROLES)}.")
         calls = _tool_calls(value.get("tool_calls"), f"{where}.tool_calls")
-        content = value.get("content")
-        if content is None and not calls:
+        parts = _parts(value.get("content"), f"{where}.content")
+        # A model that refuses under structured outputs has its words here, beside a null content.
+        if isinstance(refusal := value.get("refusal"), str):
+            parts += (TextPart(refusal),)
+        if not parts and not calls:
             raise DataError("content is missing", where=f"{where}.content")
-        return cls(role, _parts(content, f"{where}.content"), calls)
+        return cls(role, parts, calls)
 
     def to_openai(self) -> dict[str, Any]:
         """As an OpenAI message object; one text part becomes a plain string."""
@@ -148,7 +154,8 @@ class Conversation:
             if "messages" not in value:
                 raise DataError("no `messages` in the object", where=where)
             given = value.get("id")
-            return cls.from_openai(value["messages"], where=where, id=str(given) if given is not None else id)
+            id = str(given) if given is not None else id
+            value = value["messages"]
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise DataError(f"expected a list of messages, got {type(value).__name__}", where=where)
         if not value:
@@ -184,7 +191,7 @@ def _parts(content: object, where: str) -> tuple[Part, ...]:
         return ()
     if isinstance(content, str):
         return (TextPart(content),)
-    if not isinstance(content, Sequence):
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
         raise DataError(f"expected text or a list of parts, got {type(content).__name__}", where=where)
     return tuple(_part(part, f"{where}[{i}]") for i, part in enumerate(content))
 

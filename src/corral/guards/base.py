@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from corral.core.errors import GuardError
 from corral.data.messages import Conversation, Target, TargetChoice
-
-_NO_SCORES: Mapping[str, float] = MappingProxyType({})
 
 
 class Status(StrEnum):
@@ -45,6 +42,7 @@ class Verdict:
         p_attack: the same that a prompt is an injection or jailbreak attempt; ``None`` where not judged.
         categories: ``taxonomy/code`` to a score in [0, 1].
         windows: how many overlapping windows were read (0 when nothing was).
+        context_dropped: tokens of older turns that no window had room for; the judged message itself is never cut.
         latency_ms: wall time of this item, its share of the batch.
         detail: why the status is not ok; never holds text of the conversation.
 
@@ -60,8 +58,9 @@ class Verdict:
     p_harm: float | None = None
     p_refusal: float | None = None
     p_attack: float | None = None
-    categories: Mapping[str, float] = _NO_SCORES
+    categories: Mapping[str, float] = field(default_factory=dict, hash=False)
     windows: int = 1
+    context_dropped: int = 0
     latency_ms: float = 0.0
     detail: str | None = None
 
@@ -91,6 +90,7 @@ class Verdict:
             "p_attack": self.p_attack,
             "categories": dict(self.categories),
             "windows": self.windows,
+            "context_dropped": self.context_dropped,
             "latency_ms": self.latency_ms,
             "detail": self.detail,
         }

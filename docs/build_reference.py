@@ -1,0 +1,126 @@
+"""Write ``docs/reference`` from the code: the command line from each ``--help``, the Python API from its docstrings.
+
+``make docs`` runs this; a test fails when the committed pages differ. With ``--check`` nothing is written and the exit
+code says whether they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import corral
+from corral.cli.main import VERBS, main
+
+REFERENCE = Path(__file__).parent / "reference"
+_NOTE = "<!-- Written by docs/build_reference.py; change the code and run `make docs`. -->\n\n"
+_SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples):$")
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page with its text."""
+    return {REFERENCE / "cli.md": _NOTE + _command_line(), REFERENCE / "python.md": _NOTE + _python()}
+
+
+def _command_line() -> str:
+    parts = ["# Command line", *_help_of([])]
+    for verb in VERBS:
+        parts += [f"## `corral {verb}`", *_help_of([verb])]
+        for name in _subcommands(verb):
+            parts += [f"### `corral {verb} {name}`", *_help_of([verb, name])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _subcommands(verb: str) -> list[str]:
+    from typer.main import get_command
+
+    return list(getattr(get_command(VERBS[verb].load()), "commands", ()))
+
+
+def _help_of(command: list[str]) -> Iterator[str]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main([*command, "--help"])
+    if code != 0:
+        raise SystemExit(f"`corral {' '.join(command)} --help` exited with {code}")
+    text = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+    yield f"```text\n$ corral {' '.join([*command, '--help'])}\n{text}\n```"
+
+
+def _python() -> str:
+    intro = "# Python\n\nWhat `import corral` offers. Everything else is internal and may change between releases."
+    return "\n\n".join([intro, *(_entry(name, getattr(corral, name)) for name in sorted(corral.__all__))]) + "\n"
+
+
+def _entry(name: str, thing: object) -> str:
+    if not callable(thing):
+        return f"## `{name}`\n\n{type(thing).__name__}: `{thing!r}`"
+    heading = f"## `{name}`\n\n```python\n{_signature(name, thing)}\n```"
+    parts = [heading, _markdown(inspect.getdoc(thing) or "")]
+    if inspect.isclass(thing):
+        parts += [_method(member, value) for member, value in vars(thing).items() if _is_public(member, value)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_public(name: str, value: object) -> bool:
+    plain = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+    return not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property))
+
+
+def _method(name: str, value: object) -> str:
+    if isinstance(value, property):
+        shown, documented = name, value.fget
+    else:
+        documented = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+        shown = _signature(name, documented)
+    return f"### `{shown}`\n\n{_markdown(inspect.getdoc(documented) or '')}".rstrip()
+
+
+def _signature(name: str, thing: object) -> str:
+    if inspect.isclass(thing) and issubclass(thing, BaseException):
+        return f"class {name}({thing.__mro__[1].__name__})"
+    try:
+        signature = str(inspect.signature(thing))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        signature = "(...)"
+    # A default such as a sentinel prints its address, which differs from run to run.
+    signature = re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-f]+>", r"<\1>", signature)
+    return f"class {name}{signature}" if inspect.isclass(thing) else f"{name}{signature}"
+
+
+def _markdown(docstring: str) -> str:
+    """Google-style sections as bold words, their entries as bullets, literal blocks as code."""
+    lines: list[str] = []
+    in_section = False
+    for line in docstring.replace("``", "`").splitlines():
+        if _SECTION.match(line):
+            lines += [f"**{line}**", ""]
+            in_section = True
+        elif in_section and re.match(r" {4}\S", line):
+            lines.append(f"- {line.strip()}")
+        elif in_section and line.startswith("     "):
+            lines.append(f"  {line.strip()}")
+        else:
+            in_section = in_section and not line
+            lines.append(line)
+    return "\n".join(lines).strip()
+
+
+def _out_of_date() -> list[Path]:
+    return [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
+if __name__ == "__main__":
+    os.environ["COLUMNS"] = "80"  # the help texts wrap to the terminal
+    stale = _out_of_date()
+    if "--check" in sys.argv[1:]:
+        sys.exit(f"out of date, run `make docs`: {', '.join(p.name for p in stale)}" if stale else 0)
+    for page, content in pages().items():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(content, encoding="utf-8")

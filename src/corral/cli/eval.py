@@ -1,0 +1,185 @@
+"""``corral eval``: measure guards on labelled sets, and look at their mistakes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from corral.cli.guard_settings import settings_by_guard
+from corral.cli.output import print_json, print_table, remark
+from corral.core.errors import NotFoundError, UserError
+
+if TYPE_CHECKING:
+    from corral.evals.report_tables import Table
+    from corral.evals.results import GuardResult
+    from corral.guards.base import Guard
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Measure a guard on labelled sets, beside published figures."
+)
+
+
+class Baseline(StrEnum):
+    """What a guard is compared with."""
+
+    BOW = "bow"
+
+
+_OUT: Final = Path("eval", "moderation")
+Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of scores and reports.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FOLDER", help="Data folder; default: CORRAL_DATA, else ../shared/data."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+@app.command("moderation")
+def moderation(
+    *,
+    guard: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Guard to measure. Repeatable. [default: default]")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
+    ] = None,
+    sets: Annotated[
+        str, typer.Option(metavar="NAMES", help="`headline`, `all`, or names separated by commas; see `eval sets`.")
+    ] = "headline",
+    baseline: Annotated[
+        Baseline | None,
+        typer.Option(help="Compare with bags of words fitted to the guard's training rows.", show_default=False),
+    ] = None,
+    baseline_recipe: Annotated[
+        str, typer.Option(metavar="SYSTEM/PROFILE", help="Recipe whose training rows the baseline is fitted to.")
+    ] = "default_guard/small",
+    out: Out = _OUT,
+    data: Data = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Rows a set, whole prompts drawn at random; default: all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of that draw and of the intervals.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows a call to the guard.")] = 128,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Keep what earlier runs judged, or judge everything again.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Measure guards on labelled sets, with intervals, the F1 of flagging everything, and published figures.
+
+    The same command again continues where it stopped; with other sets or another limit it judges only what is new.
+    """
+    from corral.evals.report import terminal_tables, write_report
+    from corral.evals.tasks.moderation import ModerationSettings, choose_sets, run_moderation
+
+    names = list(dict.fromkeys(guard or ["default"]))
+    settings = settings_by_guard(setting or [], names)
+    chosen = choose_sets([name.strip() for name in sets.split(",") if name.strip()])
+    fitted, rows = _bag_of_words(baseline_recipe) if baseline is not None else (None, {})
+    report = run_moderation(
+        _loaded(names, settings),
+        chosen,
+        out,
+        ModerationSettings(root=data, limit=limit, seed=seed, batch_size=batch_size, resume=resume),
+        baseline=fitted,
+        baseline_rows=rows,
+        on_guard=_remark_done,
+    )
+    if not any(result.sets for result in report.guards):
+        first = report.guards[0].skipped[0]
+        raise NotFoundError(f"no set could be measured; `{first.set}`: {first.reason}")
+    write_report(report, out)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _print(terminal_tables(report))
+    remark(f"report: {out / 'report.md'} (also .json and .csv)")
+
+
+@app.command("errors")
+def errors(
+    *,
+    out: Out = _OUT,
+    guard: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Guard, where several were measured.", show_default=False)
+    ] = None,
+    sets: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Names separated by commas; default: all that were measured.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="Worst mistakes to list of each kind and set.")] = 10,
+    data: Data = None,
+    show_content: Annotated[
+        bool, typer.Option("--show-content", help="Show the texts, which may describe serious harm.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List a guard's worst mistakes, and count mistakes by category, length and language.
+
+    Reads what `corral eval moderation` with the same --out left; no guard is loaded.
+    """
+    from corral.evals.error_analysis import analyse
+    from corral.evals.error_report import error_tables, write_errors
+
+    chosen = None if sets is None else [name.strip() for name in sets.split(",") if name.strip()]
+    report = analyse(out, guard=guard, sets=chosen, top=top, show_content=show_content, root=data)
+    write_errors(report, out)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _print(error_tables(report))
+    remark(f"report: {out / 'errors.md'} (also .json)")
+
+
+@app.command("sets")
+def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the sets of the moderation task."""
+    from corral.evals.tasks.moderation_sets import SETS, in_order
+
+    each = [SETS.get(name) for name in in_order()]
+    if as_json:
+        keys = ("name", "source", "target", "head", "kind", "rule", "headline")
+        print_json([{key: getattr(one, key) for key in keys} for one in each])
+    else:
+        rows = ((one.name, one.head, one.target, one.kind, one.rule, "yes" if one.headline else "") for one in each)
+        print_table(("set", "question", "of the", "kind", "positive", "headline"), rows)
+
+
+def _loaded(names: Iterable[str], settings: dict[str, dict[str, object]]) -> Iterator[Guard]:
+    """Guards one after the other, so that one at a time is in memory."""
+    from corral.guards.loading import load_guard
+
+    for name in names:
+        yield load_guard(name, **settings[name])
+
+
+def _bag_of_words(profile: str) -> tuple[Guard, dict[str, int]]:
+    """The baseline fitted to the training rows of a recipe and calibrated on its held-out rows, and rows by source."""
+    from corral.core.recipes import load_profile
+    from corral.data.splits import split_by_group
+    from corral.evals.baselines import train_bag_of_words
+    from corral.studies.default_guard import DEVELOPMENT_SPLIT, DefaultGuardConfig, draw
+
+    recipe, config = load_profile(profile)
+    if not isinstance(config, DefaultGuardConfig):
+        raise UserError(f"recipe `{recipe.name}` has no mixture of training rows", where="--baseline-recipe")
+    remark(f"fitting the baseline to the training rows of {profile}")
+    kept, held = split_by_group(draw(config).rows, held_out=config.held_out, seed=config.seed)
+    fitted = train_bag_of_words(kept, held, max_fpr=config.max_fpr, split=DEVELOPMENT_SPLIT, seed=config.seed)
+    return fitted, dict(Counter(row.source for row in kept))
+
+
+def _remark_done(result: GuardResult) -> None:
+    skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
+    remark(f"{result.name}: {len(result.sets)} sets measured{skipped}")
+
+
+def _print(tables: Iterable[Table]) -> None:
+    for number, table in enumerate(tables):
+        if number:
+            print()
+        print_table(table.columns, table.rows, title=table.title)

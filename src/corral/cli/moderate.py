@@ -1,0 +1,239 @@
+"""``corral moderate``: judge a text, standard input, or a file of conversations.
+
+Exit codes: 0 fine (for a file: every row was answered), 1 a row could not be read or got no verdict, 2 the user's
+mistake, 130 interrupted; for a single text, or a file with ``--check``: 3 flagged or blocked, 4 undecided.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from corral.cli.moderation_input import choose_input
+from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, print_verdict
+from corral.cli.moderation_rows import INTERRUPTED, Tally, missing_verdicts
+from corral.cli.moderation_stream import Stream, TargetOption, judge, row_of
+from corral.cli.output import print_json, remark
+from corral.core.errors import ConfigError, UserError
+from corral.core.yaml import parse_yaml
+from corral.data.messages import Conversation, Message
+from corral.guards.loading import load_guard
+from corral.guards.moderator import Moderator
+from corral.guards.policy import Policy
+
+
+class Format(StrEnum):
+    """Shapes of the output."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    JSON = "json"
+
+
+class TargetChoice(StrEnum):
+    """What to judge; ``auto`` is the response when the assistant spoke last, else the prompt."""
+
+    AUTO = "auto"
+    PROMPT = "prompt"
+    RESPONSE = "response"
+    BOTH = "both"
+
+
+def moderate(
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TEXT|FILE|-]", help="A text, an existing file, or - for standard input.", show_default=False
+        ),
+    ] = None,
+    *,
+    file: Annotated[Path | None, typer.Option("--file", help="A file, whatever its name.", show_default=False)] = None,
+    target: Annotated[
+        TargetChoice,
+        typer.Option(help="What to judge; auto: the response if the assistant spoke last, else the prompt."),
+    ] = TargetChoice.AUTO,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Guard to ask: default, duoguard, or scripted (a test guard that flags TRIGGER). Repeatable."
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of thresholds and actions; the default blocks harm.", show_default=False),
+    ] = None,
+    format: Annotated[
+        Format | None, typer.Option(help="Default: table on a terminal, else jsonl.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+    input_format: Annotated[
+        str | None,
+        typer.Option(
+            help="jsonl, json, csv, tsv, parquet or text; default: by the file's name or content.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write JSON lines to this file; the same command again continues it.", show_default=False),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="For a file: exit with 3 if a row is flagged or blocked.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be read.")] = False,
+    max_chars: Annotated[
+        int | None, typer.Option(min=1, help="Longest message a guard reads; default: the guard's.", show_default=False)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows read and judged at once.")] = 64,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads for the model; default: one a core.", show_default=False)
+    ] = None,
+    show_content: Annotated[
+        bool, typer.Option("--show-content", help="Show the beginning of each text in tables.")
+    ] = False,
+) -> None:
+    """Judge a text, standard input or a file of conversations.
+
+    A file holds one conversation a line: JSONL with messages (or prompt and response, or text), or plain lines; also
+    CSV, TSV, Parquet and JSON, by its ending.
+
+    Exit codes: 0 fine (for a file: every row was answered), 1 a row could not be read or got no verdict, 2 your
+    mistake, 130 interrupted; for a single text, or a file with --check: 3 flagged or blocked, 4 undecided.
+    """
+    given = choose_input(text, file)
+    shape = _format(format, json=json)
+    _refuse_contradictions(single=isinstance(given, Conversation), format=format, out=out)
+    moderator = load_moderator(guard, setting or [], policy, max_chars)
+    _use_threads(threads)
+    what: TargetOption = target.value
+    try:
+        if isinstance(given, Conversation):
+            raise typer.Exit(_one(moderator, given, what, shape))
+        stream = Stream(
+            moderator,
+            given,
+            target=what,
+            format=input_format,
+            batch_size=batch_size,
+            strict=strict,
+            show_content=show_content,
+            show_progress=out is not None or not sys.stdout.isatty(),
+            settings={"max_chars": max_chars},
+        )
+        raise typer.Exit(_many(stream, shape, out, as_json=shape is Format.JSON, check=check))
+    except KeyboardInterrupt:
+        remark(_how_to_resume(out))
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def load_moderator(
+    guards: Sequence[str] | None, settings: Sequence[str], policy: Path | None, max_chars: int | None
+) -> Moderator:
+    """Guards and policy as named on the command line.
+
+    Args:
+        guards: names; when none is given those of the policy, or else the default guard.
+        settings: ``guard.key=value``.
+        policy: YAML file.
+        max_chars: longest message, for every guard; ``None`` leaves each its own.
+
+    Raises:
+        UserError: an unknown guard or setting, or a policy that cannot be applied.
+    """
+    loaded = Policy.default() if policy is None else Policy.load(policy)
+    names = list(dict.fromkeys(guards or loaded.guards or ("default",)))
+    chosen = _settings_by_guard(settings, names)
+    common = {} if max_chars is None else {"max_chars": max_chars}
+    return Moderator([load_guard(name, **(common | chosen[name])) for name in names], loaded)
+
+
+def _settings_by_guard(settings: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for text in settings:
+        path, equals, value = text.partition("=")
+        name, dot, key = path.strip().partition(".")
+        if not (equals and dot and key):
+            raise ConfigError(
+                f"`{text}` is not of the form `guard.key=value`",
+                where="--set",
+                hint="For example `duoguard.window=256`.",
+            )
+        if name not in chosen:
+            raise ConfigError(
+                f"`{path}` sets a guard that is not asked",
+                where="--set",
+                hint=f"Asked: {', '.join(names)}. Add `--guard {name}`.",
+            )
+        chosen[name][key] = parse_yaml(value, where=f"--set {path}")
+    return chosen
+
+
+def _format(format: Format | None, *, json: bool) -> Format:
+    if json and format not in (None, Format.JSON):
+        raise UserError(f"--json and --format {format} were both given", hint="Give one of them.")
+    if json:
+        return Format.JSON
+    return format or (Format.TABLE if sys.stdout.isatty() else Format.JSONL)
+
+
+def _refuse_contradictions(*, single: bool, format: Format | None, out: Path | None) -> None:
+    if out is not None and single:
+        raise UserError("--out is for files and standard input", hint="Leave it out, or put the text in a file.")
+    if out is not None and format is Format.TABLE:
+        raise UserError("--out writes JSON lines, not a table", hint="Leave --format out.")
+
+
+def _use_threads(threads: int | None) -> None:
+    """Set the threads of torch, if a guard brought it in."""
+    if threads is not None and (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(threads)
+
+
+def _one(moderator: Moderator, conversation: Conversation, target: TargetOption, shape: Format) -> int:
+    """Judge a single text and return the exit code."""
+    if target == "response":
+        conversation = Conversation(tuple(Message("assistant", m.content) for m in conversation.messages))
+    (decisions,) = judge(moderator, [conversation], target)
+    row = row_of(conversation, decisions, target)
+    missing = missing_verdicts(decisions.values())
+    if shape is Format.TABLE:
+        policy = f"{moderator.policy.id} ({moderator.policy.hash})"
+        print_verdict(row, reasons=[r for d in decisions.values() for r in d.reasons], missing=missing, policy=policy)
+    else:
+        print_json(row) if shape is Format.JSON else print(json_line(row))
+        for line in missing:
+            remark(f"no verdict: {line}")
+    tally = Tally()
+    tally.add(row)
+    return tally.exit_code(check=True)
+
+
+def _many(stream: Stream, shape: Format, out: Path | None, *, as_json: bool, check: bool) -> int:
+    """Judge a file or stream and return the exit code."""
+    if out is None:
+        stream.to_writer(_writer(shape))
+    else:
+        stream.to_journal(out)
+        if as_json:
+            print_json(stream.tally.to_json() | {"out": str(out)})
+    remark(str(stream.tally))
+    return stream.tally.exit_code(check=check)
+
+
+def _writer(shape: Format) -> Writer:
+    if shape is Format.TABLE:
+        return TableLines()
+    return JsonArray() if shape is Format.JSON else JsonLines()
+
+
+def _how_to_resume(out: Path | None) -> str:
+    if out is None:
+        return "Interrupted. With --out FILE the same command again continues where it stopped."
+    return f"Interrupted. What is done is in {out}; the same command again continues there."

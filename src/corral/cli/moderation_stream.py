@@ -1,0 +1,280 @@
+"""Moderates a file or stream in batches, in bounded memory, and continues where an interrupted run stopped.
+
+Every item of the input gives exactly one row or one reject, in order; so the number of both says where to go on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any, Final, Literal, Protocol
+
+from corral.cli.moderation_input import Given, fingerprint, read_given
+from corral.cli.moderation_output import Writer, held_interrupts, preview_of
+from corral.cli.moderation_rows import Tally, both_row, decision_row, missing_verdicts
+from corral.cli.output import remark
+from corral.core.errors import DataError, UserError
+from corral.core.journal import Journal
+from corral.core.progress import progress
+from corral.data.messages import Conversation, Target
+from corral.data.readers import RejectedRow
+from corral.guards.moderator import Moderator
+from corral.guards.policy import Decision
+
+TargetOption = Literal["auto", "prompt", "response", "both"]
+_LISTED: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The row of one conversation.
+
+    Attributes:
+        where: path and line of the conversation.
+        conversation: what was judged.
+        row: what programs read.
+        decisions: what the row was made from.
+    """
+
+    where: str
+    conversation: Conversation
+    row: dict[str, Any]
+    decisions: Mapping[Target, Decision]
+
+
+def judge(
+    moderator: Moderator, conversations: Sequence[Conversation], target: TargetOption
+) -> list[dict[Target, Decision]]:
+    """Decide about each conversation in one call: about one message, or about prompt and response."""
+    if target == "both":
+        return moderator.check_both(conversations)
+    decisions = moderator.check_many(conversations, target=target)
+    return [{c.target(target): decision} for c, decision in zip(conversations, decisions, strict=True)]
+
+
+def row_of(conversation: Conversation, decisions: Mapping[Target, Decision], target: TargetOption) -> dict[str, Any]:
+    """What programs read about one conversation."""
+    if target == "both":
+        return both_row(conversation.id, decisions)
+    (decision,) = decisions.values()
+    return decision_row(conversation.id, decision)
+
+
+@dataclass(slots=True)
+class Stream:
+    """A file or stream to moderate, and how.
+
+    Attributes:
+        moderator: guards and policy.
+        source: the input.
+        target: what to judge.
+        format: format of the input; ``None`` tells it by name or content.
+        batch_size: items read and judged at once.
+        strict: stop at the first row that cannot be read.
+        show_content: give writers the beginning of each text.
+        show_progress: a bar on standard error, if that is a terminal.
+        settings: what beside input, guards, policy and target the rows depend on.
+        tally: counts, those of earlier sessions included.
+    """
+
+    moderator: Moderator
+    source: Path | IO[bytes]
+    target: TargetOption = "auto"
+    format: str | None = None
+    batch_size: int = 64
+    strict: bool = False
+    show_content: bool = False
+    show_progress: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
+
+    def to_writer(self, writer: Writer) -> None:
+        """Write every row to standard output; rejected rows are only reported.
+
+        Raises:
+            DataError: the input holds no rows, or with ``strict`` one that cannot be read.
+        """
+        items = self._items()
+        try:
+            self._run(items, _Printing(writer, self.target, show_content=self.show_content))
+        finally:
+            writer.close()
+
+    def to_journal(self, path: Path) -> None:
+        """Add the rows that are missing to a journal, and rejected rows to its reject file.
+
+        Raises:
+            DataError: as ``to_writer``.
+            UserError: the file was written under other settings, or its input was a stream, which cannot be re-read.
+        """
+        items = self._items()
+        with Journal.open(path, fingerprint=self._fingerprint()) as journal:
+            if journal.resumed:
+                self._resume(journal)
+            try:
+                self._run(islice(items, journal.resumed, None), _Journaling(journal))
+            finally:
+                if journal.rejects:
+                    remark(f"Rejected rows are in {path}.rejects.jsonl")
+
+    def _resume(self, journal: Journal) -> None:
+        if not isinstance(self.source, Path):
+            raise UserError(
+                "holds rows of standard input, which cannot be read again from where they end",
+                where=str(journal.path),
+                hint="Choose another file, or remove this one to start over.",
+            )
+        remark(f"{journal.path}: {journal.resumed:,} rows are there already")
+        for row in journal.entries():
+            self.tally.add(row)
+        self.tally.rejected = journal.rejects
+
+    def _items(self) -> Iterator[Given]:
+        """The items, once it is known that there are any."""
+        items = read_given(self.source, self.format)
+        first = next(items, None)
+        if first is None:
+            where = str(self.source) if isinstance(self.source, Path) else "standard input"
+            raise DataError("holds no rows, so nothing was judged", where=where)
+        return chain([first], items)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return {
+            "input": fingerprint(self.source),
+            "input_format": self.format,
+            "target": self.target,
+            "guards": {guard.name: guard.revision for guard in self.moderator.guards},
+            "policy": self.moderator.policy.hash,
+            **self.settings,
+        }
+
+    def _run(self, items: Iterator[Given], sink: _Sink) -> None:
+        problems = _Problems()
+        try:
+            with progress(None, "Moderating") if self.show_progress else nullcontext() as bar:
+                while batch := list(islice(items, self.batch_size)):
+                    readable, broken = _up_to_reject(batch) if self.strict else (batch, None)
+                    self._put(self._answers(readable), sink, problems)
+                    if bar is not None:
+                        bar.advance(len(batch))
+                    if broken is not None:
+                        raise DataError(
+                            broken.reason, where=broken.where, hint="Without --strict such rows are set aside."
+                        )
+        finally:
+            problems.report()
+
+    def _answers(self, batch: Sequence[Given]) -> list[Answer | RejectedRow]:
+        """Rows of a batch; rejected ones keep their places."""
+        conversations = [given.content for given in batch if isinstance(given.content, Conversation)]
+        decided = iter(judge(self.moderator, conversations, self.target))
+        answers: list[Answer | RejectedRow] = []
+        for given in batch:
+            if isinstance(given.content, RejectedRow):
+                answers.append(given.content)
+            else:
+                decisions = next(decided)
+                row = row_of(given.content, decisions, self.target)
+                answers.append(Answer(given.where, given.content, row, decisions))
+        return answers
+
+    def _put(self, answers: list[Answer | RejectedRow], sink: _Sink, problems: _Problems) -> None:
+        with held_interrupts():
+            for item in answers:
+                if isinstance(item, RejectedRow):
+                    sink.reject(item)
+                    self.tally.rejected += 1
+                    problems.rejected(item)
+                else:
+                    sink.row(item)
+                    self.tally.add(item.row)
+                    problems.unanswered(item)
+            sink.flush()
+
+
+class _Sink(Protocol):
+    """Where answers go."""
+
+    def row(self, answer: Answer) -> None: ...
+    def reject(self, row: RejectedRow) -> None: ...
+    def flush(self) -> None: ...
+
+
+class _Printing:
+    """Rows to standard output."""
+
+    def __init__(self, writer: Writer, target: TargetOption, *, show_content: bool) -> None:
+        self._writer = writer
+        self._target = target
+        self._show_content = show_content
+
+    def row(self, answer: Answer) -> None:
+        preview = preview_of(_judged_text(answer.conversation, self._target)) if self._show_content else None
+        self._writer.write(answer.row, preview)
+
+    def reject(self, row: RejectedRow) -> None:
+        """Nothing: a stream of rows has no place for it, and it is reported on standard error."""
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+class _Journaling:
+    """Rows to a journal, rejected rows to its reject file."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.flush = journal.flush
+
+    def row(self, answer: Answer) -> None:
+        self._journal.append(answer.row)
+
+    def reject(self, row: RejectedRow) -> None:
+        self._journal.reject(row.path, row.line, row.reason, row.raw)
+
+
+class _Problems:
+    """The first rows that were rejected or got no verdict, to be listed at the end: never their text."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[str]] = {"rejected": [], "without a verdict": []}
+        self._counts = dict.fromkeys(self._lines, 0)
+
+    def rejected(self, row: RejectedRow) -> None:
+        self._note("rejected", f"{row.where}: {row.reason}")
+
+    def unanswered(self, answer: Answer) -> None:
+        if missing := missing_verdicts(answer.decisions.values()):
+            self._note("without a verdict", f"{answer.where}: {'; '.join(missing)}")
+
+    def report(self) -> None:
+        for kind, count in self._counts.items():
+            if count:
+                remark(f"{count:,} {'row' if count == 1 else 'rows'} {kind}:")
+                for line in self._lines[kind]:
+                    remark(f"  {line}")
+                if count > _LISTED:
+                    remark(f"  and {count - _LISTED:,} more")
+
+    def _note(self, kind: str, line: str) -> None:
+        self._counts[kind] += 1
+        if self._counts[kind] <= _LISTED:
+            self._lines[kind].append(line)
+
+
+def _up_to_reject(batch: list[Given]) -> tuple[list[Given], RejectedRow | None]:
+    """The items before the first that cannot be read, and why it cannot."""
+    for index, given in enumerate(batch):
+        if isinstance(given.content, RejectedRow):
+            return batch[:index], given.content
+    return batch, None
+
+
+def _judged_text(conversation: Conversation, target: TargetOption) -> str:
+    """Text of the judged message; of the last one when both are judged."""
+    index = conversation.judged_index(conversation.target("auto" if target == "both" else target))
+    return "" if index is None else conversation.messages[index].text

@@ -1,0 +1,1 @@
+"""Taxonomies of harm and the crosswalks between them, as YAML."""

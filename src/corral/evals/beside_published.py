@@ -1,0 +1,91 @@
+"""Published figures beside ours, and the ones that may not stand there, each with the reason.
+
+A figure is compared only if set, split, label rule and metric are equal. Where our copy of a set lacks some rows of the
+published one, the figure stands beside ours with that caveat; everything else goes to a block of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from corral.evals.published.tables import PublishedCell, load_tables, published_cells
+from corral.evals.results import NotComparable, PublishedRow, SetResult
+from corral.evals.tasks.eval_set import EvalSet, PublishedColumn
+from corral.evals.tasks.moderation_sets import NOT_COMPARABLE, SETS, in_order
+
+
+def with_published(result: SetResult) -> SetResult:
+    """The result with the published figures that may stand beside it."""
+    return result.model_copy(update={"published": tuple(_rows(SETS.get(result.name), result))})
+
+
+def not_comparable(results: Iterable[SetResult]) -> list[NotComparable]:
+    """Published columns without a place beside our figures.
+
+    First, with their figures, the columns that could be taken for a set that was measured; then what no set of the task
+    stands for. Results on a sample of a set are not comparable with any figure on the whole of it.
+    """
+    measured = {result.name: result for result in results}
+    out = []
+    for name, result in measured.items():
+        sampled = result.n < result.rows_in_set
+        reason = f"ours is a sample of {result.n} of {result.rows_in_set} rows"
+        for link in SETS.get(name).published:
+            if link.relation == "no" or sampled:
+                out.append(_refused(link, name, link.reason if link.relation == "no" else reason))
+    return [*out, *_standing_nowhere()]
+
+
+def _rows(eval_set: EvalSet, result: SetResult) -> Iterator[PublishedRow]:
+    if result.n < result.rows_in_set:
+        return
+    for link in eval_set.published:
+        if link.relation == "no":
+            continue
+        for cell in published_cells(link.table, link.column):
+            if cell.metric in result.figures:
+                yield PublishedRow(
+                    table=cell.table,
+                    column=cell.column,
+                    system=cell.system,
+                    metric=cell.metric,
+                    value=cell.fraction,
+                    mark=cell.mark,
+                    relation=link.relation,
+                    caveat="; ".join(text for text in (link.reason, cell.note) if text),
+                )
+
+
+def _refused(link: PublishedColumn, name: str, reason: str) -> NotComparable:
+    cells = published_cells(link.table, link.column)
+    return NotComparable(
+        table=link.table,
+        column=link.column,
+        title=load_tables()[link.table].columns[link.column],
+        set=name,
+        reason=reason,
+        cells={f"{cell.system}, {cell.metric}": cell.value for cell in cells},
+    )
+
+
+def _standing_nowhere() -> Iterator[NotComparable]:
+    """Columns that no set of the task stands for, one entry for a whole table where one reason covers it."""
+    for place, reason in NOT_COMPARABLE.items():
+        table, _, column = place.partition("/")
+        title = load_tables()[table].columns[column] if column else load_tables()[table].title
+        yield NotComparable(table=table, column=column, title=title, reason=reason)
+
+
+def uncovered_columns() -> list[str]:
+    """Published columns that neither a set nor a reason speaks for; always empty, and a test says so."""
+    linked = {(link.table, link.column) for name in in_order() for link in SETS.get(name).published}
+    return [
+        f"{cell.table}/{cell.column}"
+        for table in load_tables().values()
+        for cell in table.cells
+        if (cell.table, cell.column) not in linked and not _reasoned(cell, NOT_COMPARABLE)
+    ]
+
+
+def _reasoned(cell: PublishedCell, reasons: Collection[str]) -> bool:
+    return cell.table in reasons or f"{cell.table}/{cell.column}" in reasons

@@ -1,0 +1,1 @@
+"""Published comparison tables as package data, and their loader."""

@@ -1,0 +1,111 @@
+"""What an evaluation set is: which rows, which question, what counts as positive, and what it may be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from corral.data.examples import ModerationExample
+from corral.data.messages import Target
+
+Head = Literal["harm", "attack", "refusal"]
+"""The question: is the judged message harmful, is the prompt an attack, does the response refuse."""
+
+Kind = Literal["mixed", "positives", "negatives"]
+"""Which truths occur. Without negatives recall is the figure, without positives the false-positive rate."""
+
+Relation = Literal["same", "subset", "no"]
+"""How a published column stands to ours: same set, split, label rule and metric; the same but for rows that our copy
+lacks; or not comparable."""
+
+Truth = Callable[[ModerationExample], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedColumn:
+    """A column of a published table that was measured on this set, or on one that could be taken for it.
+
+    Attributes:
+        table: ``T1`` to ``T11``.
+        column: key of the table's columns.
+        relation: whether its figures may stand beside ours.
+        reason: what our copy lacks (``subset``) or why not (``no``); "" for ``same``.
+    """
+
+    table: str
+    column: str
+    relation: Relation = "same"
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.relation == "same") == bool(self.reason):
+            raise ValueError(f"{self.table}/{self.column}: a reason is given exactly when the relation is not `same`")
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSet:
+    """One set of the moderation task.
+
+    Attributes:
+        name: of the set.
+        source: of the rows, a name in ``SOURCES``.
+        target: the message that the guard judges.
+        head: the question.
+        kind: which truths occur.
+        rule: what is positive, in words; printed beside every figure.
+        truth: the answer to the question for a row, ``None`` for rows that are left out.
+        files: of the source, without folder and ending; all when empty.
+        where: conditions that a row must meet, as in ``data.mixture.matches``.
+        published: columns of published tables that belong to this set.
+        caveat: what a reader of the figures must know, "" when nothing.
+        slices: upstream columns, or ``category``, ``language`` or ``split``, by which rates are broken down.
+        family: sets of one family are one set in several languages.
+        pair: upstream column that joins the languages of a family, "" when they are not aligned.
+        headline: one of the sets that every guard is measured on first.
+    """
+
+    name: str
+    source: str
+    target: Target
+    head: Head
+    kind: Kind
+    rule: str
+    truth: Truth
+    files: tuple[str, ...] = ()
+    where: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    published: tuple[PublishedColumn, ...] = ()
+    caveat: str = ""
+    slices: tuple[str, ...] = ()
+    family: str = ""
+    pair: str = ""
+    headline: bool = False
+
+    def __post_init__(self) -> None:
+        if self.head == ("attack" if self.target == "response" else "refusal"):
+            raise ValueError(f"{self.name}: no guard answers `{self.head}` about a {self.target}")
+
+
+def harmful(example: ModerationExample) -> bool | None:
+    """The source's own harm label."""
+    return example.harmful
+
+
+def attack(example: ModerationExample) -> bool | None:
+    """The source's own attack label."""
+    return example.attack
+
+
+def refusal(example: ModerationExample) -> bool | None:
+    """The source's own refusal label."""
+    return example.refusal
+
+
+def by_column(column: str, meanings: Mapping[Any, bool]) -> Truth:
+    """The truth that the values of an upstream column mean; other values leave the row out."""
+
+    def truth(example: ModerationExample) -> bool | None:
+        return meanings.get(example.raw.get(column))
+
+    return truth

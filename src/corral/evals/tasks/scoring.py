@@ -1,0 +1,272 @@
+"""Running a guard over evaluation sets: each row judged once, kept in a journal, and read back as scores."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from corral.core.errors import GuardError, NotFoundError
+from corral.core.journal import Journal
+from corral.core.metric_inputs import as_binary
+from corral.core.progress import progress
+from corral.data.examples import ModerationExample
+from corral.data.messages import Target
+from corral.data.mixture import matches
+from corral.data.sources import SOURCES, load_source
+from corral.data.splits import group_fraction
+from corral.evals.results import Skipped
+from corral.evals.scored import ScoredSet, scores_of
+from corral.evals.tasks.eval_set import EvalSet
+from corral.guards.base import Guard, Verdict
+
+TASK_VERSION: Final = "1"
+"""Raised whenever a set, a truth or a rule of the moderation task changes, so that figures stay apart."""
+
+
+@dataclass(frozen=True)
+class ScoredGuard:
+    """One guard's scores on every set that could be measured, and why the others could not."""
+
+    name: str
+    revision: str
+    taxonomy: str
+    sets: Mapping[str, ScoredSet]
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class SetRows:
+    """A set and the rows of it that are judged, in the order of the source.
+
+    ``total`` is how many rows the set has; more than ``rows`` under a limit.
+    """
+
+    eval_set: EvalSet
+    rows: tuple[ModerationExample, ...]
+    total: int
+
+
+@dataclass
+class RowLoader:
+    """Reads the rows of sets, each file of a source once.
+
+    Attributes:
+        root: the data folder; ``data_root()`` when ``None``.
+        limit: at most this many rows a set, whole groups drawn at random; all when ``None``.
+        seed: of the draw.
+    """
+
+    root: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+    _read: dict[tuple[str, tuple[str, ...]], list[ModerationExample]] = field(default_factory=dict, init=False)
+
+    def load(self, eval_set: EvalSet) -> SetRows:
+        """The rows of a set.
+
+        Raises:
+            NotFoundError: the source is not in the data folder.
+            DataError: a file differs from the record, or a row is malformed.
+        """
+        key = (eval_set.source, eval_set.files)
+        if key not in self._read:
+            self._read[key] = list(load_source(eval_set.source, root=self.root, files=eval_set.files or None))
+        rows = [
+            row
+            for row in self._read[key]
+            if row.target == eval_set.target and matches(row, eval_set.where) and eval_set.truth(row) is not None
+        ]
+        return SetRows(eval_set, tuple(self._sample(rows)), len(rows))
+
+    def _sample(self, rows: list[ModerationExample]) -> list[ModerationExample]:
+        if self.limit is None or len(rows) <= self.limit:
+            return rows
+        sizes: dict[str, int] = {}
+        for row in rows:
+            sizes[row.group] = sizes.get(row.group, 0) + 1
+        kept: set[str] = set()
+        total = 0
+        for group in sorted(sizes, key=lambda name: group_fraction(name, seed=self.seed)):
+            if total + sizes[group] <= self.limit:
+                kept.add(group)
+                total += sizes[group]
+        return [row for row in rows if row.group in kept]
+
+
+class GuardScorer:
+    """Judges rows with one guard and remembers every verdict under a folder.
+
+    The journal of a source is shared by all sets that read its rows, and a rerun, with other sets or another limit,
+    judges only rows that no earlier run has judged.
+
+    Args:
+        guard: judges.
+        folder: where the journals of this guard go.
+        batch_size: rows a call; what was judged reaches the disk after each call.
+        resume: false forgets what earlier runs judged.
+    """
+
+    def __init__(self, guard: Guard, folder: Path, *, batch_size: int = 128, resume: bool = True) -> None:
+        self._guard = guard
+        self._folder = folder
+        self._batch_size = batch_size
+        self._resume = resume
+        self._begun: set[Path] = set()
+
+    def score(self, chosen: SetRows) -> ScoredSet | None:
+        """The set as the guard scores it; ``None`` when the guard does not answer the set's question.
+
+        Raises:
+            GuardError: the guard returned another number of verdicts than it was given conversations.
+            UserError: the journal was written by another revision of the guard or from other data.
+        """
+        eval_set = chosen.eval_set
+        path = journal_path(self._folder, eval_set)
+        resume = self._resume or path in self._begun
+        with Journal.open(path, key="id", fingerprint=self._fingerprint(eval_set), resume=resume) as journal:
+            self._begun.add(path)
+            self._judge([row for row in chosen.rows if row.id not in journal], eval_set, journal)
+            found = {entry["id"]: entry for entry in journal.entries()}
+        return _scored_set(chosen, found, self._guard.name, self._guard.revision)
+
+    def _judge(self, rows: Sequence[ModerationExample], eval_set: EvalSet, journal: Journal) -> None:
+        with progress(len(rows), f"{self._guard.name}: {eval_set.name}") as bar:
+            for start in range(0, len(rows), self._batch_size):
+                batch = rows[start : start + self._batch_size]
+                for row, verdict in zip(batch, self._verdicts(batch, eval_set.target), strict=True):
+                    journal.append(_journal_row(row, verdict))
+                journal.flush()
+                bar.advance(len(batch))
+
+    def _verdicts(self, batch: Sequence[ModerationExample], target: Target) -> list[Verdict]:
+        verdicts = self._guard.classify([row.conversation for row in batch], target=target)
+        if len(verdicts) != len(batch):
+            raise GuardError(f"guard `{self._guard.name}` gave {len(verdicts)} verdicts for {len(batch)} conversations")
+        return verdicts
+
+    def _fingerprint(self, eval_set: EvalSet) -> dict[str, Any]:
+        return {
+            "task": "moderation",
+            "task_version": TASK_VERSION,
+            "guard": self._guard.name,
+            "revision": self._guard.revision,
+            "files": dict(SOURCES.get(eval_set.source).files),
+            "target": eval_set.target,
+        }
+
+
+def guard_folder(out: Path, name: str, revision: str) -> Path:
+    """Where the journals of one revision of a guard are, under the output folder of a run."""
+    return out / "scores" / f"{_file_name(name)}@{_file_name(revision)[:16]}"
+
+
+def journal_path(folder: Path, eval_set: EvalSet) -> Path:
+    """The journal of the source and target that a set reads."""
+    return folder / f"{eval_set.source}.{eval_set.target}.jsonl"
+
+
+def read_scored_set(out: Path, name: str, revision: str, chosen: SetRows) -> ScoredSet | None:
+    """The set as an earlier run scored it, without the guard; ``None`` when the guard does not answer its question.
+
+    Args:
+        out: output folder of that run.
+        name: of the guard.
+        revision: of the guard.
+        chosen: the rows that the run judged.
+
+    Raises:
+        NotFoundError: the run has no scores of the guard on these rows.
+    """
+    path = journal_path(guard_folder(out, name, revision), chosen.eval_set)
+    found: dict[str, Any] = {}
+    if path.is_file():
+        with path.open("rb") as lines:
+            found = {entry["id"]: entry for entry in map(json.loads, lines)}
+    if any(row.id not in found for row in chosen.rows):
+        raise NotFoundError(
+            f"guard `{name}` has not judged all rows of `{chosen.eval_set.name}`",
+            where=str(path),
+            hint="Run `corral eval moderation` with this output folder first.",
+        )
+    return _scored_set(chosen, found, name, revision)
+
+
+def _scored_set(chosen: SetRows, found: Mapping[str, Any], guard: str, revision: str) -> ScoredSet | None:
+    judged = [found[row.id] for row in chosen.rows]
+    scored = scores_of(chosen.eval_set.head, judged)
+    if scored is None:
+        return None
+    scores_N, rule = scored
+    return ScoredSet(
+        eval_set=chosen.eval_set,
+        guard=guard,
+        revision=revision,
+        examples=chosen.rows,
+        truth_N=as_binary([chosen.eval_set.truth(row) for row in chosen.rows]),
+        scores_N=scores_N,
+        latency_ms_N=np.array([row["latency_ms"] for row in judged], dtype=np.float64),
+        score_rule=rule,
+        rows_in_set=chosen.total,
+    )
+
+
+def score_guard(
+    guard: Guard,
+    sets: Sequence[EvalSet],
+    loader: RowLoader,
+    out: Path,
+    *,
+    batch_size: int = 128,
+    resume: bool = True,
+) -> ScoredGuard:
+    """Score a guard on sets; a set that is absent, empty or not answered is skipped with the reason.
+
+    Args:
+        guard: judges.
+        sets: what to judge.
+        loader: reads the rows.
+        out: output folder of the run.
+        batch_size: rows a call to the guard.
+        resume: continue from what an earlier run under ``out`` judged.
+    """
+    scorer = GuardScorer(guard, guard_folder(out, guard.name, guard.revision), batch_size=batch_size, resume=resume)
+    scored: dict[str, ScoredSet] = {}
+    skipped: list[Skipped] = []
+    for eval_set in sets:
+        try:
+            chosen = loader.load(eval_set)
+        except NotFoundError as error:
+            skipped.append(Skipped(set=eval_set.name, reason=f"{error.message}: {error.hint}"))
+            continue
+        result = scorer.score(chosen) if chosen.rows else None
+        if result is not None:
+            scored[eval_set.name] = result
+        else:
+            unanswered = f"guard `{guard.name}` gives no {eval_set.head} score"
+            reason = unanswered if chosen.rows else "no row meets its conditions"
+            skipped.append(Skipped(set=eval_set.name, reason=reason))
+    return ScoredGuard(guard.name, guard.revision, guard.taxonomy, scored, tuple(skipped))
+
+
+def _journal_row(row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
+    """What is kept of a verdict: never a text."""
+    return {
+        "id": row.id,
+        "status": verdict.status.value,
+        "flagged": verdict.flagged,
+        "p_harm": verdict.p_harm,
+        "p_refusal": verdict.p_refusal,
+        "p_attack": verdict.p_attack,
+        "windows": verdict.windows,
+        "latency_ms": verdict.latency_ms,
+    }
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name) or "_"

@@ -1,0 +1,120 @@
+"""How the default guard reads a conversation: ChatML turns, the judged message last, nothing after it.
+
+``<|im_start|>user\\n`` + text + ``<|im_end|>\\n`` for every turn, without the model's default system prompt (the guard
+judges what people wrote, not a prompt that nobody wrote). Text is encoded with control tokens switched off, so that a
+message that spells ``<|im_end|>`` cannot end its own turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from corral.core.errors import ConfigError
+from corral.data.messages import Conversation, Message, Target
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+
+
+class JudgedTokens(NamedTuple):
+    """Token ids of one judged message and what stands before it.
+
+    Attributes:
+        context: the turns before the judged message.
+        header: opens the judged turn.
+        text: the judged message itself.
+        end: closes the judged turn; the heads read it together with ``text``.
+    """
+
+    context: list[int]
+    header: list[int]
+    text: list[int]
+    end: list[int]
+
+
+class WholeTokens(NamedTuple):
+    """Token ids of a whole conversation, and the span ``start:stop`` of its judged message with its closing token."""
+
+    ids: list[int]
+    start: int
+    stop: int
+
+
+class ConversationEncoder:
+    """Turns conversations into token ids.
+
+    Args:
+        tokenizer: a fast tokenizer that knows the ChatML control tokens; this object owns it from here on.
+
+    Raises:
+        ConfigError: the tokenizer lacks a control token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._start = self._control("<|im_start|>")
+        self._end = self._control("<|im_end|>")
+        self._newline = self._tokenizer.encode("\n", add_special_tokens=False).ids
+        self._headers = {
+            role: [self._start, *self._tokenizer.encode(name, add_special_tokens=False).ids, *self._newline]
+            for role, name in _ROLES.items()
+        }
+
+    def encode(self, conversation: Conversation, target: Target) -> JudgedTokens | None:
+        """Token ids of the message that ``target`` names, ``None`` when there is none."""
+        return self.encode_batch([(conversation, target)])[0]
+
+    def encode_whole(self, conversation: Conversation, target: Target) -> WholeTokens | None:
+        """Token ids of all turns, ``None`` when there is no message to judge.
+
+        Up to the judged message they are those of ``encode``.
+        """
+        index = conversation.judged_index(target)
+        if index is None:
+            return None
+        texts = [message.text for message in conversation.messages]
+        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        ids: list[int] = []
+        start = stop = 0
+        for i, (message, tokens) in enumerate(zip(conversation.messages, encoded, strict=True)):
+            ids += self._headers[message.role]
+            begin = len(ids)
+            ids += [*tokens.ids, self._end]
+            if i == index:
+                start, stop = begin, len(ids)
+            if i < len(texts) - 1:
+                ids += self._newline
+        return WholeTokens(ids, start, stop)
+
+    def encode_batch(self, items: Sequence[tuple[Conversation, Target]]) -> list[JudgedTokens | None]:
+        """Same as ``encode`` for many, with one call into the tokenizer."""
+        indices = [conversation.judged_index(target) for conversation, target in items]
+        turns = [
+            conversation.messages[: index + 1] if index is not None else ()
+            for (conversation, _), index in zip(items, indices, strict=True)
+        ]
+        texts = [message.text for messages in turns for message in messages]
+        encoded = iter(self._tokenizer.encode_batch(texts, add_special_tokens=False))
+        return [self._assemble(messages, [next(encoded).ids for _ in messages]) for messages in turns]
+
+    def _assemble(self, messages: Sequence[Message], ids: Sequence[list[int]]) -> JudgedTokens | None:
+        if not messages:
+            return None
+        context: list[int] = []
+        for message, tokens in zip(messages[:-1], ids[:-1], strict=True):
+            context += [*self._headers[message.role], *tokens, self._end, *self._newline]
+        return JudgedTokens(context, list(self._headers[messages[-1].role]), list(ids[-1]), [self._end])
+
+    def _control(self, token: str) -> int:
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise ConfigError(
+                f"the tokenizer has no `{token}`", hint="Train the guard on a base model with a ChatML tokenizer."
+            )
+        return int(found)

@@ -1,0 +1,245 @@
+"""The guard that is used when the user names none: prompt harm, response harm, refusal, attack and categories.
+
+One forward pass over a conversation; see ``network`` for the model, ``encoding`` for what it reads, and ``card.md``
+for what it was trained on, its scores and its known failures. A folder with other weights of the same format is
+loaded with ``load_guard("default", weights=FOLDER)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from corral.core.config import Config, load_config
+from corral.core.errors import ConfigError, NotFoundError
+from corral.core.files import read_json, sha256_file
+from corral.data.messages import Conversation, Target
+from corral.guards.calibration import Calibration
+from corral.guards.classifier import ClassifierGuard, FloatArray, Scores, Span
+from corral.guards.default.encoding import ConversationEncoder, JudgedTokens
+from corral.guards.default.network import (
+    BINARY_HEADS,
+    CATEGORY_TAXONOMY,
+    GuardHeads,
+    GuardNetwork,
+    category_codes,
+)
+from corral.guards.windows import JudgedWindows, Window, window_spans
+from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_lora
+from corral.models.batching import pad
+from corral.models.loading import load_backbone, load_fast_tokenizer, weights_revision
+
+if TYPE_CHECKING:
+    import torch
+
+GUARD_FILE: Final = "guard.json"
+HEAD_WEIGHTS: Final = "heads.safetensors"
+WEIGHT_FILES: Final = (GUARD_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_WEIGHTS)
+PACKAGED_WEIGHTS: Final = Path(__file__).parent / "weights"
+
+
+class GuardSettings(Config):
+    """What ``guard.json`` holds beside the weights."""
+
+    schema_version: Literal[1] = 1
+    base: str
+    base_revision: str
+    layers: int = Field(ge=1)
+    categories: tuple[str, ...]
+    window: int = Field(384, ge=32, description="tokens read at once")
+    overlap: int = Field(96, ge=0, description="tokens that consecutive windows of a long message share")
+    min_context: int = Field(96, ge=0, description="room kept for the turns before a long message")
+    calibration: Mapping[str, Calibration] = Field(default_factory=dict)
+
+
+class DefaultGuard(ClassifierGuard):
+    """Judges prompts and responses with one small decoder.
+
+    Args:
+        network: decoder and heads, in evaluation mode.
+        encoder: turns conversations into token ids.
+        settings: windows and calibration.
+        revision: content hash of all of it.
+        limits: ``max_chars`` and ``tokens_per_batch`` of ``ClassifierGuard``.
+    """
+
+    def __init__(
+        self,
+        network: GuardNetwork,
+        encoder: ConversationEncoder,
+        settings: GuardSettings,
+        *,
+        revision: str,
+        **limits: int,
+    ) -> None:
+        super().__init__(**limits)
+        if settings.categories != category_codes():
+            raise ConfigError(
+                f"the weights score {len(settings.categories)} categories that are not those of `{CATEGORY_TAXONOMY}`",
+                hint="They were made with another version of the taxonomy; train the guard again.",
+            )
+        self._network = network
+        self._encoder = encoder
+        self._settings = settings
+        self._revision = revision
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        weights: str | Path | None = None,
+        dtype: Literal["auto", "bf16", "fp32"] = "auto",
+        device: str = "cpu",
+        threads: int | None = None,
+        **limits: int,
+    ) -> DefaultGuard:
+        """Load the packaged weights, or those in a folder.
+
+        Args:
+            weights: folder that ``corral train guard`` wrote; ``None`` for the packaged weights.
+            dtype: of the decoder; ``auto`` is bf16 where the processor computes in it, else fp32.
+            device: torch device.
+            threads: torch threads; ``None`` leaves torch's choice.
+            limits: ``max_chars`` and ``tokens_per_batch``.
+
+        Raises:
+            NotFoundError: a weight file is missing.
+            MissingDependencyError: the base model is not installed; the hint is the line that installs it.
+            ConfigError: the weights fit another base model or taxonomy.
+        """
+        import torch
+
+        folder = Path(weights) if weights is not None else PACKAGED_WEIGHTS
+        for name in WEIGHT_FILES:
+            if not (folder / name).is_file():
+                raise NotFoundError(f"no `{name}`", where=str(folder), hint="Train a guard: corral train guard")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        settings = load_config(GuardSettings, read_json(folder / GUARD_FILE))
+        if (installed := weights_revision(settings.base)) != settings.base_revision:
+            raise ConfigError(
+                f"the guard was trained on revision `{settings.base_revision}` of `{settings.base}`, "
+                f"`{installed}` is installed",
+                where=str(folder),
+                hint="Install the revision it was trained on.",
+            )
+        network = _load_network(folder, settings, _dtype(dtype, device), device)
+        encoder = ConversationEncoder(load_fast_tokenizer(settings.base))
+        return cls(network, encoder, settings, revision=_revision(folder, dtype), **limits)
+
+    @property
+    def name(self) -> str:
+        """``default``."""
+        return "default"
+
+    @property
+    def revision(self) -> str:
+        """Content hash of weights and settings."""
+        return self._revision
+
+    @property
+    def taxonomy(self) -> str:
+        """Taxonomy of the category scores."""
+        return CATEGORY_TAXONOMY
+
+    def encode(self, conversation: Conversation, target: Target) -> JudgedWindows:
+        """One window with the whole conversation where it fits, else windows over the judged message.
+
+        Whole conversations give the prompt and the response the same token ids, so that both are judged from one pass:
+        the decoder is causal, what follows a span does not change its scores.
+        """
+        whole = self._encoder.encode_whole(conversation, target)
+        if whole is not None and len(whole.ids) <= self._settings.window:
+            return JudgedWindows((Window(tuple(whole.ids), whole.start, whole.stop),))
+        tokens = self._encoder.encode(conversation, target)
+        return JudgedWindows(()) if tokens is None else self._long(tokens)
+
+    def forward(self, sequences: Sequence[tuple[int, ...]], spans: Sequence[Span]) -> FloatArray:
+        """Raw scores (S, 4 + categories): the binary heads in order, then the categories."""
+        import torch
+
+        device = self._device
+        batch = pad(sequences)
+        span_ST = torch.zeros(len(spans), batch.input_ids_BT.shape[1], dtype=torch.bool)
+        for row, span in enumerate(spans):
+            span_ST[row, span.start : span.stop] = True
+        rows = torch.tensor([span.row for span in spans])
+        with torch.inference_mode():
+            hidden_BTD = self._network.hidden(batch.input_ids_BT.to(device), batch.attention_mask_BT.to(device))
+            logits = self._network.heads(hidden_BTD[rows.to(device)], span_ST.to(device))
+            scores_SK = torch.cat([logits.binary, logits.categories], dim=1)
+        return np.asarray(scores_SK.float().cpu().numpy(), dtype=np.float64)
+
+    def conclude(self, scores_K: FloatArray, target: Target) -> Scores:
+        """Calibrated probabilities; flagged when harm reaches 0.5 (an attack alone is the policy's business)."""
+        binary = dict(zip(BINARY_HEADS, scores_K, strict=False))
+        p_harm = self._probability(f"{target}_harm", binary)
+        categories = {
+            code: float(self._settings.calibration.get(code, Calibration()).apply(score))
+            for code, score in zip(self._settings.categories, scores_K[len(BINARY_HEADS) :], strict=True)
+        }
+        return Scores(
+            flagged=p_harm >= 0.5,
+            p_harm=p_harm,
+            p_refusal=self._probability("response_refusal", binary) if target == "response" else None,
+            p_attack=self._probability("prompt_attack", binary) if target == "prompt" else None,
+            categories=categories,
+        )
+
+    def _probability(self, head: str, binary: Mapping[str, float]) -> float:
+        return float(self._settings.calibration.get(head, Calibration()).apply(binary[head]))
+
+    def _long(self, tokens: JudgedTokens) -> JudgedWindows:
+        """Windows over the pieces of the judged message, each opened and closed like a turn of its own."""
+        frame = len(tokens.header) + len(tokens.end)
+        kept = min(len(tokens.context), max(self._settings.min_context, self._settings.window - frame - len(tokens.text)))
+        tail = tokens.context[len(tokens.context) - kept :]
+        room = self._settings.window - frame - kept
+        opening = [*tail, *tokens.header]
+        windows = [
+            Window((*opening, *tokens.text[start:stop], *tokens.end), len(opening), len(opening) + stop - start + 1)
+            for start, stop in window_spans(len(tokens.text), room, self._settings.overlap)
+        ]
+        return JudgedWindows(tuple(windows), len(tokens.context) - kept)
+
+    @cached_property
+    def _device(self) -> torch.device:
+        return next(self._network.parameters()).device
+
+
+def guard_weights_revision(folder: Path) -> str:
+    """First 16 hex digits of the SHA-256 over the guard's files."""
+    digest = hashlib.sha256()
+    for name in WEIGHT_FILES:
+        digest.update(sha256_file(folder / name).encode())
+    return digest.hexdigest()[:16]
+
+
+def _revision(folder: Path, dtype: str) -> str:
+    return f"{guard_weights_revision(folder)}-{dtype}"
+
+
+def _load_network(folder: Path, settings: GuardSettings, dtype: torch.dtype, device: str) -> GuardNetwork:
+    from safetensors.torch import load_file
+
+    backbone = load_backbone(settings.base, layers=settings.layers, dtype=dtype)
+    merge_lora(backbone, folder)
+    heads = GuardHeads(backbone.config.hidden_size, len(settings.categories))
+    heads.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / HEAD_WEIGHTS).items()})
+    return GuardNetwork(backbone, heads).to(device).eval().requires_grad_(False)
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+

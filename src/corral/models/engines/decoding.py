@@ -1,0 +1,105 @@
+"""The decoding loop: one batch of prompts completed token by token.
+
+Legend: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from corral.core.errors import EngineError
+from corral.models.batching import pad
+from corral.models.engines.base import FinishReason, Generation, GenerationSettings
+from corral.models.engines.sampling import next_tokens
+from corral.models.engines.text_stream import TextStream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(slots=True)
+class Row:
+    """One prompt being completed.
+
+    Attributes:
+        prompt_ids: what the model reads first; at least one token.
+        limit: tokens to sample at most.
+        text: decodes what was sampled.
+        random: this row's own randomness.
+        token_ids: sampled so far.
+        finish_reason: ``None`` until the row is done.
+    """
+
+    prompt_ids: list[int]
+    limit: int
+    text: TextStream
+    random: random.Random
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def take(self, token: int, end_ids: frozenset[int]) -> str:
+        """Add one sampled token; returns the text that is now certain."""
+        if token in end_ids:
+            self.finish_reason = "stop"
+            return self.text.finish()
+        self.token_ids.append(token)
+        piece = self.text.push(token)
+        if len(self.token_ids) == self.limit and not self.text.stopped:
+            self.finish_reason = "length"
+            piece += self.text.finish()
+        if self.text.stopped:
+            self.finish_reason = "stop"
+        return piece
+
+    def generation(self) -> Generation:
+        """The finished row."""
+        if self.finish_reason is None:
+            raise EngineError("generation was broken off")
+        return Generation(self.text.text, tuple(self.token_ids), self.finish_reason, len(self.prompt_ids))
+
+
+def decode(
+    model: PreTrainedModel, rows: Sequence[Row], settings: GenerationSettings, end_ids: frozenset[int]
+) -> Iterator[str]:
+    """Sample until every row is done; yields the new text of the first row after each of its steps.
+
+    Only the last position's logits are computed. A finished row leaves the batch. Rows do not influence each other:
+    each has its own positions and randomness.
+
+    Raises:
+        EngineError: a logit is not finite.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    batch = pad([row.prompt_ids for row in rows], side="left")
+    input_ids_BT, mask_BT, positions_BT = (tensor.to(model.device) for tensor in batch)
+    active = list(rows)
+    while active:
+        # Entered anew at each step: a caller that pauses between pieces keeps its own gradient mode.
+        with torch.inference_mode():
+            logits_BV = model(
+                input_ids=input_ids_BT,
+                attention_mask=mask_BT,
+                position_ids=positions_BT,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            tokens = next_tokens(logits_BV, settings, [row.random for row in active])
+        pieces = [row.take(token, end_ids) for row, token in zip(active, tokens, strict=True)]
+        if active[0] is rows[0]:
+            yield pieces[0]
+        kept = [i for i, row in enumerate(active) if row.finish_reason is None]
+        if len(kept) < len(active):
+            active = [active[i] for i in kept]
+            index = torch.tensor(kept, dtype=torch.long, device=mask_BT.device)
+            cache.batch_select_indices(index)
+            mask_BT, positions_BT = mask_BT[index], positions_BT[index]
+        input_ids_BT = torch.tensor([[tokens[i]] for i in kept], dtype=torch.long, device=mask_BT.device)
+        positions_BT = positions_BT[:, -1:] + 1
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(active), 1)], dim=1)

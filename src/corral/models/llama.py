@@ -1,0 +1,264 @@
+"""A Llama decoder stack for inference, in plain torch.
+
+transformers' ``LlamaModel`` costs some three seconds to import, which a command that answers one question cannot
+spend, and computes padding like text. This one imports torch alone and packs: linear layers see real tokens only. It
+has no cache, no head and no training features; parameter names are those of ``LlamaModel``, so a state dict or a LoRA
+adapter of one fits the other, and a test holds their outputs equal.
+
+Sources: Llama (arXiv 2302.13971), RMSNorm (arXiv 1910.07467), rotary embedding (arXiv 2104.09864) in transformers'
+half-split layout, grouped-query attention (arXiv 2305.13245).
+
+Legend: B sequences, T longest length, N real tokens of the batch, D hidden size, H query heads, K key heads,
+E head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from corral.core.errors import DataError, NotFoundError
+from corral.core.files import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaShape:
+    """The numbers of a ``LlamaConfig`` that the forward pass needs."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    key_heads: int
+    head_size: int
+    norm_epsilon: float
+    rope_theta: float
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, where: str = "config.json") -> LlamaShape:
+        """Read the fields of a transformers ``config.json``.
+
+        Raises:
+            DataError: not a plain Llama (another architecture, biases, another activation, scaled rotary frequencies).
+        """
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        plain = {
+            "model_type": config.get("model_type") == "llama",
+            "hidden_act": config.get("hidden_act", "silu") == "silu",
+            "attention_bias": not config.get("attention_bias", False),
+            "mlp_bias": not config.get("mlp_bias", False),
+            "rope_parameters": rope.get("rope_type", "default") == "default",
+        }
+        for field, holds in plain.items():
+            if not holds:
+                raise DataError(f"`{field}` is not that of a plain Llama", where=where, hint="Use `load_backbone`.")
+        heads = config["num_attention_heads"]
+        return cls(
+            vocab_size=config["vocab_size"],
+            hidden_size=config["hidden_size"],
+            intermediate_size=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            key_heads=config.get("num_key_value_heads") or heads,
+            head_size=config.get("head_dim") or config["hidden_size"] // heads,
+            norm_epsilon=config.get("rms_norm_eps", 1e-6),
+            rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10000.0),
+        )
+
+
+class DecoderOutput(NamedTuple):
+    """Hidden states (B, T, D) after the last layer (and norm, if kept); zeros on padding."""
+
+    last_hidden_state: Tensor
+
+
+class _Packing(NamedTuple):
+    """Which cells of the (B, T) rectangle hold tokens, and the rotary tables at those cells."""
+
+    cells_N: Tensor
+    rows: int
+    columns: int
+    cos_N1E: Tensor
+    sin_N1E: Tensor
+
+    def spread(self, packed_Nx: Tensor) -> Tensor:
+        """(N, ...) to (B, T, ...), zeros on padding."""
+        padded = packed_Nx.new_zeros(self.rows * self.columns, *packed_Nx.shape[1:])
+        padded[self.cells_N] = packed_Nx
+        return padded.view(self.rows, self.columns, *packed_Nx.shape[1:])
+
+    def gather(self, padded_BTx: Tensor) -> Tensor:
+        """(B, T, ...) to (N, ...)."""
+        return padded_BTx.flatten(0, 1)[self.cells_N]
+
+
+class LlamaDecoder(nn.Module):
+    """Embedding, decoder layers and, optionally, the final norm.
+
+    Args:
+        shape: sizes; the weights are left uninitialised for ``load_state_dict``.
+        final_norm: keep the final norm, else the output is the residual stream.
+    """
+
+    def __init__(self, shape: LlamaShape, *, final_norm: bool = False) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = _Linear(shape.hidden_size, shape.vocab_size)
+        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+        self.norm = _RMSNorm(shape) if final_norm else nn.Identity()
+
+    @classmethod
+    def from_directory(
+        cls, folder: Path, *, layers: int | None = None, dtype: torch.dtype | None = None, final_norm: bool = False
+    ) -> LlamaDecoder:
+        """Read ``config.json`` and ``model.safetensors`` (names of ``LlamaForCausalLM``), in evaluation mode.
+
+        Args:
+            folder: a model directory with its weights in one file.
+            layers: how many of the lowest layers; ``None`` for all.
+            dtype: of the weights; ``None`` keeps the stored dtype.
+            final_norm: keep the final norm.
+
+        Raises:
+            NotFoundError: no such folder or file.
+            DataError: not a plain Llama, a weight is missing, or ``layers`` is out of range.
+        """
+        from safetensors import safe_open
+
+        shape = LlamaShape.from_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
+        if layers is not None:
+            if not 1 <= layers <= shape.layers:
+                raise DataError(f"layers is `{layers}`, the model has {shape.layers}", where=str(folder))
+            shape = replace(shape, layers=layers)
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            raise NotFoundError("no `model.safetensors`", where=str(folder), hint="Sharded models: `load_backbone`.")
+        model = cls(shape, final_norm=final_norm)
+        with safe_open(weights, framework="pt") as stored:
+            missing = {f"model.{name}" for name in model.state_dict()} - set(stored.keys())
+            if missing:
+                raise DataError(f"no weight `{min(missing)}`", where=str(weights))
+            state = {name: stored.get_tensor(f"model.{name}").to(dtype) for name in model.state_dict()}
+        model.load_state_dict(state, assign=True)
+        return model.eval().requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, use_cache: bool = False) -> DecoderOutput:
+        """Hidden states of a batch of sequences, each padded on the right.
+
+        Args:
+            input_ids: (B, T) token ids.
+            attention_mask: (B, T), 1 on tokens, 0 on padding.
+            use_cache: must be false; taken so that a call that fits ``LlamaModel`` fits here.
+
+        Raises:
+            ValueError: padding that is not on the right, or a cache is asked for.
+        """
+        mask_BT = attention_mask.bool()
+        if use_cache or bool((mask_BT[:, 1:] & ~mask_BT[:, :-1]).any()):
+            raise ValueError("only right padding without a cache is computed")
+        cells_N = mask_BT.flatten().nonzero().squeeze(1)
+        rows, columns = mask_BT.shape
+        hidden_ND = F.embedding(input_ids.flatten()[cells_N], self.embed_tokens.weight)
+        cos, sin = _rotary(cells_N % columns, self.shape, hidden_ND.dtype)
+        packing = _Packing(cells_N, rows, columns, cos, sin)
+        for layer in self.layers:
+            hidden_ND = layer(hidden_ND, packing)
+        return DecoderOutput(packing.spread(self.norm(hidden_ND)))
+
+
+class _Linear(nn.Module):
+    """A weight (outputs, inputs) without bias, left uninitialised.
+
+    ``nn.Linear`` would fill memory that ``load_state_dict`` replaces, and on the meta device its initialiser imports
+    torch's compiler, which takes longer than reading the weights.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, hidden_Nx: Tensor) -> Tensor:
+        return F.linear(hidden_Nx, self.weight)
+
+
+class _RMSNorm(nn.Module):
+    def __init__(self, shape: LlamaShape) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(shape.hidden_size))
+        self.epsilon = shape.norm_epsilon
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        # Normalised in float32 and rounded before the weight is applied, as transformers does.
+        wide = hidden_ND.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        return self.weight * (wide * scale).to(hidden_ND.dtype)
+
+
+class _Attention(nn.Module):
+    def __init__(self, shape: LlamaShape) -> None:
+        super().__init__()
+        self.head_size = shape.head_size
+        self.q_proj = _Linear(shape.hidden_size, shape.heads * shape.head_size)
+        self.k_proj = _Linear(shape.hidden_size, shape.key_heads * shape.head_size)
+        self.v_proj = _Linear(shape.hidden_size, shape.key_heads * shape.head_size)
+        self.o_proj = _Linear(shape.heads * shape.head_size, shape.hidden_size)
+
+    def forward(self, hidden_ND: Tensor, packing: _Packing) -> Tensor:
+        query_NHE = _rotate(self.q_proj(hidden_ND).unflatten(-1, (-1, self.head_size)), packing)
+        key_NKE = _rotate(self.k_proj(hidden_ND).unflatten(-1, (-1, self.head_size)), packing)
+        value_NKE = self.v_proj(hidden_ND).unflatten(-1, (-1, self.head_size))
+        # Padding is on the right and attention is causal, so no token sees it: no mask is needed.
+        mixed_BHTE = F.scaled_dot_product_attention(
+            packing.spread(query_NHE).transpose(1, 2),
+            packing.spread(key_NKE).transpose(1, 2),
+            packing.spread(value_NKE).transpose(1, 2),
+            is_causal=True,
+            enable_gqa=True,
+        )
+        output: Tensor = self.o_proj(packing.gather(mixed_BHTE.transpose(1, 2)).flatten(1))
+        return output
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, shape: LlamaShape) -> None:
+        super().__init__()
+        self.gate_proj = _Linear(shape.hidden_size, shape.intermediate_size)
+        self.up_proj = _Linear(shape.hidden_size, shape.intermediate_size)
+        self.down_proj = _Linear(shape.intermediate_size, shape.hidden_size)
+
+    def forward(self, hidden_ND: Tensor) -> Tensor:
+        output: Tensor = self.down_proj(F.silu(self.gate_proj(hidden_ND)) * self.up_proj(hidden_ND))
+        return output
+
+
+class _Layer(nn.Module):
+    def __init__(self, shape: LlamaShape) -> None:
+        super().__init__()
+        self.input_layernorm = _RMSNorm(shape)
+        self.self_attn = _Attention(shape)
+        self.post_attention_layernorm = _RMSNorm(shape)
+        self.mlp = _FeedForward(shape)
+
+    def forward(self, hidden_ND: Tensor, packing: _Packing) -> Tensor:
+        hidden_ND = hidden_ND + self.self_attn(self.input_layernorm(hidden_ND), packing)
+        output: Tensor = hidden_ND + self.mlp(self.post_attention_layernorm(hidden_ND))
+        return output
+
+
+def _rotary(positions_N: Tensor, shape: LlamaShape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    exponents = torch.arange(0, shape.head_size, 2, device=positions_N.device).float() / shape.head_size
+    angles = positions_N[:, None].float() * (1.0 / shape.rope_theta**exponents)
+    angles_N1E = torch.cat([angles, angles], dim=-1)[:, None]
+    return angles_N1E.cos().to(dtype), angles_N1E.sin().to(dtype)
+
+
+def _rotate(heads_NHE: Tensor, packing: _Packing) -> Tensor:
+    first, second = heads_NHE.chunk(2, dim=-1)
+    return heads_NHE * packing.cos_N1E + torch.cat([-second, first], dim=-1) * packing.sin_N1E

@@ -1,0 +1,334 @@
+"""Loading models and tokenizers by reference: a hub id, a folder, a GGUF file, or an embedded model.
+
+Weights are read from safetensors or GGUF only, and code from a repository is never run. transformers is imported inside
+the functions: naming a model costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from corral.core.errors import DataError, NotFoundError, UserError
+from corral.core.files import sha256_file, sha256_json
+from corral.models import embedded
+from corral.models.reference import ModelRef
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from corral.models.llama import LlamaDecoder
+
+__all__ = [
+    "ModelRef",
+    "load_backbone",
+    "load_causal_lm",
+    "load_fast_tokenizer",
+    "load_inference_decoder",
+    "load_sequence_classifier",
+    "load_tokenizer",
+    "weights_revision",
+]
+
+_REVISION_FILES: Final = ("*.safetensors", "config.json", "tokenizer.json")
+_REVISION_DIGITS: Final = 16
+
+_T = TypeVar("_T")
+
+
+def load_causal_lm(
+    ref: str | Path | ModelRef,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    layers: int | None = None,
+) -> PreTrainedModel:
+    """A causal language model in evaluation mode.
+
+    Args:
+        ref: where it comes from.
+        dtype: of the weights; ``None`` keeps the stored dtype (float32 for GGUF and embedded models).
+        device: where to put it.
+        layers: keep only the lowest layers (with the final norm and the head); ``None`` keeps all.
+
+    Raises:
+        NotFoundError: nothing at ``ref``, or nothing this library can read.
+        MissingDependencyError: an embedded model's package is not installed.
+        DataError: ``layers`` is out of range.
+    """
+    ref = ModelRef.parse(ref)
+    return _to(_load("AutoModelForCausalLM", "LlamaForCausalLM", ref, dtype=dtype, layers=layers), device)
+
+
+def load_backbone(
+    ref: str | Path | ModelRef,
+    *,
+    layers: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    final_norm: bool = False,
+) -> PreTrainedModel:
+    """The decoder stack without a language-model head (``LlamaModel`` for Llama), in evaluation mode.
+
+    Args:
+        ref: where it comes from.
+        layers: how many of the lowest layers; ``None`` for all.
+        dtype: of the weights; ``None`` keeps the stored dtype (float32 for GGUF and embedded models).
+        device: where to put it.
+        final_norm: keep the final norm. It was trained on the last layer's output, so by default it is replaced with
+            the identity, and ``last_hidden_state`` is the residual stream after layer ``layers``.
+
+    Raises:
+        NotFoundError: nothing at ``ref``, or nothing this library can read.
+        MissingDependencyError: an embedded model's package is not installed.
+        DataError: ``layers`` is out of range.
+    """
+    import torch
+
+    ref = ModelRef.parse(ref)
+    model = _load("AutoModel", "LlamaModel", ref, dtype=dtype, layers=layers)
+    if not final_norm:
+        if not hasattr(model, "norm"):
+            raise DataError(f"`{type(model).__name__}` has no final norm that can be removed", where=str(ref))
+        model.norm = torch.nn.Identity()
+    return _to(model, device)
+
+
+def load_inference_decoder(
+    ref: str | Path | ModelRef,
+    *,
+    layers: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    final_norm: bool = False,
+) -> LlamaDecoder:
+    """The same stack as ``load_backbone`` for inference only, without importing transformers.
+
+    Args:
+        ref: an embedded model, or a folder with a plain Llama in one safetensors file.
+        layers, dtype, device, final_norm: as for ``load_backbone``.
+
+    Raises:
+        UserError: ``ref`` is neither of the two.
+        NotFoundError: nothing at ``ref``.
+        MissingDependencyError: an embedded model's package is not installed.
+        DataError: not a plain Llama, or ``layers`` is out of range.
+    """
+    import torch
+
+    from corral.models.llama import LlamaDecoder
+
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded":
+        folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
+        return LlamaDecoder.from_directory(folder, final_norm=final_norm).to(device)
+    if ref.kind != "folder":
+        raise UserError(f"`{ref}` is neither an embedded model nor a folder", hint="Use `load_backbone`.")
+    return LlamaDecoder.from_directory(Path(ref.name), layers=layers, dtype=dtype, final_norm=final_norm).to(device)
+
+
+def load_sequence_classifier(
+    ref: str | Path | ModelRef, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> PreTrainedModel:
+    """A model with a sequence-classification head (``model.score``), in evaluation mode.
+
+    transformers' own forward pass finds the last token by comparing ids with the pad id; where padding and
+    end-of-sequence share an id, pool by the attention mask instead.
+
+    Raises:
+        NotFoundError: nothing at ``ref``, or nothing this library can read.
+        UserError: ``ref`` is a GGUF file or embedded model, which carry no classification head.
+    """
+    ref = ModelRef.parse(ref)
+    if ref.kind in ("gguf", "embedded"):
+        raise UserError(f"`{ref}` has no classification head", hint="Give a folder or a hub id.")
+    return _to(_load("AutoModelForSequenceClassification", "", ref, dtype=dtype, layers=None), device)
+
+
+def load_tokenizer(ref: str | Path | ModelRef) -> PreTrainedTokenizerFast:
+    """The tokenizer with its chat template.
+
+    transformers ignores ``tokenizer.ggml.pre`` of a GGUF file, so a tokenizer from there may split digits or
+    whitespace otherwise than llama.cpp does; give the original folder or hub id where that matters. Embedded models
+    are not affected.
+
+    Raises:
+        NotFoundError: nothing at ``ref``, or no tokenizer there.
+        MissingDependencyError: an embedded model's package is not installed.
+    """
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded":
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(embedded.tokenizer_directory(ref.name))
+    from transformers import AutoTokenizer
+
+    location, options = _location(ref)
+    return _found(ref, lambda: AutoTokenizer.from_pretrained(location, trust_remote_code=False, **options))
+
+
+def load_fast_tokenizer(ref: str | Path | ModelRef) -> Tokenizer:
+    """The bare ``tokenizers.Tokenizer``, without importing transformers where the source has ``tokenizer.json``.
+
+    Truncation and padding are switched off, whatever the file says.
+
+    Raises:
+        NotFoundError: nothing at ``ref``, or no tokenizer there.
+        MissingDependencyError: an embedded model's package is not installed.
+    """
+    from tokenizers import Tokenizer
+
+    ref = ModelRef.parse(ref)
+    if ref.kind == "gguf":
+        tokenizer: Tokenizer = load_tokenizer(ref).backend_tokenizer
+    else:
+        tokenizer = Tokenizer.from_file(str(_tokenizer_file(ref)))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def weights_revision(ref: str | Path | ModelRef) -> str:
+    """A short name of the exact weights: the same revision gives the same outputs.
+
+    The commit for a hub id (from the local cache or the network), else the first 16 hex digits of a SHA-256 over the
+    files that matter.
+
+    Raises:
+        NotFoundError: nothing at ``ref``.
+        MissingDependencyError: an embedded model's package is not installed.
+    """
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded":
+        embedded.find_gguf(ref.name)
+        return embedded.embedded_model(ref.name).sha256[:_REVISION_DIGITS]
+    if ref.kind == "gguf":
+        return sha256_file(Path(ref.name))[:_REVISION_DIGITS]
+    if ref.kind == "folder":
+        found = sorted(path for pattern in _REVISION_FILES for path in Path(ref.name).glob(pattern))
+        if not any(path.suffix == ".safetensors" for path in found):
+            raise NotFoundError("no safetensors file in the folder", where=ref.name)
+        return sha256_json({path.name: sha256_file(path) for path in found})[:_REVISION_DIGITS]
+    return _hub_file(ref, "config.json").parent.name
+
+
+def _load(
+    auto_class: str, llama_class: str, ref: ModelRef, *, dtype: torch.dtype | None, layers: int | None
+) -> PreTrainedModel:
+    import torch
+
+    if ref.kind == "embedded":
+        folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
+        return _load_llama(llama_class, folder)
+    import transformers
+
+    location, options = _location(ref)
+    options |= {"trust_remote_code": False, "use_safetensors": True}
+    config = _found(ref, lambda: transformers.AutoConfig.from_pretrained(location, **_config_options(options)))
+    if layers is not None:
+        _keep_layers(config, layers, ref)
+    stored: Any = torch.float32 if ref.kind == "gguf" else "auto"
+    auto = getattr(transformers, auto_class)
+    with _quiet_transformers():
+        model = _found(ref, lambda: auto.from_pretrained(location, config=config, dtype=dtype or stored, **options))
+    return model.eval()
+
+
+def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:
+    """A Llama from a directory that this library wrote: no Auto classes, no initialisation, tensors memory-mapped."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers.models.llama import modeling_llama
+
+    config = modeling_llama.LlamaConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model: PreTrainedModel = getattr(modeling_llama, class_name)(config)
+    state = load_file(folder / "model.safetensors")
+    if class_name == "LlamaModel":
+        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    elif config.tie_word_embeddings:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    # Its buffers are computed, not stored, so they are still on the meta device.
+    decoder = model if class_name == "LlamaModel" else model.model
+    decoder.rotary_emb = modeling_llama.LlamaRotaryEmbedding(config)
+    return model.eval()
+
+
+def _keep_layers(config: Any, layers: int, ref: ModelRef) -> None:
+    total = config.num_hidden_layers
+    if not 1 <= layers <= total:
+        raise DataError(f"layers is `{layers}`, the model has {total}", where=str(ref))
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+
+
+def _location(ref: ModelRef) -> tuple[str, dict[str, Any]]:
+    """First argument and options of ``from_pretrained``."""
+    if ref.kind == "gguf":
+        path = Path(ref.name)
+        return str(path.parent), {"gguf_file": path.name}
+    return ref.name, {"revision": ref.revision} if ref.revision else {}
+
+
+def _config_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "use_safetensors"}
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hold back loading bars and the list of weights that ``layers`` leaves out."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    bar = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _found(ref: ModelRef, load: Callable[[], _T]) -> _T:
+    """Run a transformers loader; what it raises for missing or foreign files becomes a NotFoundError."""
+    try:
+        return load()
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        hint = (
+            "Check the id, the network, and access (gated models need `hf auth login`), or give a local folder."
+            if ref.kind == "hub"
+            else "A model folder holds config.json, tokenizer.json and safetensors; pickled weights are refused."
+        )
+        raise NotFoundError(f"`{ref}` could not be loaded: {first_line}", hint=hint) from error
+
+
+def _tokenizer_file(ref: ModelRef) -> Path:
+    if ref.kind == "hub":
+        return _hub_file(ref, "tokenizer.json")
+    folder = embedded.tokenizer_directory(ref.name) if ref.kind == "embedded" else Path(ref.name)
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise NotFoundError("no tokenizer.json in the folder", where=str(folder))
+    return path
+
+
+def _hub_file(ref: ModelRef, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(_found(ref, lambda: hf_hub_download(ref.name, name, revision=ref.revision)))
+
+
+def _to(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:
+    # Modules are moved in place; transformers' annotation of `to` says otherwise.
+    model.to(device)
+    return model

@@ -1,0 +1,98 @@
+"""The light decoder computes what transformers' LlamaModel computes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corral.core.errors import DataError, NotFoundError
+from corral.models.batching import pad
+from corral.models.llama import LlamaDecoder, LlamaShape
+from corral.models.loading import load_backbone, load_inference_decoder
+
+token_lists = st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=20), min_size=1, max_size=5)
+
+
+@pytest.fixture(scope="module")
+def folder(llama, tmp_path_factory):
+    path = tmp_path_factory.mktemp("llama")
+    llama.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    return load_backbone(folder, layers=2)
+
+
+@pytest.fixture(scope="module")
+def decoder(folder):
+    return load_inference_decoder(folder, layers=2)
+
+
+@given(token_lists)
+@settings(deadline=None)
+def test_hidden_states_equal_those_of_transformers_on_every_token(reference, decoder, sequences):
+    batch = pad(sequences)
+    with torch.inference_mode():
+        ours = decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state
+        theirs = reference(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).last_hidden_state
+    real = batch.attention_mask_BT.bool()
+    torch.testing.assert_close(ours[real], theirs[real], atol=1e-5, rtol=1e-5)
+    assert not ours[~real].any()
+
+
+def test_the_final_norm_is_kept_on_request(folder):
+    batch = pad([[5, 6, 7]])
+    ours = load_inference_decoder(folder, final_norm=True)(batch.input_ids_BT, batch.attention_mask_BT)
+    theirs = load_backbone(folder, final_norm=True)(input_ids=batch.input_ids_BT)
+    torch.testing.assert_close(ours.last_hidden_state, theirs.last_hidden_state)
+
+
+def test_parameters_have_the_names_of_transformers(reference, decoder):
+    assert {n: p.shape for n, p in decoder.named_parameters()} == {n: p.shape for n, p in reference.named_parameters()}
+
+
+def test_the_dtype_is_converted_on_request(folder):
+    assert {p.dtype for p in load_inference_decoder(folder, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
+
+
+def test_left_padding_and_a_cache_are_refused(decoder):
+    batch = pad([[1, 2, 3], [4]], side="left")
+    with pytest.raises(ValueError, match="right padding"):
+        decoder(batch.input_ids_BT, batch.attention_mask_BT)
+    with pytest.raises(ValueError, match="cache"):
+        decoder(batch.input_ids_BT[:1], batch.attention_mask_BT[:1], use_cache=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_type": "qwen2"},
+        {"hidden_act": "gelu"},
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}},
+    ],
+)
+def test_a_model_that_is_not_a_plain_llama_is_refused(folder, change):
+    config = json.loads((folder / "config.json").read_text()) | change
+    with pytest.raises(DataError, match=next(iter(change))):
+        LlamaShape.from_config(config)
+
+
+def test_missing_files_weights_and_layers_are_named(folder, tmp_path):
+    with pytest.raises(DataError, match="the model has 3"):
+        LlamaDecoder.from_directory(folder, layers=4)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(NotFoundError, match=r"model\.safetensors"):
+        LlamaDecoder.from_directory(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 9}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(DataError, match=r"no weight `model\.layers\.3"):
+        LlamaDecoder.from_directory(tmp_path)
