@@ -21,6 +21,7 @@ RUN_STAMP := $(VENV)/.installed-run-$(INSTALLED_FROM)
 DEV_STAMP := $(VENV)/.installed-dev-$(INSTALLED_FROM)
 
 SOURCES := src tests docs benchmarks
+SMALL_RECIPES := $(patsubst src/corral/recipes/%.yaml,%,$(wildcard src/corral/recipes/*/small.yaml))
 
 .PHONY: help demo test lint soak evidence bench docs constraints clean
 .DEFAULT_GOAL := help
@@ -32,7 +33,7 @@ demo: $(RUN_STAMP) ## Install into .venv and moderate examples/conversations.jso
 	$(CORRAL) moderate examples/conversations.jsonl --target both --format table
 
 test: lint ## Format, lint, types, import contracts and the whole test suite.
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest --numprocesses 2 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(DEV_STAMP) ## Format, lint, types and import contracts.
 	$(BIN)/ruff format --check $(SOURCES)
@@ -42,6 +43,9 @@ lint: $(DEV_STAMP) ## Format, lint, types and import contracts.
 
 soak: $(DEV_STAMP) ## Stream SOAK_ROWS=200000 rows through the scripted guard in bounded memory.
 	CORRAL_SOAK_ROWS=$(SOAK_ROWS) $(BIN)/pytest tests/soak $(PYTEST_ARGS)
+
+evidence: $(DEV_STAMP) ## Run every small recipe; needs the data sets that CORRAL_DATA names, and hours.
+	@set -e; for recipe in $(SMALL_RECIPES); do echo "$$recipe"; $(CORRAL) recipes run $$recipe; done
 
 bench: $(DEV_STAMP) ## Measure start-up and streaming; prints JSON.
 	$(BIN)/python benchmarks/command_line.py

@@ -84,7 +84,7 @@ def session_killed_after(path: Path, items: list[int | str], *, allowance: int, 
             file.close()
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     items=ITEMS,
     sessions=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 5)), max_size=4),

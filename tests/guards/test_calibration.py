@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError, MetricError
@@ -39,6 +39,7 @@ def test_temperature_scaling_recovers_its_temperature():
     assert 1 / fit_calibration(scores, labels, split="dev", method="temperature").slope == pytest.approx(2.0, rel=0.05)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 50), st.floats(-50, 50), st.lists(st.floats(-100, 100), min_size=2))
 def test_higher_scores_never_get_lower_probabilities(slope, threshold, scores):
     p = Calibration(slope=slope, threshold=threshold).apply(np.sort(scores))
@@ -46,6 +47,7 @@ def test_higher_scores_never_get_lower_probabilities(slope, threshold, scores):
     assert ((p >= 0) & (p <= 1)).all()
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 50), st.floats(-50, 50), st.floats(-100, 100))
 def test_one_half_is_exactly_the_threshold(slope, threshold, score):
     calibration = Calibration(slope=slope, threshold=threshold)

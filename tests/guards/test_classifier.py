@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError
@@ -58,6 +58,7 @@ def test_it_is_a_guard():
     assert isinstance(LetterGuard(), Guard)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="abXY", min_size=1, max_size=60), max_size=8))
 def test_a_batch_says_what_single_calls_say_in_order(texts):
     guard = LetterGuard(tokens_per_batch=24)
@@ -67,6 +68,7 @@ def test_a_batch_says_what_single_calls_say_in_order(texts):
     assert [v.flagged for v in batch] == ["XY" in text for text in texts]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_a_trigger_is_found_at_any_offset(before, after):
     (verdict,) = LetterGuard().classify(says("a" * before + "XY" + "a" * after))

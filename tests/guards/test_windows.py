@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError
@@ -13,6 +13,7 @@ from corral.guards.windows import judged_windows, max_over_windows, window_spans
 SIZES = st.integers(1, 40).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), SIZES)
 def test_every_token_is_covered_and_neighbours_overlap(length, sizes):
     size, overlap = sizes
@@ -24,6 +25,7 @@ def test_every_token_is_covered_and_neighbours_overlap(length, sizes):
         assert stop - next_start >= overlap
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_trigger_planted_at_any_offset_lies_whole_in_some_window(data):
     size, overlap = data.draw(SIZES)
@@ -50,6 +52,7 @@ def test_impossible_windows_are_refused(size, overlap):
         window_spans(10, size, overlap)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_judged_windows_hold_the_whole_target_and_the_newest_context(data):
     size = data.draw(st.integers(2, 40))

@@ -39,9 +39,13 @@ def test_layers_above_the_highest_are_not_computed(llama, layers, computed):
     assert len(calls) == computed
 
 
-def test_the_model_is_left_without_hooks(llama):
+def test_the_models_hooks_are_left_as_they_were(llama):
+    def hooks():
+        return [(list(layer._forward_hooks), list(layer._forward_pre_hooks)) for layer in llama.model.layers]
+
+    before = hooks()
     hidden_states(llama.model, pad([[1, 2]]), [0, 2])
-    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in llama.model.layers)
+    assert hooks() == before
 
 
 def test_another_thread_can_use_the_model_meanwhile(llama):

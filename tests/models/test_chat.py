@@ -24,7 +24,10 @@ TRIMMING = (
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 RIGHT_TRIMMING = "{% for m in messages %}{{ m.content.rstrip() }}|{% endfor %}"
-SYSTEM_ONLY_FIRST = "{% if messages[0].role != 'user' %}{{ raise_exception('start with the user') }}{% endif %}{{ messages[0].content }}"
+USER_FIRST = (
+    "{% if messages[0].role != 'user' %}{{ raise_exception('start with the user') }}{% endif %}"
+    "{{ messages[0].content }}"
+)
 
 
 def as_template_input(conversation):
@@ -63,8 +66,10 @@ def test_a_message_cannot_write_control_tokens(chat, conversation):
 @settings(deadline=None)
 def test_spans_hold_the_text_of_each_message(chat, conversation):
     encoded = chat.encode(conversation)
-    texts = [chat.tokenizer.backend_tokenizer.decode(list(encoded.ids[span])) for span in encoded.spans]
-    assert texts == [message.text for message in conversation.messages]
+    for span, message in zip(encoded.spans, conversation.messages, strict=True):
+        held = chat.tokenizer.backend_tokenizer.decode(list(encoded.ids[span]), skip_special_tokens=False)
+        # The newline before a message and one that it begins with are one token of this vocabulary.
+        assert held == message.text or (message.text.startswith("\n") and held == "\n" + message.text)
 
 
 def test_only_the_hostile_message_is_tokenised_otherwise(chat):
@@ -101,13 +106,13 @@ def test_templates_that_trim_messages_still_trim_them(tokenizer, text):
 
 
 def test_a_conversation_that_the_template_refuses_is_the_users_mistake(tokenizer):
-    chat = with_template(tokenizer, SYSTEM_ONLY_FIRST)
+    chat = with_template(tokenizer, USER_FIRST)
     with pytest.raises(DataError, match="start with the user"):
         chat.encode(Conversation((Message.of("system", "x"),)))
 
 
 def test_a_message_that_the_template_leaves_out_has_an_empty_span(tokenizer):
-    encoded = with_template(tokenizer, SYSTEM_ONLY_FIRST).encode(Conversation.exchange("hello", "gone"))
+    encoded = with_template(tokenizer, USER_FIRST).encode(Conversation.exchange("hello", "gone"))
     assert encoded.ids[encoded.spans[1]] == ()
 
 

@@ -49,7 +49,7 @@ def test_unmarked_tokens_in_brackets_are_control_and_words_are_not(backend):
 
 
 def test_a_vocabulary_that_spells_control_tokens_itself_is_refused():
-    tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "word": 1, "?": 2}, unk_token="?"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel({"<end>": 0, "word": 1, "?": 2}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(["<end>"])
     assert PlainTextEncoder(tokenizer).encode("word") == [1]

@@ -32,10 +32,6 @@ class Baseline(StrEnum):
 
 _OUT: Final = Path("eval", "moderation")
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of scores and reports.")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="FOLDER", help="Data folder; default: CORRAL_DATA, else ../shared/data."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -59,7 +55,6 @@ def moderation(
         str, typer.Option(metavar="SYSTEM/PROFILE", help="Recipe whose training rows the baseline is fitted to.")
     ] = "default_guard/small",
     out: Out = _OUT,
-    data: Data = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows a set, whole prompts drawn at random; default: all.")
     ] = None,
@@ -72,6 +67,7 @@ def moderation(
 ) -> None:
     """Measure guards on labelled sets, with intervals, the F1 of flagging everything, and published figures.
 
+    The sets are read from the folder that CORRAL_DATA names, else ../shared/data; one that is not there is skipped.
     The same command again continues where it stopped; with other sets or another limit it judges only what is new.
     """
     from corral.evals.report import terminal_tables, write_report
@@ -85,7 +81,7 @@ def moderation(
         _loaded(names, settings),
         chosen,
         out,
-        ModerationSettings(root=data, limit=limit, seed=seed, batch_size=batch_size, resume=resume),
+        ModerationSettings(limit=limit, seed=seed, batch_size=batch_size, resume=resume),
         baseline=fitted,
         baseline_rows=rows,
         on_guard=_remark_done,
@@ -112,7 +108,6 @@ def errors(
         str | None, typer.Option(metavar="NAMES", help="Names separated by commas; default: all that were measured.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Worst mistakes to list of each kind and set.")] = 10,
-    data: Data = None,
     show_content: Annotated[
         bool, typer.Option("--show-content", help="Show the texts, which may describe serious harm.")
     ] = False,
@@ -126,7 +121,7 @@ def errors(
     from corral.evals.error_report import error_tables, write_errors
 
     chosen = None if sets is None else [name.strip() for name in sets.split(",") if name.strip()]
-    report = analyse(out, guard=guard, sets=chosen, top=top, show_content=show_content, root=data)
+    report = analyse(out, guard=guard, sets=chosen, top=top, show_content=show_content)
     write_errors(report, out)
     if as_json:
         print_json(report.model_dump(mode="json"))

@@ -16,7 +16,7 @@ import typer
 
 from corral.cli.moderation_input import choose_input
 from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, print_verdict
-from corral.cli.moderation_rows import INTERRUPTED, Tally, missing_verdicts
+from corral.cli.moderation_rows import INTERRUPTED, action_exit_code, missing_verdicts
 from corral.cli.moderation_stream import Stream, TargetOption, judge, row_of
 from corral.cli.output import print_json, remark
 from corral.core.errors import ConfigError, UserError
@@ -107,30 +107,31 @@ def moderate(
     Exit codes: 0 fine (for a file: every row was answered), 1 a row could not be read or got no verdict, 2 your
     mistake, 130 interrupted; for a single text, or a file with --check: 3 flagged or blocked, 4 undecided.
     """
-    given = choose_input(text, file)
-    shape = _format(format, json=json)
-    _refuse_contradictions(single=isinstance(given, Conversation), format=format, out=out)
-    moderator = load_moderator(guard, setting or [], policy, max_chars)
-    _use_threads(threads)
-    what: TargetOption = target.value
     try:
+        given = choose_input(text, file)
+        shape = _format(format, json=json)
+        _refuse_contradictions(single=isinstance(given, Conversation), format=format, out=out)
+        moderator = load_moderator(guard, setting or [], policy, max_chars)
+        _use_threads(threads)
         if isinstance(given, Conversation):
-            raise typer.Exit(_one(moderator, given, what, shape))
-        stream = Stream(
-            moderator,
-            given,
-            target=what,
-            format=input_format,
-            batch_size=batch_size,
-            strict=strict,
-            show_content=show_content,
-            show_progress=out is not None or not sys.stdout.isatty(),
-            settings={"max_chars": max_chars},
-        )
-        raise typer.Exit(_many(stream, shape, out, as_json=shape is Format.JSON, check=check))
+            code = _one(moderator, given, target.value, shape)
+        else:
+            stream = Stream(
+                moderator,
+                given,
+                target=target.value,
+                format=input_format,
+                batch_size=batch_size,
+                strict=strict,
+                show_content=show_content,
+                show_progress=out is not None or not sys.stdout.isatty(),
+                settings={"max_chars": max_chars},
+            )
+            code = _many(stream, shape, out, check=check)
     except KeyboardInterrupt:
         remark(_how_to_resume(out))
-        raise typer.Exit(INTERRUPTED) from None
+        code = INTERRUPTED
+    raise typer.Exit(code)
 
 
 def load_moderator(
@@ -210,18 +211,16 @@ def _one(moderator: Moderator, conversation: Conversation, target: TargetOption,
         print_json(row) if shape is Format.JSON else print(json_line(row))
         for line in missing:
             remark(f"no verdict: {line}")
-    tally = Tally()
-    tally.add(row)
-    return tally.exit_code(check=True)
+    return action_exit_code([row["action"]])
 
 
-def _many(stream: Stream, shape: Format, out: Path | None, *, as_json: bool, check: bool) -> int:
+def _many(stream: Stream, shape: Format, out: Path | None, *, check: bool) -> int:
     """Judge a file or stream and return the exit code."""
     if out is None:
         stream.to_writer(_writer(shape))
     else:
         stream.to_journal(out)
-        if as_json:
+        if shape is Format.JSON:
             print_json(stream.tally.to_json() | {"out": str(out)})
     remark(str(stream.tally))
     return stream.tally.exit_code(check=check)

@@ -12,7 +12,7 @@ from typing import IO, Final, cast
 from corral.core.errors import DataError, NotFoundError, UserError
 from corral.core.files import sha256_file
 from corral.data.conversations import conversation_items
-from corral.data.messages import Conversation, Message
+from corral.data.messages import Conversation
 from corral.data.readers import Item, RejectedRow, Row, read_items
 
 STDIN: Final = "-"
@@ -56,9 +56,9 @@ def choose_input(text: str | None, file: Path | None) -> Conversation | Path | I
         return _standard_input()
     if text == STDIN:
         return _standard_input()
-    if _exists(text):
+    if text.strip() and _exists(text):
         return Path(text)
-    return Conversation((Message.of("user", _checked(text)),))
+    return Conversation.user(_checked(text))
 
 
 def read_given(source: Path | IO[bytes], format: str | None) -> Iterator[Given]:

@@ -82,6 +82,14 @@ def _categories(verdicts: Iterable[Verdict]) -> dict[str, float]:
     return highest
 
 
+def action_exit_code(actions: Iterable[str]) -> int:
+    """The exit code that stands for the most severe of these actions."""
+    taken = set(actions)
+    if taken & {Action.FLAG, Action.BLOCK}:
+        return FLAGGED
+    return UNDECIDED if Action.UNDECIDED in taken else FINE
+
+
 @dataclass(slots=True)
 class Tally:
     """How many rows got which action, how many had no verdict, and how many could not be read."""
@@ -101,16 +109,9 @@ class Tally:
         return self.actions.total()
 
     def exit_code(self, *, check: bool) -> int:
-        """What the command ends with.
-
-        Args:
-            check: findings decide, then failures; without it only failures do.
-        """
-        if check and (self.actions[Action.FLAG] or self.actions[Action.BLOCK]):
-            return FLAGGED
-        if check and self.actions[Action.UNDECIDED]:
-            return UNDECIDED
-        return FAILURE if self.rejected or self.unanswered else FINE
+        """What the command ends with for a file: with ``check`` findings come first, then rows without an answer."""
+        found = action_exit_code(self.actions) if check else FINE
+        return found or (FAILURE if self.rejected or self.unanswered else FINE)
 
     def to_json(self) -> dict[str, int]:
         """As plain JSON values."""

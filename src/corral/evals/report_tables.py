@@ -34,15 +34,19 @@ class Table:
 
 
 def overview(report: ModerationReport) -> Iterator[Table]:
-    """One table for each kind of set, all guards in it."""
+    """Figures of all guards, by kind of set."""
     rows = [(guard, result) for guard in report.guards for result in guard.sets]
-    mixed = tuple(_mixed_row(guard, result) for guard, result in rows if result.kind == "mixed")
+    mixed = [(guard, result) for guard, result in rows if result.kind == "mixed"]
     if mixed:
-        columns = ("set", "guard", "n", "positive", "prompts", "AP", "floor", "AUROC", "F1", "flag-all F1")
         yield Table(
-            "Sets with both classes (threshold 0.5)",
-            (*columns, "F1 - flag-all", "P", "R", "FPR", "R at 1 % FPR", "ECE", "unscored"),
-            mixed,
+            "Ranking, sets with both classes",
+            ("set", "guard", "n", "positive", "prompts", "AP", "floor", "AUROC", "R at 1 % FPR", "ECE", "unscored"),
+            tuple(_ranking_row(guard, result) for guard, result in mixed),
+        )
+        yield Table(
+            "Decisions at 0.5, sets with both classes",
+            ("set", "guard", "F1", "flag-all F1", "F1 - flag-all", "P", "R", "FPR"),
+            tuple(_decision_row(guard, result) for guard, result in mixed),
         )
     positives = tuple(_rate_row(guard, result, "recall") for guard, result in rows if result.kind == "positives")
     if positives:
@@ -142,11 +146,11 @@ def interval(figure: Figure | None) -> str | None:
     return f"{figure.value:.3f} [{figure.ci95[0]:.3f}, {figure.ci95[1]:.3f}]"
 
 
-def _mixed_row(guard: GuardResult, result: SetResult) -> tuple[Cell, ...]:
+def _ranking_row(guard: GuardResult, result: SetResult) -> tuple[Cell, ...]:
     figures: Mapping[str, Figure] = result.figures
-    dagger = " †" if result.score_rule.endswith("†") else ""
+    coarse = " coarse" if figures["recall_at_fpr_1"].note.startswith("coarse") else ""
     return (
-        f"{result.name}{dagger}",
+        _marked_name(result),
         guard.name,
         result.n,
         result.positives,
@@ -154,16 +158,29 @@ def _mixed_row(guard: GuardResult, result: SetResult) -> tuple[Cell, ...]:
         interval(figures["ap"]),
         number(result.floor),
         interval(figures["auroc"]),
+        f"{interval(figures['recall_at_fpr_1'])}{coarse}",
+        interval(figures["ece"]),
+        result.unscored,
+    )
+
+
+def _decision_row(guard: GuardResult, result: SetResult) -> tuple[Cell, ...]:
+    figures: Mapping[str, Figure] = result.figures
+    return (
+        _marked_name(result),
+        guard.name,
         interval(figures["f1"]),
         number(figures["flag_all_f1"].value),
         interval(figures["f1_minus_flag_all"]),
         interval(figures["precision"]),
         interval(figures["recall"]),
         interval(figures["fpr"]),
-        interval(figures["recall_at_fpr_1"]),
-        interval(figures["ece"]),
-        result.unscored,
     )
+
+
+def _marked_name(result: SetResult) -> str:
+    """A dagger where the guard's score answers another question than the set's."""
+    return f"{result.name} †" if result.score_rule.endswith("†") else result.name
 
 
 def _rate_row(guard: GuardResult, result: SetResult, metric: str) -> tuple[Cell, ...]:

@@ -49,8 +49,8 @@ class EncodedChat:
 
     Attributes:
         ids: token ids of the whole.
-        spans: for each message, the slice of ``ids`` that holds its text, without the template's framing; empty where
-            the template leaves the message out.
+        spans: for each message, the slice of ``ids`` that holds its text, without the template's framing but for a
+            token that the two share (two newlines may be one token); empty where the template leaves the message out.
     """
 
     ids: tuple[int, ...]

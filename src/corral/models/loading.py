@@ -249,6 +249,7 @@ def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:
         model: PreTrainedModel = getattr(modeling_llama, class_name)(config)
     state = load_file(folder / "model.safetensors")
     if class_name == "LlamaModel":
+        state.pop("lm_head.weight", None)
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     elif config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]

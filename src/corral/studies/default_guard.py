@@ -23,11 +23,13 @@ from corral.core.runs import Run
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, example_to_json
 from corral.data.mixture import Mixture, MixtureEntry, build_mixture
+from corral.data.self_written import PREFIX, self_written_rows
 from corral.data.sources import SOURCES, load_source
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration, fit_calibration
 from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, GuardSettings, guard_weights_revision
 from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_codes
+from corral.models.tiny import TINY, write_tiny_llama
 from corral.train.guard import EncodedRow, GuardTrainingConfig, collate, encode_rows, load_encoder, train_guard
 
 DEVELOPMENT_SPLIT: Final = "held-out groups of the training mixture"
@@ -67,6 +69,7 @@ class DefaultGuardRecipe:
 
     def run(self, config: DefaultGuardConfig, run: Run) -> None:
         """Train and write ``artefacts/guard``, ``artefacts/mixture.json`` and the report."""
+        config = _with_base(config, run)
         mixture = draw(config)
         kept, held = split_by_group(mixture.rows, held_out=config.held_out, seed=config.seed)
         atomic_write_json(run.artefacts / "mixture.json", account(mixture, len(kept), len(held)))
@@ -80,6 +83,14 @@ class DefaultGuardRecipe:
         run.report({"development": development_scores(scores, labels), "revision": guard_weights_revision(folder)})
 
 
+def _with_base(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:
+    """Settings with ``tiny:random`` replaced by a tiny random model in the run directory."""
+    if config.training.base != TINY:
+        return config
+    base = write_tiny_llama(run.path / "base", seed=config.seed)
+    return config.model_copy(update={"training": config.training.model_copy(update={"base": str(base)})})
+
+
 def draw(config: DefaultGuardConfig) -> Mixture:
     """The rows of the mixture.
 
@@ -87,14 +98,14 @@ def draw(config: DefaultGuardConfig) -> Mixture:
         ConfigError: an entry names a source whose licence does not let weights ship.
     """
     for entry in config.mixture:
-        if not SOURCES.get(entry.source).trainable:
+        if not entry.source.startswith(PREFIX) and not SOURCES.get(entry.source).trainable:
             raise ConfigError(f"`{entry.source}` is for evaluation only", where="mixture")
     index = EvaluationIndex(_evaluation_texts(config.keep_clean_of))
     cache: dict[str, list[ModerationExample]] = {}
 
     def load(name: str) -> Iterable[ModerationExample]:
         if name not in cache:
-            cache[name] = list(load_source(name))
+            cache[name] = list(self_written_rows(name) if name.startswith(PREFIX) else load_source(name))
         return cache[name]
 
     return build_mixture(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,8 @@ class RowLoader:
 
     Attributes:
         root: the data folder; ``data_root()`` when ``None``.
-        limit: at most this many rows a set, whole groups drawn at random; all when ``None``.
+        limit: at most this many rows a set, drawn at random as whole groups (or as pairs, so that the draws from
+            the languages of a family are aligned); all when ``None``.
         seed: of the draw.
     """
 
@@ -82,21 +84,20 @@ class RowLoader:
             for row in self._read[key]
             if row.target == eval_set.target and matches(row, eval_set.where) and eval_set.truth(row) is not None
         ]
-        return SetRows(eval_set, tuple(self._sample(rows)), len(rows))
+        return SetRows(eval_set, tuple(self._sample(rows, eval_set.pair)), len(rows))
 
-    def _sample(self, rows: list[ModerationExample]) -> list[ModerationExample]:
+    def _sample(self, rows: list[ModerationExample], pair: str) -> list[ModerationExample]:
         if self.limit is None or len(rows) <= self.limit:
             return rows
-        sizes: dict[str, int] = {}
-        for row in rows:
-            sizes[row.group] = sizes.get(row.group, 0) + 1
+        units = [str(row.raw.get(pair) or row.group) for row in rows]
+        sizes = Counter(units)
         kept: set[str] = set()
         total = 0
-        for group in sorted(sizes, key=lambda name: group_fraction(name, seed=self.seed)):
-            if total + sizes[group] <= self.limit:
-                kept.add(group)
-                total += sizes[group]
-        return [row for row in rows if row.group in kept]
+        for unit in sorted(sizes, key=lambda name: group_fraction(name, seed=self.seed)):
+            if total + sizes[unit] <= self.limit:
+                kept.add(unit)
+                total += sizes[unit]
+        return [row for row, unit in zip(rows, units, strict=True) if unit in kept]
 
 
 class GuardScorer:

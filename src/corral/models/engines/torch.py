@@ -238,8 +238,9 @@ class TorchEngine:
         scores: list[float] = []
         greedy: list[bool] = []
         targets_N = targets_N.to(hidden_ND.device)
-        for rows_ND, right_N in zip(hidden_ND.split(_LOGIT_ROWS), targets_N.split(_LOGIT_ROWS), strict=True):
-            logits_NV = head(rows_ND).float()
+        for start in range(0, len(targets_N), _LOGIT_ROWS):
+            right_N = targets_N[start : start + _LOGIT_ROWS]
+            logits_NV = head(hidden_ND[start : start + _LOGIT_ROWS]).float()
             require_finite(logits_NV)
             chosen_N = logits_NV.gather(1, right_N[:, None]).squeeze(1)
             scores += (chosen_N - logits_NV.logsumexp(dim=-1)).tolist()
@@ -281,8 +282,8 @@ class TorchEngine:
 def _end_ids(model: PreTrainedModel, chat: ChatTokenizer) -> frozenset[int]:
     """Tokens that end a turn: some models list more of them than their tokenizer knows."""
     configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = set(configured) if isinstance(configured, list) else {configured}
-    return frozenset(ids | {chat.tokenizer.eos_token_id}) - {None}
+    ids = [*(configured if isinstance(configured, list) else [configured]), chat.tokenizer.eos_token_id]
+    return frozenset(int(index) for index in ids if index is not None)
 
 
 @contextmanager
