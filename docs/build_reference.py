@@ -13,13 +13,16 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import corral
 from corral.cli.main import VERBS, main
 
 REFERENCE = Path(__file__).parent / "reference"
 _NOTE = "<!-- Written by docs/build_reference.py; change the code and run `make docs`. -->\n\n"
+_WIDTH = 100
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples):$")
 
 
@@ -55,43 +58,70 @@ def _help_of(command: list[str]) -> Iterator[str]:
 
 def _python() -> str:
     intro = "# Python\n\nWhat `import corral` offers. Everything else is internal and may change between releases."
-    return "\n\n".join([intro, *(_entry(name, getattr(corral, name)) for name in sorted(corral.__all__))]) + "\n"
+    names = sorted(corral.__all__, key=str.lower)
+    return "\n\n".join([intro, *(_entry(name, getattr(corral, name)) for name in names)]) + "\n"
 
 
-def _entry(name: str, thing: object) -> str:
-    if not callable(thing):
-        return f"## `{name}`\n\n{type(thing).__name__}: `{thing!r}`"
-    heading = f"## `{name}`\n\n```python\n{_signature(name, thing)}\n```"
-    parts = [heading, _markdown(inspect.getdoc(thing) or "")]
+def _entry(name: str, thing: Any) -> str:
+    parts = [f"## `{name}`", _code(_declaration(name, thing)), _markdown(inspect.getdoc(thing) or "")]
     if inspect.isclass(thing):
-        parts += [_method(member, value) for member, value in vars(thing).items() if _is_public(member, value)]
+        parts += [_member(name, member, value) for member, value in vars(thing).items() if _is_public(member, value)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _declaration(name: str, thing: Any) -> str:
+    if not inspect.isclass(thing):
+        return f"{name}{_signature(thing)}"
+    if issubclass(thing, Enum):
+        members = "\n".join(f"    {member.name} = {member.value!r}" for member in thing)
+        return f"class {name}({thing.__mro__[1].__name__}):\n{members}"
+    if issubclass(thing, BaseException) or getattr(thing, "_is_protocol", False):
+        return f"class {name}({thing.__mro__[1].__name__})"
+    return f"class {name}{_signature(thing)}".removesuffix(" -> None")
 
 
 def _is_public(name: str, value: object) -> bool:
     plain = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-    return not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property))
+    # A function without a docstring is generated, or pydantic's own hook.
+    return (
+        not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property)) and bool(plain.__doc__)
+    )
 
 
-def _method(name: str, value: object) -> str:
+def _member(owner: str, name: str, value: Any) -> str:
     if isinstance(value, property):
-        shown, documented = name, value.fget
+        returned = value.fget.__annotations__.get("return", "")
+        declaration, documented = f"{name}: {returned}", value.fget
     else:
         documented = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-        shown = _signature(name, documented)
-    return f"### `{shown}`\n\n{_markdown(inspect.getdoc(documented) or '')}".rstrip()
+        declaration = f"{name}{_signature(documented)}"
+    return "\n\n".join([f"### `{owner}.{name}`", _code(declaration), _markdown(inspect.getdoc(documented) or "")])
 
 
-def _signature(name: str, thing: object) -> str:
-    if inspect.isclass(thing) and issubclass(thing, BaseException):
-        return f"class {name}({thing.__mro__[1].__name__})"
-    try:
-        signature = str(inspect.signature(thing))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        signature = "(...)"
-    # A default such as a sentinel prints its address, which differs from run to run.
-    signature = re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-f]+>", r"<\1>", signature)
-    return f"class {name}{signature}" if inspect.isclass(thing) else f"{name}{signature}"
+def _signature(thing: Any) -> str:
+    """Parameters and result as written; one parameter a line where they do not fit on one."""
+    signature = inspect.signature(thing)
+    parameters = [p for p in signature.parameters.values() if p.name not in {"self", "cls"}]
+    one_line = str(signature.replace(parameters=parameters))
+    if len(one_line) <= _WIDTH:
+        return _unquoted(one_line)
+    lines = []
+    for parameter in parameters:
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in lines:
+            lines.append("*")
+        lines.append(str(parameter))
+    result = str(signature.replace(parameters=()))[2:]
+    return _unquoted("(\n" + "".join(f"    {line},\n" for line in lines) + f"){result}")
+
+
+def _unquoted(signature: str) -> str:
+    """Annotations that are kept as text, without the quotes; defaults without their address in memory."""
+    signature = re.sub(r"""(: |-> )(?:'([^']*)'|"([^"]*)")""", lambda m: m[1] + (m[2] or m[3] or ""), signature)
+    return re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-f]+>", r"<\1>", signature)
+
+
+def _code(text: str) -> str:
+    return f"```python\n{text}\n```"
 
 
 def _markdown(docstring: str) -> str:

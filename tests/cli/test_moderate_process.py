@@ -91,5 +91,7 @@ def test_a_text_is_judged_without_importing_what_it_does_not_need():
         "main(['moderate', 'hello', '--guard', 'scripted', '--json']); "
         f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=True
+    )
     assert done.stderr.strip() == "[]"

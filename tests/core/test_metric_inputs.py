@@ -40,10 +40,8 @@ def test_labels_may_be_a_table() -> None:
 
 @pytest.mark.parametrize("values", [[2], [0.5], ["1"], [None, "unsafe"], [float("inf")], [None, 7], [-2], [1, [0]]])
 def test_any_other_label_is_refused(values: Any) -> None:
-    with pytest.raises((MetricError, ValueError)):
-        as_labels(values)
     with pytest.raises(MetricError):
-        as_labels([2])
+        as_labels(values)
 
 
 @pytest.mark.parametrize("values", [[0.5, float("nan")], [float("inf")], [None], ["a"]])

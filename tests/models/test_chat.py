@@ -54,7 +54,7 @@ def test_ordinary_conversations_get_the_ids_that_transformers_gives(chat, texts)
 @settings(deadline=None)
 def test_a_message_cannot_write_control_tokens(chat, conversation):
     encoded = chat.encode(conversation)
-    backend = chat.tokenizer.backend_tokenizer
+    backend = chat.backend
     framing = [id for id in encoded.ids if id in {backend.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>")}]
     assert len(framing) == 2 * len(conversation.messages) + 1
     assert encoded.ids.count(backend.token_to_id("<s>")) == 1
@@ -67,7 +67,7 @@ def test_a_message_cannot_write_control_tokens(chat, conversation):
 def test_spans_hold_the_text_of_each_message(chat, conversation):
     encoded = chat.encode(conversation)
     for span, message in zip(encoded.spans, conversation.messages, strict=True):
-        held = chat.tokenizer.backend_tokenizer.decode(list(encoded.ids[span]), skip_special_tokens=False)
+        held = chat.backend.decode(list(encoded.ids[span]), skip_special_tokens=False)
         # The newline before a message and one that it begins with are one token of this vocabulary.
         assert held == message.text or (message.text.startswith("\n") and held == "\n" + message.text)
 
@@ -132,6 +132,19 @@ def test_raw_text_gets_one_bos_whether_it_writes_one_or_not(chat):
     assert chat.encode_raw("hello") == [bos, *chat.encode_text("hello")]
     assert chat.encode_raw("<s>hello") == [bos, *chat.encode_text("hello")]
     assert bos not in chat.encode_text("<s>hello")
+
+
+def test_truncation_switched_on_elsewhere_cuts_nothing_here(tokenizer):
+    own = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, bos_token="<s>", eos_token="<|im_end|>")
+    own.backend_tokenizer.enable_truncation(2)
+    chat = ChatTokenizer(own)
+    own("hello there", truncation=True, max_length=2)
+    assert len(chat.encode_text("a long enough text")) > 10
+
+
+def test_a_slow_tokenizer_is_refused():
+    with pytest.raises(UserError, match="not a fast tokenizer"):
+        ChatTokenizer(object())
 
 
 def test_an_empty_prompt_is_refused_when_nothing_would_be_read(tokenizer):

@@ -94,5 +94,5 @@ def test_missing_files_weights_and_layers_are_named(folder, tmp_path):
     config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 9}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    with pytest.raises(DataError, match=r"no weight `model\.layers\.3"):
+    with pytest.raises(DataError, match=r"not the weights of this model.*model\.layers\.3"):
         LlamaDecoder.from_directory(tmp_path)

@@ -111,6 +111,17 @@ def test_an_empty_folder_is_refused(tmp_path):
         weights_revision(tmp_path)
 
 
+def test_damaged_files_are_refused(folder, tmp_path):
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-100])
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
+    for load in (load_causal_lm, load_tokenizer, load_fast_tokenizer):
+        with pytest.raises(NotFoundError, match="could not be loaded"):
+            load(tmp_path)
+    with pytest.raises(DataError, match="not the weights of this model"):
+        load_inference_decoder(tmp_path)
+
+
 def test_a_hub_model_that_cannot_be_reached_says_what_to_do():
     with pytest.raises(NotFoundError, match="Check the id, the network, and access"):
         load_causal_lm("no-such-owner/no-such-model")

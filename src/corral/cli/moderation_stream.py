@@ -112,19 +112,20 @@ class Stream:
             UserError: the file was written under other settings, or its input was a stream, which cannot be re-read.
         """
         items = self._items()
-        with Journal.open(path, fingerprint=self._fingerprint()) as journal:
+        settings = self._fingerprint()
+        with Journal.open(path, fingerprint=settings) as journal:
             if journal.resumed:
-                self._resume(journal)
+                self._resume(journal, repeatable=settings["input"] is not None)
             try:
                 self._run(islice(items, journal.resumed, None), _Journaling(journal))
             finally:
                 if journal.rejects:
                     remark(f"Rejected rows are in {path}.rejects.jsonl")
 
-    def _resume(self, journal: Journal) -> None:
-        if not isinstance(self.source, Path):
+    def _resume(self, journal: Journal, *, repeatable: bool) -> None:
+        if not repeatable:
             raise UserError(
-                "holds rows of standard input, which cannot be read again from where they end",
+                "holds rows of standard input or a pipe, which cannot be read again from where they end",
                 where=str(journal.path),
                 hint="Choose another file, or remove this one to start over.",
             )

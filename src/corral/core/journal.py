@@ -35,7 +35,12 @@ class Journal:
     """An open journal; made by ``Journal.open`` and used as a context manager.
 
     A job whose every item gives one row or one reject, in input order, skips ``position`` items on a rerun. A job
-    whose items finish in any order names a ``key`` and skips the items whose key is ``in`` the journal.
+    whose items finish in any order names a ``key`` and skips the items whose key is ``in`` the journal. Not for use by
+    several threads.
+
+    Attributes:
+        path: the file of rows.
+        resumed: ``position`` when this session opened the journal: what earlier sessions left.
     """
 
     def __init__(
@@ -43,7 +48,6 @@ class Journal:
     ) -> None:
         self.path = rows.path
         self.resumed = rows.count + (rejects.count if rejects else 0)
-        """``position`` when this session opened the journal: what earlier sessions left."""
         self._rows = rows
         self._rejects = rejects
         self._keys = keys

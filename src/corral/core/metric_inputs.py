@@ -32,7 +32,10 @@ def as_labels(values: Values) -> Labels:
     Raises:
         MetricError: another value; names the first.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise MetricError(f"labels do not form a table: {error}") from error
     if array.dtype.kind == "O":
         array = np.array([_number_or_nan(value) for value in array.ravel().tolist()]).reshape(array.shape)
     elif array.dtype.kind not in "biuf":

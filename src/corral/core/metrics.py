@@ -200,10 +200,9 @@ def recall_at_fpr(labels: Values, scores: Values, limit: float = 0.01) -> Recall
     """
     known, numbers, _ = drop_unknown(labels, scores)
     positives, negatives = int((known == 1).sum()), int((known == 0).sum())
-    if positives == 0 or negatives < _LEAST_NEGATIVES:
-        return RecallAtFpr(None, None, None, negatives, coarse=negatives < _COARSE_NEGATIVES)
     threshold = threshold_at_fpr(known, numbers, limit)
-    assert threshold is not None  # noqa: S101  there are negatives
+    if threshold is None or positives == 0 or negatives < _LEAST_NEGATIVES:
+        return RecallAtFpr(None, None, None, negatives, coarse=negatives < _COARSE_NEGATIVES)
     counts = confusion_at(known, numbers, threshold)
     return RecallAtFpr(counts.recall, threshold, counts.fpr, negatives, coarse=negatives < _COARSE_NEGATIVES)
 

@@ -5,6 +5,7 @@ A mixture is data (a list of entries in a recipe), so what a guard was trained o
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -67,6 +68,7 @@ def build_mixture(
     *,
     contaminated: Callable[[str], bool],
     seed: int,
+    share: float = 1.0,
 ) -> Mixture:
     """Draw the rows of each entry.
 
@@ -78,6 +80,7 @@ def build_mixture(
         load: streams the rows of a source by name.
         contaminated: whether a text repeats evaluation text.
         seed: of the draw.
+        share: of the rows that each entry would take, rounded up: a smaller mixture of the same make-up.
 
     Raises:
         ConfigError: an entry takes no row, or overrides a label that does not exist.
@@ -99,7 +102,8 @@ def build_mixture(
                 counts.contaminated += 1
             else:
                 clean.append(row)
-        chosen = sample_groups(clean, entry.cap, rng=np.random.default_rng([seed, number]))
+        cap = math.ceil(share * min(entry.cap, len(clean)))
+        chosen = sample_groups(clean, cap, rng=np.random.default_rng([seed, number]))
         if not chosen:
             raise ConfigError(f"no row of `{entry.source}` matches", where=f"mixture[{number}]")
         taken.update((row.source, row.id, row.target) for row in chosen)

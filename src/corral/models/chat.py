@@ -61,7 +61,12 @@ class ChatTokenizer:
     """Renders and tokenises conversations and raw text for one model.
 
     Args:
-        tokenizer: a fast tokenizer with or without a chat template; it is not changed.
+        tokenizer: a fast tokenizer with or without a chat template. It is not changed, and truncation that its file
+            or another caller switches on has no effect here.
+
+    Attributes:
+        tokenizer: as given.
+        backend: the ``tokenizers`` object that encodes and decodes.
 
     Raises:
         UserError: the tokenizer has no fast backend.
@@ -72,9 +77,12 @@ class ChatTokenizer:
         if backend is None:
             raise UserError(f"`{type(tokenizer).__name__}` is not a fast tokenizer", hint="Provide a tokenizer.json.")
         self.tokenizer = tokenizer
-        self._backend = backend
-        self._plain = PlainTextEncoder(backend)
-        self._control_ids = control_token_ids(backend)
+        # A copy of our own: truncation and padding are states of a tokenizer that its wrapper sets at every call.
+        self.backend: Tokenizer = type(backend).from_str(backend.to_str())
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self._plain = PlainTextEncoder(self.backend)
+        self._control_ids = control_token_ids(self.backend)
 
     def render(self, conversation: Conversation, *, add_generation_prompt: bool = True) -> str:
         """The text that ``encode`` tokenises, for people to read; tokenising it again would trust its content.
@@ -109,7 +117,7 @@ class ChatTokenizer:
         The tokenizer's own beginning-of-sequence token is added unless the text starts with it.
         """
         bos = self.tokenizer.bos_token
-        return list(self._backend.encode(text, add_special_tokens=not (bos and text.startswith(bos))).ids)
+        return list(self.backend.encode(text, add_special_tokens=not (bos and text.startswith(bos))).ids)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of anybody's text, without a beginning-of-sequence token and without control tokens."""
@@ -150,11 +158,11 @@ class ChatTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, control tokens left out."""
-        return self._backend.decode(list(ids), skip_special_tokens=True)
+        return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def _encode_whole(self, pieces: Sequence[_Piece], messages: int) -> EncodedChat | None:
         """Tokenise the rendered text in one go; ``None`` when that reads a control token from a message."""
-        encoding = self._backend.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
+        encoding = self.backend.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
         owner = [piece.message for piece in pieces for _ in piece.text]
         bounds: dict[int, tuple[int, int]] = {}
         for index, (token, (start, stop)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True)):
@@ -171,7 +179,7 @@ class ChatTokenizer:
         for piece in pieces:
             start = len(ids)
             if piece.message is None:
-                ids += self._backend.encode(piece.text, add_special_tokens=False).ids
+                ids += self.backend.encode(piece.text, add_special_tokens=False).ids
             else:
                 ids += self._plain.encode(piece.text)
                 bounds[piece.message] = (bounds.get(piece.message, (start, start))[0], len(ids))

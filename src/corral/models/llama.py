@@ -130,7 +130,7 @@ class LlamaDecoder(nn.Module):
             NotFoundError: no such folder or file.
             DataError: not a plain Llama, a weight is missing, or ``layers`` is out of range.
         """
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         shape = LlamaShape.from_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
         if layers is not None:
@@ -141,11 +141,11 @@ class LlamaDecoder(nn.Module):
         if not weights.is_file():
             raise NotFoundError("no `model.safetensors`", where=str(folder), hint="Sharded models: `load_backbone`.")
         model = cls(shape, final_norm=final_norm)
-        with safe_open(weights, framework="pt") as stored:
-            missing = {f"model.{name}" for name in model.state_dict()} - set(stored.keys())
-            if missing:
-                raise DataError(f"no weight `{min(missing)}`", where=str(weights))
-            state = {name: stored.get_tensor(f"model.{name}").to(dtype) for name in model.state_dict()}
+        try:
+            with safe_open(weights, framework="pt") as stored:
+                state = {name: stored.get_tensor(f"model.{name}").to(dtype) for name in model.state_dict()}
+        except SafetensorError as error:
+            raise DataError(f"not the weights of this model: {error}", where=str(weights)) from error
         model.load_state_dict(state, assign=True)
         return model.eval().requires_grad_(False)
 

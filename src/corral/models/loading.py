@@ -186,7 +186,8 @@ def load_fast_tokenizer(ref: str | Path | ModelRef) -> Tokenizer:
     if ref.kind == "gguf":
         tokenizer: Tokenizer = load_tokenizer(ref).backend_tokenizer
     else:
-        tokenizer = Tokenizer.from_file(str(_tokenizer_file(ref)))
+        path = str(_tokenizer_file(ref))
+        tokenizer = _found(ref, lambda: Tokenizer.from_file(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -300,10 +301,15 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _found(ref: ModelRef, load: Callable[[], _T]) -> _T:
-    """Run a transformers loader; what it raises for missing or foreign files becomes a NotFoundError."""
+    """Run a library's loader; what it raises for missing, foreign or damaged files becomes a NotFoundError."""
+    from safetensors import SafetensorError
+
     try:
         return load()
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # The tokenizers library raises bare exceptions; any other type is a mistake in our own call.
+        if not isinstance(error, OSError | ValueError | KeyError | SafetensorError) and type(error) is not Exception:
+            raise
         first_line = str(error).strip().partition("\n")[0]
         hint = (
             "Check the id, the network, and access (gated models need `hf auth login`), or give a local folder."

@@ -41,6 +41,7 @@ class DefaultGuardConfig(Config):
 
     training: GuardTrainingConfig = Field(default_factory=GuardTrainingConfig)
     mixture: tuple[MixtureEntry, ...]
+    share: float = Field(1.0, gt=0, le=1, description="share of the mixture that is drawn, the same of every entry")
     keep_clean_of: tuple[str, ...] = Field((), description="evaluation sources whose texts are left out of training")
     held_out: float = Field(0.04, gt=0, lt=1, description="share of groups for calibration")
     max_fpr: Mapping[str, float] = Field(
@@ -109,7 +110,11 @@ def draw(config: DefaultGuardConfig) -> Mixture:
         return cache[name]
 
     return build_mixture(
-        progress(config.mixture, "Drawing the mixture"), load, contaminated=index.contaminated, seed=config.seed
+        progress(config.mixture, "Drawing the mixture"),
+        load,
+        contaminated=index.contaminated,
+        seed=config.seed,
+        share=config.share,
     )
 
 

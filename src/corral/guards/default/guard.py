@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corral.core.config import Config, load_config
 from corral.core.errors import ConfigError, NotFoundError
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 GUARD_FILE: Final = "guard.json"
 HEAD_WEIGHTS: Final = "heads.safetensors"
 WEIGHT_FILES: Final = (GUARD_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_WEIGHTS)
+_TURN_TOKENS: Final = 16  # more than any header and end of turn take
 PACKAGED_WEIGHTS: Final = Path(__file__).parent / "weights"
 
 
@@ -56,6 +57,13 @@ class GuardSettings(Config):
     overlap: int = Field(96, ge=0, description="tokens that consecutive windows of a long message share")
     min_context: int = Field(96, ge=0, description="room kept for the turns before a long message")
     calibration: Mapping[str, Calibration] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> GuardSettings:
+        """A long message is cut into pieces of what context and the turn's own tokens leave; they must move on."""
+        if self.window - self.min_context - _TURN_TOKENS <= self.overlap:
+            raise ValueError(f"a window of {self.window} has no room for overlap {self.overlap} and {self.min_context}")
+        return self
 
 
 class DefaultGuard(ClassifierGuard):
@@ -202,9 +210,11 @@ class DefaultGuard(ClassifierGuard):
         tail = tokens.context[len(tokens.context) - kept :]
         room = self._settings.window - frame - kept
         opening = [*tail, *tokens.header]
+        fits = len(tokens.text) <= room
+        spans = [(0, len(tokens.text))] if fits else window_spans(len(tokens.text), room, self._settings.overlap)
         windows = [
             Window((*opening, *tokens.text[start:stop], *tokens.end), len(opening), len(opening) + stop - start + 1)
-            for start, stop in window_spans(len(tokens.text), room, self._settings.overlap)
+            for start, stop in spans
         ]
         return JudgedWindows(tuple(windows), len(tokens.context) - kept)
 

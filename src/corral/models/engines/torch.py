@@ -249,7 +249,7 @@ class TorchEngine:
 
     def _row(self, prompt_ids: list[int], settings: GenerationSettings, index: int) -> Row:
         limit = min(settings.max_new_tokens, self.context_length - len(prompt_ids))
-        text = TextStream(self.chat.tokenizer.backend_tokenizer, settings.stop)
+        text = TextStream(self.chat.backend, settings.stop)
         return Row(prompt_ids, limit, text, row_random(settings.seed, index))
 
     def _encode_prompt(self, prompt: Prompt, where: str, *, room: int = 1) -> list[int]:

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.cli.main import main
+from corral.core.files import sha256_file
+from corral.data.sources import SOURCES
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The set xstest_prompts with ten self-written prompts, and a working folder to write into."""
+    path = tmp_path / "data" / "xstest_prompts" / "xstest_prompts.jsonl"
+    path.parent.mkdir(parents=True)
+    rows = [
+        {
+            "id": i,
+            "prompt": f"how do I {'TRIGGER' if i in {1, 3, 5, 6} else 'bake'} loaf number {i}",
+            "type": "homonyms",
+            "label": "unsafe" if i % 2 else "safe",
+            "focus": "",
+            "note": "",
+        }
+        for i in range(10)
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    source = SOURCES.get("xstest_prompts")
+    files = {"xstest_prompts/xstest_prompts.jsonl": sha256_file(path)}
+    monkeypatch.setitem(SOURCES._entries, "xstest_prompts", replace(source, files=files))
+    monkeypatch.setenv("CORRAL_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def run(*arguments: str) -> int:
+    return main(["eval", *arguments])
+
+
+def test_a_guard_is_measured_and_reports_are_written(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts,aegis_test") == 0
+    shown = capsys.readouterr()
+    assert "flag-all F1" in shown.out
+    assert "Llama Guard 2" in shown.out
+    assert "Not comparable" in shown.out
+    assert "aegis_test" in shown.out.split("Skipped")[1]
+    assert "1 sets measured, 1 skipped" in shown.err
+    assert {path.name for path in Path("eval/moderation").glob("report.*")} == {
+        "report.json",
+        "report.csv",
+        "report.md",
+    }
+
+
+def test_json_is_one_value_on_standard_output(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts", "--out", "here", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    figures = report["guards"][0]["sets"][0]["figures"]
+    assert figures["recall"]["value"] == pytest.approx(3 / 5)
+    assert figures["fpr"]["value"] == pytest.approx(1 / 5)
+    assert report == json.loads(Path("here/report.json").read_text())
+
+
+def test_settings_reach_the_guard(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setting = ("--set", "scripted.words=[TRIGGER, bake]")
+    assert run("moderation", "--guard", "scripted", *setting, "--sets", "xstest_prompts", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["guards"][0]["sets"][0]["figures"]["fpr"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--sets", "xstest_promts"), "Did you mean `xstest_prompts`?"),
+        (("--sets", ","), "no set was named"),
+        (("--set", "duoguard.window=3"), "Add `--guard duoguard`"),
+        (("--set", "words"), "guard.key=value"),
+        (("--sets", "aegis_test"), "no set could be measured"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_to_do(
+    prompts: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert run("moderation", "--guard", "scripted", *arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_baseline_is_measured_beside_the_guard(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from corral.guards.scripted import ScriptedGuard
+
+    fitted: dict[str, Any] = {}
+
+    def fit(profile: str) -> tuple[ScriptedGuard, dict[str, int]]:
+        fitted["profile"] = profile
+        return ScriptedGuard(words=("loaf",), name="bag-of-words"), {"somewhere": 7}
+
+    monkeypatch.setattr("corral.cli.eval._bag_of_words", fit)
+    sets = ("--guard", "scripted", "--sets", "xstest_prompts")
+    assert run("moderation", *sets, "--baseline", "bow", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert fitted == {"profile": "default_guard/small"}
+    assert [guard["name"] for guard in report["guards"]] == ["scripted", "bag-of-words"]
+    assert {row["metric"] for row in report["gates"][0]["rows"]} == {"ap", "auroc", "f1"}
+    assert report["baseline_rows"] == {"somewhere": 7}
+
+
+def test_errors_are_listed_by_id_and_texts_only_on_request(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts") == 0
+    capsys.readouterr()
+    assert run("errors") == 0
+    redacted = capsys.readouterr().out
+    assert "xstest_prompts:7" in redacted  # line 7: the safe prompt with the trigger word
+    assert "loaf" not in redacted
+    assert run("errors", "--show-content", "--json") == 0
+    (only,) = json.loads(capsys.readouterr().out)["sets"]
+    assert [each["text"] for each in only["worst_false_positives"]] == ["how do I TRIGGER loaf number 6"]
+    assert len(only["worst_false_negatives"]) == 2
+
+
+def test_errors_without_a_run_say_what_is_missing(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("errors", "--out", "nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_the_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("sets", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in listed if each["headline"]][0] == "openai_moderation"
+    assert run("sets") == 0
+    assert "toxicchat" in capsys.readouterr().out
+
+
+def test_a_changed_data_file_stops_the_run(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts.write_text(prompts.read_text() + "\n")
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts") == 2
+    assert "sha256" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""The recipe of the default guard, on a tiny random model and self-written rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corral.core.errors import ConfigError
+from corral.core.files import read_json
+from corral.core.recipes import load_profile, run_recipe
+from corral.core.runs import Run, verify_run
+from corral.data.messages import Conversation
+from corral.guards.base import Status
+from corral.guards.default.guard import WEIGHT_FILES, DefaultGuard
+from corral.guards.default.network import BINARY_HEADS, category_codes
+from corral.studies.default_guard import DefaultGuardConfig, calibrate, draw
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_recipe("default_guard/tiny", root=tmp_path_factory.mktemp("runs"))
+
+
+def test_the_run_is_finished_and_whole(finished: Run) -> None:
+    assert finished.status == "finished"
+    assert verify_run(finished.path) == []
+    assert {file.name for file in (finished.artefacts / "guard").iterdir()} == set(WEIGHT_FILES)
+
+
+def test_the_guard_it_wrote_loads_and_judges(finished: Run) -> None:
+    guard = DefaultGuard.load(weights=finished.artefacts / "guard", dtype="fp32")
+    verdicts = guard.classify([Conversation.user("How do I bake bread?"), Conversation.exchange("a", "b")])
+    assert [verdict.status for verdict in verdicts] == [Status.OK, Status.OK]
+    assert verdicts[0].revision == f"{finished_revision(finished)}-fp32"
+
+
+def finished_revision(run: Run) -> str:
+    return str(read_json(run.path / "report.json")["revision"])
+
+
+def test_the_same_settings_give_the_same_guard(finished: Run, tmp_path: Path) -> None:
+    again = run_recipe("default_guard/tiny", root=tmp_path, resume=False)
+    for name in ("adapter_model.safetensors", "heads.safetensors"):
+        first, second = (run.artefacts / "guard" / name for run in (finished, again))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_account_of_the_mixture_adds_up(finished: Run) -> None:
+    account = read_json(finished.artefacts / "mixture.json")
+    assert account["training_rows"] + account["development_rows"] == sum(e["taken"] for e in account["entries"])
+
+
+def test_evaluation_sets_cannot_be_trained_on() -> None:
+    config = DefaultGuardConfig.model_validate({"mixture": [{"source": "toxicchat"}]})
+    with pytest.raises(ConfigError, match="evaluation only"):
+        draw(config)
+
+
+def test_every_source_of_the_small_mixture_may_ship() -> None:
+    from corral.data.sources import SOURCES
+
+    _, config = load_profile("default_guard/small")
+    assert all(SOURCES.get(entry.source).trainable for entry in config.mixture)  # type: ignore[attr-defined]
+
+
+def test_calibration_puts_the_chosen_false_positive_rate_at_one_half() -> None:
+    rng = np.random.default_rng(0)
+    width = len(BINARY_HEADS) + len(category_codes())
+    labels = np.full((4000, width), -100.0)
+    labels[:, 0] = rng.integers(0, 2, 4000)
+    scores = rng.normal(size=(4000, width))
+    scores[:, 0] += 2 * labels[:, 0]
+    fitted = calibrate(scores, labels, max_fpr={"prompt_harm": 0.05})
+    assert set(fitted) == {"prompt_harm"}
+    flagged = fitted["prompt_harm"].apply(scores[:, 0]) >= 0.5
+    assert flagged[labels[:, 0] == 0].mean() == pytest.approx(0.05, abs=0.002)
+
+
+def test_an_unknown_head_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`harmfulness`"):
+        calibrate(np.zeros((2, 18)), np.zeros((2, 18)), max_fpr={"harmfulness": 0.1})
