@@ -131,7 +131,7 @@ def test_errors_without_a_run_say_what_is_missing(prompts: Path, capsys: pytest.
 def test_the_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("sets", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [each["name"] for each in listed if each["headline"]][0] == "openai_moderation"
+    assert next(each["name"] for each in listed if each["headline"]) == "openai_moderation"
     assert run("sets") == 0
     assert "toxicchat" in capsys.readouterr().out
 

@@ -73,6 +73,12 @@ def test_show_prints_exactly_the_packaged_file(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == read_profile("default_guard/small")
 
 
+@pytest.mark.parametrize("system", list_recipes())
+def test_show_prints_the_card_of_every_system(system: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "show", system]) == 0
+    assert capsys.readouterr().out.startswith(f"# {system}\n")
+
+
 def test_misspelt_recipe_is_the_users_mistake_and_names_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "run", "default_guard/smal"]) == 2
     assert "`default_guard/small`" in capsys.readouterr().err

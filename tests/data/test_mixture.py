@@ -32,7 +32,11 @@ def texts(mixture: Any) -> set[str]:
 
 
 def test_conditions_on_fields_and_upstream_columns_must_all_hold() -> None:
-    rows = [row("a", harmful=True, raw={"kind": "x"}), row("b", harmful=True, raw={"kind": "y"}), row("c", harmful=False)]
+    rows = [
+        row("a", harmful=True, raw={"kind": "x"}),
+        row("b", harmful=True, raw={"kind": "y"}),
+        row("c", harmful=False),
+    ]
     assert texts(draw(rows, {"where": {"harmful": True, "kind": ["x", "z"]}})) == {"a"}
 
 
@@ -88,6 +92,9 @@ def test_the_draw_is_the_same_every_time() -> None:
 
 def test_a_share_shrinks_every_entry_alike() -> None:
     rows = [row(f"h{i}", harmful=True) for i in range(10)] + [row(f"b{i}", harmful=False) for i in range(40)]
-    entries = [MixtureEntry(source="made", where={"harmful": True}), MixtureEntry(source="made", where={"harmful": False}, cap=20)]
+    entries = [
+        MixtureEntry(source="made", where={"harmful": True}),
+        MixtureEntry(source="made", where={"harmful": False}, cap=20),
+    ]
     mixture = build_mixture(entries, lambda _: rows, contaminated=lambda _: False, seed=0, share=0.25)
     assert [counts.taken for _, counts in mixture.counts] == [3, 5]

@@ -7,7 +7,9 @@ import pytest
 from corral.data.refusals import opens_with_refusal
 
 
-@pytest.mark.parametrize("text", ["I'm sorry, but no.", "I\u2019m sorry.", "[note] I cannot do that", "I won't help with this."])
+@pytest.mark.parametrize(
+    "text", ["I'm sorry, but no.", "I\u2019m sorry.", "[note] I cannot do that", "I won't help with this."]
+)
 def test_refusals_are_recognised(text: str) -> None:
     assert opens_with_refusal(text)
 

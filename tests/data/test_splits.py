@@ -11,7 +11,9 @@ from corral.data.splits import group_fraction, split_by_group
 
 
 def rows(groups: list[int]) -> list[ModerationExample]:
-    return [ModerationExample(Conversation.user(f"t{i}"), "prompt", id=str(i), group=str(g)) for i, g in enumerate(groups)]
+    return [
+        ModerationExample(Conversation.user(f"t{i}"), "prompt", id=str(i), group=str(g)) for i, g in enumerate(groups)
+    ]
 
 
 @given(groups=st.lists(st.integers(0, 9), max_size=50), share=st.floats(0, 1), seed=st.integers(0, 5))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
@@ -59,6 +59,7 @@ def test_every_figure_carries_n_and_an_interval_around_it(scored_set: Make) -> N
     assert low < (result.figures["auroc"].value or 0) < high
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=4, max_size=40))
 def test_points_agree_with_scikit_learn(rows: list[tuple[bool, int]]) -> None:
     truth = np.array([int(t) for t, _ in rows], dtype=np.int8)

@@ -34,7 +34,11 @@ def rows(n: int = 24) -> list[ModerationExample]:
         else:
             made.append(
                 ModerationExample(
-                    Conversation.exchange("do it", text), "response", harmful=harmful, refusal=not harmful, id=str(i),
+                    Conversation.exchange("do it", text),
+                    "response",
+                    harmful=harmful,
+                    refusal=not harmful,
+                    id=str(i),
                     categories={"llama_guard_3/S1": harmful},
                 )  # fmt: skip
             )

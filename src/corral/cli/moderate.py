@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from corral.cli.moderation_input import choose_input
-from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, print_verdict
+from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, judged_rows, print_verdict
 from corral.cli.moderation_rows import INTERRUPTED, action_exit_code, missing_verdicts
 from corral.cli.moderation_stream import Stream, TargetOption, judge, row_of
 from corral.cli.output import print_json, remark
@@ -48,7 +48,7 @@ def moderate(
     text: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TEXT|FILE|-]", help="A text, an existing file, or - for standard input.", show_default=False
+            metavar="TEXT|FILE|-", help="A text, an existing file, or - for standard input.", show_default=False
         ),
     ] = None,
     *,
@@ -206,7 +206,12 @@ def _one(moderator: Moderator, conversation: Conversation, target: TargetOption,
     missing = missing_verdicts(decisions.values())
     if shape is Format.TABLE:
         policy = f"{moderator.policy.id} ({moderator.policy.hash})"
-        print_verdict(row, reasons=[r for d in decisions.values() for r in d.reasons], missing=missing, policy=policy)
+        print_verdict(
+            judged_rows(row)[0],
+            reasons=[r for d in decisions.values() for r in d.reasons],
+            missing=missing,
+            policy=policy,
+        )
     else:
         print_json(row) if shape is Format.JSON else print(json_line(row))
         for line in missing:

@@ -157,12 +157,14 @@ def _table_line(row: Mapping[str, Any], preview: str | None) -> Text:
     if row["status"] != "ok":
         names = f"no verdict ({row['status']})"
     scores = f"{_score(row['p_harm'])}  {_score(row['p_attack']):<6}  {_score(row['p_refusal']):<7}"
-    return Text.assemble(
+    line = Text.assemble(
         f"{id if len(id) <= _ID_WIDTH else id[: _ID_WIDTH - 1] + '…':<{_ID_WIDTH}}  {row['target']:<8}  ",
         (f"{action.value:<9}", _STYLES[action]),
         f"  {scores}  {names}",
         "" if preview is None else f" · {preview}",
     )
+    line.rstrip()
+    return line
 
 
 def _score(score: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,11 +77,14 @@ def _shown(state: dict[str, Any]) -> str:
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(metavar="SYSTEM/PROFILE")]) -> None:
-    """Print the settings of a recipe as YAML."""
-    from corral.core.recipes import read_profile
+def show(
+    name: Annotated[str, typer.Argument(metavar="SYSTEM[/PROFILE]", help="A system, or one of its profiles.")],
+) -> None:
+    """Print a recipe's settings as YAML, or a system's card."""
+    from corral.core.recipes import list_recipes, read_profile
 
-    print(read_profile(name), end="")
+    card = resources.files("corral") / "recipes" / name / "card.md"
+    print(card.read_text(encoding="utf-8") if name in list_recipes() else read_profile(name), end="")
 
 
 @app.command("cp")

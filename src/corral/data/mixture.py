@@ -144,7 +144,8 @@ def relabel(row: ModerationExample, entry: MixtureEntry) -> ModerationExample:
     for name in entry.label:
         if name not in {"harmful", "refusal", "attack"}:
             raise ConfigError(f"no label is called `{name}`", where=f"mixture entry of `{entry.source}`")
-    changed = replace(row, **dict(entry.label)) if entry.label else row
+    labels: dict[str, Any] = dict(entry.label)
+    changed = replace(row, **labels) if labels else row
     if entry.category is None:
         return changed
     taxonomy = entry.category.partition("/")[0]

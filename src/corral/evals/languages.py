@@ -127,7 +127,7 @@ def _mean(metric: str, rows: Mapping[str, _Rows], values: list[float], seed: int
     aligned = [each.at(common) for each in rows.values()]
     statistics = [statistic(metric, each.truth_N, each.scores_N) for each in aligned]
     estimate = cluster_bootstrap(
-        lambda weights_RN: np.mean([each(weights_RN) for each in statistics], axis=0),
+        lambda weights_NR: np.mean([each(weights_NR) for each in statistics], axis=0),
         aligned[0].groups,
         seed=seed,
         replicates=replicates,

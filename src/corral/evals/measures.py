@@ -198,7 +198,7 @@ def point(name: str, truth_N: Labels, scores_N: Floats) -> float | None:
     """The metric of that name without an interval; ``None`` where it is undefined."""
     if not len(truth_N):
         return None
-    value = float(statistic(name, truth_N, scores_N)(np.ones((1, len(truth_N))))[0])
+    value = float(statistic(name, truth_N, scores_N)(np.ones((len(truth_N), 1)))[0])
     return None if np.isnan(value) else value
 
 

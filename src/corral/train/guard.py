@@ -207,7 +207,11 @@ class _GuardTrainer(ResumableTrainer):
     ) -> Tensor | tuple[Tensor, HeadLogits]:
         logits: HeadLogits = model(inputs["input_ids"], inputs["attention_mask"], inputs["span"])
         total = guard_heads_loss(
-            logits.binary, logits.categories, inputs["binary"], inputs["categories"], category_weight=self._category_weight
+            logits.binary,
+            logits.categories,
+            inputs["binary"],
+            inputs["categories"],
+            category_weight=self._category_weight,
         )
         count = num_items_in_batch if num_items_in_batch is not None else inputs["labels"].ne(-100).sum()
         # The count is global and data-parallel training averages gradients, so undo that average.

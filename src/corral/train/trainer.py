@@ -78,7 +78,9 @@ class _ReportProgress(TrainerCallback):  # type: ignore[misc]
         if self._bar is not None:
             self._bar.advance(1)
 
-    def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
         if self._run is not None and state.is_world_process_zero and logs:
             self._run.log(step=state.global_step, **logs)
 

@@ -21,7 +21,9 @@ def rendered(tokenizer: Tokenizer, ids: list[int]) -> str:
 def test_turns_are_chatml_without_a_system_prompt_nobody_wrote(chatml_tokenizer: Tokenizer) -> None:
     whole = ConversationEncoder(chatml_tokenizer).encode_whole(Conversation.exchange("hi", "yes"), "response")
     assert whole is not None
-    assert rendered(chatml_tokenizer, whole.ids) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>"
+    assert (
+        rendered(chatml_tokenizer, whole.ids) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>"
+    )
     assert rendered(chatml_tokenizer, whole.ids[whole.start : whole.stop]) == "yes<|im_end|>"
 
 
@@ -51,7 +53,11 @@ def test_whole_and_judged_tokens_agree_up_to_the_judged_message(chatml_tokenizer
 
 def test_a_batch_equals_single_calls(chatml_tokenizer: Tokenizer) -> None:
     encoder = ConversationEncoder(chatml_tokenizer)
-    items = [(Conversation.user("a"), "prompt"), (Conversation.exchange("b", "c"), "response"), (Conversation.user("d"), "response")]
+    items = [
+        (Conversation.user("a"), "prompt"),
+        (Conversation.exchange("b", "c"), "response"),
+        (Conversation.user("d"), "response"),
+    ]
     assert encoder.encode_batch(items) == [encoder.encode(*item) for item in items]
 
 

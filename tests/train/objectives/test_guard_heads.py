@@ -31,7 +31,10 @@ def test_splitting_a_batch_does_not_change_the_sum() -> None:
     labels = torch.tensor([[1, 0, UNKNOWN, 1.0]] * 6)
     kinds = torch.tensor([[1, 0, UNKNOWN, 0, 0.0]] * 6)
     whole = guard_heads_loss(binary, categories, labels, kinds)
-    parts = sum(guard_heads_loss(binary[i : i + 2], categories[i : i + 2], labels[i : i + 2], kinds[i : i + 2]) for i in (0, 2, 4))
+    parts = sum(
+        guard_heads_loss(binary[i : i + 2], categories[i : i + 2], labels[i : i + 2], kinds[i : i + 2])
+        for i in (0, 2, 4)
+    )
     torch.testing.assert_close(whole, parts)
 
 

@@ -33,7 +33,7 @@ from corral.guards.default.network import (
 from corral.guards.windows import JudgedWindows, Window, window_spans
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_lora
 from corral.models.batching import pad
-from corral.models.loading import load_backbone, load_fast_tokenizer, weights_revision
+from corral.models.loading import load_fast_tokenizer, load_inference_decoder, weights_revision
 
 if TYPE_CHECKING:
     import torch
@@ -206,7 +206,9 @@ class DefaultGuard(ClassifierGuard):
     def _long(self, tokens: JudgedTokens) -> JudgedWindows:
         """Windows over the pieces of the judged message, each opened and closed like a turn of its own."""
         frame = len(tokens.header) + len(tokens.end)
-        kept = min(len(tokens.context), max(self._settings.min_context, self._settings.window - frame - len(tokens.text)))
+        kept = min(
+            len(tokens.context), max(self._settings.min_context, self._settings.window - frame - len(tokens.text))
+        )
         tail = tokens.context[len(tokens.context) - kept :]
         room = self._settings.window - frame - kept
         opening = [*tail, *tokens.header]
@@ -238,9 +240,9 @@ def _revision(folder: Path, dtype: str) -> str:
 def _load_network(folder: Path, settings: GuardSettings, dtype: torch.dtype, device: str) -> GuardNetwork:
     from safetensors.torch import load_file
 
-    backbone = load_backbone(settings.base, layers=settings.layers, dtype=dtype)
+    backbone = load_inference_decoder(settings.base, layers=settings.layers, dtype=dtype)
     merge_lora(backbone, folder)
-    heads = GuardHeads(backbone.config.hidden_size, len(settings.categories))
+    heads = GuardHeads(backbone.shape.hidden_size, len(settings.categories))
     heads.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / HEAD_WEIGHTS).items()})
     return GuardNetwork(backbone, heads).to(device).eval().requires_grad_(False)
 
@@ -252,4 +254,3 @@ def _dtype(name: str, device: str) -> torch.dtype:
         fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
-

@@ -92,7 +92,8 @@ class GuardNetwork(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, span: Tensor) -> HeadLogits:
         """Scores of one message a row; see ``GuardHeads.forward`` for ``span`` (B, T)."""
-        return self.heads(self.hidden(input_ids, attention_mask), span)
+        logits: HeadLogits = self.heads(self.hidden(input_ids, attention_mask), span)
+        return logits
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Hidden states (B, T, D) after the last kept layer."""
