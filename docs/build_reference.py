@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import json
 import os
 import re
 import sys
@@ -73,7 +74,7 @@ def _declaration(name: str, thing: Any) -> str:
     if not inspect.isclass(thing):
         return f"{name}{_signature(thing)}"
     if issubclass(thing, Enum):
-        members = "\n".join(f"    {member.name} = {member.value!r}" for member in thing)
+        members = "\n".join(f"    {member.name} = {json.dumps(member.value)}" for member in thing)
         return f"class {name}({thing.__mro__[1].__name__}):\n{members}"
     if issubclass(thing, BaseException) or getattr(thing, "_is_protocol", False):
         return f"class {name}({thing.__mro__[1].__name__})"

@@ -82,6 +82,6 @@ def test_what_is_dumped_reads_back_equal(value: Any) -> None:
     assert parse_yaml(dump_yaml(value)) == value
 
 
-@pytest.mark.parametrize("text", ["no", "1e-4", "12:30", "0x10", "null", "010", "true"])
+@pytest.mark.parametrize("text", ["no", "1e-4", "12:30", "0x10", "null", "010", "true", "a\x85b\u2028c"])
 def test_text_that_looks_like_another_type_stays_text(text: str) -> None:
     assert parse_yaml(dump_yaml({"key": text})) == {"key": text}

@@ -17,9 +17,13 @@ from corral.models.adapters import ADAPTER_CONFIG, merge_lora
 def base() -> LlamaModel:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=11, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=11,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         num_key_value_heads=1,
-    )  # fmt: skip
+    )
     return LlamaModel(config)
 
 
@@ -50,9 +54,15 @@ def test_scaling_variants_are_refused_rather_than_ignored(adapter: tuple[Path, d
 
 def test_an_adapter_of_another_model_is_refused(adapter: tuple[Path, dict[str, torch.Tensor]]) -> None:
     folder, _ = adapter
-    other = LlamaModel(LlamaConfig(
-        vocab_size=11, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1,
-    ))  # fmt: skip
+    other = LlamaModel(
+        LlamaConfig(
+            vocab_size=11,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
     with pytest.raises(DataError, match="no weight"):
         merge_lora(other, folder)

@@ -30,10 +30,10 @@ def test_the_run_is_finished_and_whole(finished: Run) -> None:
 
 
 def test_the_guard_it_wrote_loads_and_judges(finished: Run) -> None:
-    guard = DefaultGuard.load(weights=finished.artefacts / "guard", dtype="fp32")
+    guard = DefaultGuard.load(weights=finished.artefacts / "guard", dtype="float32")
     verdicts = guard.classify([Conversation.user("How do I bake bread?"), Conversation.exchange("a", "b")])
     assert [verdict.status for verdict in verdicts] == [Status.OK, Status.OK]
-    assert verdicts[0].revision == f"{finished_revision(finished)}-fp32"
+    assert verdicts[0].revision == f"{finished_revision(finished)}-float32"
 
 
 def finished_revision(run: Run) -> str:

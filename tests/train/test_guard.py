@@ -18,9 +18,18 @@ from corral.train.guard import GuardTrainingConfig, build_network, collate, enco
 
 def settings(base: Path, **changes: object) -> GuardTrainingConfig:
     values = {
-        "base": str(base), "layers": 2, "first_trained_layer": 1, "rank": 2, "alpha": 4, "max_row_tokens": 48,
-        "max_context_tokens": 16, "batch_tokens": 128, "learning_rate": 1e-2, "precision": "fp32", "save_every": 2,
-    }  # fmt: skip
+        "base": str(base),
+        "layers": 2,
+        "first_trained_layer": 1,
+        "rank": 2,
+        "alpha": 4,
+        "max_row_tokens": 48,
+        "max_context_tokens": 16,
+        "batch_tokens": 128,
+        "learning_rate": 1e-2,
+        "precision": "fp32",
+        "save_every": 2,
+    }
     return GuardTrainingConfig.model_validate(values | changes)
 
 
@@ -40,7 +49,7 @@ def rows(n: int = 24) -> list[ModerationExample]:
                     refusal=not harmful,
                     id=str(i),
                     categories={"llama_guard_3/S1": harmful},
-                )  # fmt: skip
+                )
             )
     return made
 
@@ -53,12 +62,18 @@ def test_labels_reach_their_heads_and_unknown_stays_unknown(tiny_base: Path) -> 
     config = settings(tiny_base)
     encoded = encode_rows(rows(2), load_encoder(config), config)
     assert dict(zip(BINARY_HEADS, encoded[0].binary, strict=True)) == {
-        "prompt_harm": -100.0, "prompt_attack": -100.0, "response_harm": 1.0, "response_refusal": 0.0,
-    }  # fmt: skip
+        "prompt_harm": -100.0,
+        "prompt_attack": -100.0,
+        "response_harm": 1.0,
+        "response_refusal": 0.0,
+    }
     assert encoded[0].categories == [1.0] + [-100.0] * 13
     assert dict(zip(BINARY_HEADS, encoded[1].binary, strict=True)) == {
-        "prompt_harm": 0.0, "prompt_attack": 0.0, "response_harm": -100.0, "response_refusal": -100.0,
-    }  # fmt: skip
+        "prompt_harm": 0.0,
+        "prompt_attack": 0.0,
+        "response_harm": -100.0,
+        "response_refusal": -100.0,
+    }
 
 
 def test_long_rows_keep_the_start_of_the_judged_message_and_its_end_token(tiny_base: Path) -> None:

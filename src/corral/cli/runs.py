@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, relate, verify and resume runs.")
 
-Root = Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder of all runs.")]
+Root = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of all runs.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 

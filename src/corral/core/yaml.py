@@ -59,6 +59,13 @@ def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(node.value)  # PyYAML's own reads a leading zero as octal
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML folds these line breaks into blanks except between double quotes, where it writes escapes
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 for _tag, _pattern, _first in _SCALARS:
     # PyYAML looks resolvers up by first character; "" stands for the empty scalar

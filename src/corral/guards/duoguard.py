@@ -15,8 +15,7 @@ Legend: B sequences, T tokens, D hidden size, S spans, N texts, K = 12 categorie
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -34,10 +33,11 @@ from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArr
 from corral.guards.limits import MAX_CHARS
 from corral.guards.windows import JudgedWindows, Window, check_windows, window_spans
 from corral.models.batching import PaddingSide, pad
-from corral.models.loading import ModelRef, load_fast_tokenizer, weights_revision
+from corral.models.loading import ModelRef, load_fast_tokenizer, load_sequence_classifier, weights_revision
 from corral.models.plain_text import PlainTextEncoder
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
@@ -135,7 +135,7 @@ class DuoGuard(ClassifierGuard):
         given = ModelRef.parse(tokenizer) if tokenizer is not None else None
         loaded_tokenizer = _load_tokenizer(ref, given)
         return cls(
-            _load_complete(ref, dtype).to(device),
+            load_sequence_classifier(ref, dtype=_dtype(dtype), device=device),
             loaded_tokenizer,
             revision=sha256_json([weights_revision(ref), loaded_tokenizer.to_str()]),
             calibrations=load_calibrations(Path(calibration)) if calibration is not None else {},
@@ -255,56 +255,14 @@ def load_calibrations(path: Path) -> dict[str, Calibration]:
         raise ConfigError(f"{field}: {first['msg']}", where=str(path), hint="Fit the calibrations again.") from error
 
 
-def _load_complete(ref: ModelRef, dtype: str) -> PreTrainedModel:
-    """The classifier, with every weight from the checkpoint: transformers would fill gaps with random numbers."""
-    from transformers import AutoModelForSequenceClassification
+def _dtype(name: str) -> torch.dtype | None:
+    """The dtype of a setting; ``None`` for the stored one."""
+    import torch
 
-    if ref.kind not in ("folder", "hub"):
-        raise NotFoundError(f"`{ref}` has no classification head", hint="Give a model folder or a hub id.")
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(f"no dtype `{dtype}`", where="dtype", hint="Use auto, float32 or bfloat16.")
-    try:
-        with _quiet():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                ref.name,
-                revision=ref.revision or "main",
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except RuntimeError as error:  # how transformers reports tensors whose shape the config contradicts
-        raise ConfigError("the weights do not have the shapes that config.json says", where=str(ref)) from error
-    except (OSError, ValueError) as error:
-        raise NotFoundError(
-            "no sequence classifier could be loaded",
-            where=str(ref),
-            hint=f"A model folder holds config.json and safetensors weights. ({str(error).splitlines()[0]})",
-        ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise ConfigError(
-            f"the checkpoint has no `{missing[0]}` ({len(missing)} weights are missing)",
-            where=str(ref),
-            hint="This is not a trained sequence classifier; give the guard's checkpoint, not its base model.",
-        )
-    classifier: PreTrainedModel = model.eval()
-    return classifier
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back transformers' loading bar, and its report of what is turned into errors here."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in dtypes:
+        raise ConfigError(f"no dtype `{name}`", where="dtype", hint="Use auto, float32 or bfloat16.")
+    return dtypes[name]
 
 
 def _load_tokenizer(model: ModelRef, given: ModelRef | None) -> Tokenizer:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from corral.core.errors import DataError, NotFoundError, UserError
+from corral.core.errors import ConfigError, DataError, NotFoundError, UserError
 from corral.core.files import sha256_file, sha256_json
 from corral.models import embedded
 from corral.models.reference import ModelRef
@@ -142,11 +142,31 @@ def load_sequence_classifier(
     Raises:
         NotFoundError: nothing at ``ref``, or nothing this library can read.
         UserError: ``ref`` is a GGUF file or embedded model, which carry no classification head.
+        ConfigError: weights are missing (transformers would fill the gaps with random numbers) or of other shapes than
+            the config says.
     """
     ref = ModelRef.parse(ref)
     if ref.kind in ("gguf", "embedded"):
         raise UserError(f"`{ref}` has no classification head", hint="Give a folder or a hub id.")
-    return _to(_load("AutoModelForSequenceClassification", "", ref, dtype=dtype, layers=None), device)
+    from transformers import AutoModelForSequenceClassification
+
+    location, options = _location(ref)
+    options |= {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
+    try:
+        with _quiet():
+            model, info = _found(
+                ref,
+                lambda: AutoModelForSequenceClassification.from_pretrained(location, dtype=dtype or "auto", **options),
+            )
+    except RuntimeError as error:  # how transformers reports tensors whose shape the config contradicts
+        raise ConfigError("the weights do not have the shapes that config.json says", where=str(ref)) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ConfigError(
+            f"the checkpoint has no `{missing[0]}` ({len(missing)} weights are missing)",
+            where=str(ref),
+            hint="This is not a trained sequence classifier; give the classifier's checkpoint, not its base model.",
+        )
+    return _to(model.eval(), device)
 
 
 def load_tokenizer(ref: str | Path | ModelRef) -> PreTrainedTokenizerFast:
@@ -333,6 +353,22 @@ def _hub_file(ref: ModelRef, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(_found(ref, lambda: hf_hub_download(ref.name, name, revision=ref.revision)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back transformers' loading bar, and its report of what is turned into errors here."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _to(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:

@@ -27,9 +27,14 @@ quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCh
 
 def guard_settings(**changes: object) -> GuardSettings:
     values = {
-        "base": "none", "base_revision": "none", "layers": 2, "categories": category_codes(), "window": WINDOW,
-        "overlap": OVERLAP, "min_context": CONTEXT,
-    }  # fmt: skip
+        "base": "none",
+        "base_revision": "none",
+        "layers": 2,
+        "categories": category_codes(),
+        "window": WINDOW,
+        "overlap": OVERLAP,
+        "min_context": CONTEXT,
+    }
     return GuardSettings.model_validate(values | changes)
 
 
@@ -37,9 +42,14 @@ def guard_settings(**changes: object) -> GuardSettings:
 def guard(chatml_tokenizer: Tokenizer) -> DefaultGuard:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=258, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=256,
-    )  # fmt: skip
+        vocab_size=258,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+    )
     network = GuardNetwork(LlamaModel(config), GuardHeads(16, 14)).eval().requires_grad_(False)
     torch.nn.init.normal_(network.heads.binary, std=1.0)
     return DefaultGuard(network, ConversationEncoder(chatml_tokenizer), guard_settings(), revision="tiny")
@@ -152,9 +162,11 @@ def test_a_missing_reply_is_an_error_not_a_pass(guard: DefaultGuard) -> None:
 def test_weights_of_another_taxonomy_are_refused(guard: DefaultGuard, chatml_tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigError, match="1 categories"):
         DefaultGuard(
-            guard._network, ConversationEncoder(chatml_tokenizer), guard_settings(categories=("llama_guard_3/S1",)),
+            guard._network,
+            ConversationEncoder(chatml_tokenizer),
+            guard_settings(categories=("llama_guard_3/S1",)),
             revision="x",
-        )  # fmt: skip
+        )
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:

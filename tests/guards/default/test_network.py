@@ -11,9 +11,13 @@ from corral.guards.default.network import BINARY_HEADS, GuardHeads, GuardNetwork
 def tiny_network() -> GuardNetwork:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=97, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=97,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         num_key_value_heads=1,
-    )  # fmt: skip
+    )
     return GuardNetwork(LlamaModel(config), GuardHeads(16, 14)).eval()
 
 

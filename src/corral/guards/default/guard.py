@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -21,7 +21,7 @@ from corral.core.errors import ConfigError, NotFoundError
 from corral.core.files import read_json, sha256_file
 from corral.data.messages import Conversation, Target
 from corral.guards.calibration import Calibration
-from corral.guards.classifier import ClassifierGuard, FloatArray, Scores, Span
+from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArray, Scores, Span
 from corral.guards.default.encoding import ConversationEncoder, JudgedTokens
 from corral.guards.default.network import (
     BINARY_HEADS,
@@ -30,6 +30,7 @@ from corral.guards.default.network import (
     GuardNetwork,
     category_codes,
 )
+from corral.guards.limits import MAX_CHARS
 from corral.guards.windows import JudgedWindows, Window, window_spans
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_lora
 from corral.models.batching import pad
@@ -74,7 +75,8 @@ class DefaultGuard(ClassifierGuard):
         encoder: turns conversations into token ids.
         settings: windows and calibration.
         revision: content hash of all of it.
-        limits: ``max_chars`` and ``tokens_per_batch`` of ``ClassifierGuard``.
+        max_chars: a judged message of more characters is refused, never cut.
+        tokens_per_batch: padded tokens in one forward pass.
     """
 
     def __init__(
@@ -84,9 +86,10 @@ class DefaultGuard(ClassifierGuard):
         settings: GuardSettings,
         *,
         revision: str,
-        **limits: int,
+        max_chars: int = MAX_CHARS,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
     ) -> None:
-        super().__init__(**limits)
+        super().__init__(max_chars=max_chars, tokens_per_batch=tokens_per_batch)
         if settings.categories != category_codes():
             raise ConfigError(
                 f"the weights score {len(settings.categories)} categories that are not those of `{CATEGORY_TAXONOMY}`",
@@ -102,19 +105,21 @@ class DefaultGuard(ClassifierGuard):
         cls,
         *,
         weights: str | Path | None = None,
-        dtype: Literal["auto", "bf16", "fp32"] = "auto",
+        dtype: Literal["auto", "bfloat16", "float32"] = "auto",
         device: str = "cpu",
         threads: int | None = None,
-        **limits: int,
+        max_chars: int = MAX_CHARS,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
     ) -> DefaultGuard:
         """Load the packaged weights, or those in a folder.
 
         Args:
             weights: folder that ``corral train guard`` wrote; ``None`` for the packaged weights.
-            dtype: of the decoder; ``auto`` is bf16 where the processor computes in it, else fp32.
+            dtype: of the decoder; ``auto`` is bfloat16 where the processor computes in it, else float32.
             device: torch device.
             threads: torch threads; ``None`` leaves torch's choice.
-            limits: ``max_chars`` and ``tokens_per_batch``.
+            max_chars: a judged message of more characters is refused, never cut.
+            tokens_per_batch: padded tokens in one forward pass.
 
         Raises:
             NotFoundError: a weight file is missing.
@@ -137,9 +142,15 @@ class DefaultGuard(ClassifierGuard):
                 where=str(folder),
                 hint="Install the revision it was trained on.",
             )
-        network = _load_network(folder, settings, _dtype(dtype, device), device)
-        encoder = ConversationEncoder(load_fast_tokenizer(settings.base))
-        return cls(network, encoder, settings, revision=_revision(folder, dtype), **limits)
+        chosen = _dtype(dtype, device)
+        return cls(
+            _load_network(folder, settings, chosen, device),
+            ConversationEncoder(load_fast_tokenizer(settings.base)),
+            settings,
+            revision=f"{guard_weights_revision(folder)}-{str(chosen).removeprefix('torch.')}",
+            max_chars=max_chars,
+            tokens_per_batch=tokens_per_batch,
+        )
 
     @property
     def name(self) -> str:
@@ -233,10 +244,6 @@ def guard_weights_revision(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _revision(folder: Path, dtype: str) -> str:
-    return f"{guard_weights_revision(folder)}-{dtype}"
-
-
 def _load_network(folder: Path, settings: GuardSettings, dtype: torch.dtype, device: str) -> GuardNetwork:
     from safetensors.torch import load_file
 
@@ -253,4 +260,7 @@ def _dtype(name: str, device: str) -> torch.dtype:
     if name == "auto":
         fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else torch.float32
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+    dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if name not in dtypes:
+        raise ConfigError(f"no dtype `{name}`", where="dtype", hint="Use auto, float32 or bfloat16.")
+    return dtypes[name]

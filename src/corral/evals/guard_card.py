@@ -1,0 +1,82 @@
+"""The model card of a trained guard: its settings, what it was trained on, and every score, written from files.
+
+Nothing in a card is typed by hand except the notes that the recipe keeps: rows and licences come from the run's account
+of its mixture, figures from the evaluation report of exactly these weights.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from corral.core.errors import DataError
+from corral.data.self_written import PREFIX
+from corral.data.sources import SOURCES
+from corral.evals import report_tables
+from corral.evals.report import markdown_table
+from corral.evals.report_tables import Table
+from corral.evals.results import ModerationReport
+
+
+def guard_card(
+    notes: str, account: Mapping[str, Any], settings: Mapping[str, Any], revision: str, report: ModerationReport
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        notes: the recipe's own text: what the guard is, known failures.
+        account: ``artefacts/mixture.json`` of the run.
+        settings: the run's resolved settings.
+        revision: of the weights, as in the run's report.
+        report: evaluation of the guard (first) and of baselines.
+
+    Raises:
+        DataError: the report is of other weights.
+    """
+    measured = report.guards[0]
+    if not measured.revision.startswith(revision):
+        raise DataError(f"the report is of revision `{measured.revision}`, the run made `{revision}`")
+    blocks = [
+        notes.rstrip(),
+        f"Revision `{revision}`; scores are those of `{measured.revision}` (weights and dtype). Trained on "
+        f"{account['training_rows']:,} rows, calibrated on {account['development_rows']:,} held-out rows of the same "
+        "sources; rows that occur in an evaluation set, whole or by a run of ten words, were left out.",
+        *("\n".join(markdown_table(table)) for table in (_sources(account), _settings(settings), *_scores(report))),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _scores(report: ModerationReport) -> Iterator[Table]:
+    yield from report_tables.overview(report)
+    yield from report_tables.gates(report)
+    yield from report_tables.languages(report)
+    yield from report_tables.skipped(report)
+
+
+def _sources(account: Mapping[str, Any]) -> Table:
+    taken: dict[str, int] = defaultdict(int)
+    for entry in account["entries"]:
+        taken[entry["source"]] += entry["taken"]
+    rows = tuple((name, count, *_origin(name)) for name, count in sorted(taken.items()))
+    return Table("Training data", ("source", "rows", "licence", "upstream"), rows)
+
+
+def _origin(name: str) -> tuple[str, str]:
+    if name.startswith(PREFIX):
+        return "Apache-2.0", "written for this project"
+    source = SOURCES.get(name)
+    return source.licence, source.upstream
+
+
+def _settings(settings: Mapping[str, Any]) -> Table:
+    return Table("Settings", ("setting", "value"), tuple(_flat(settings)))
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Settings as dotted names, without the mixture, which has a table of its own."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", shown) for inner, shown in _flat(value))
+        elif name != "mixture":
+            yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
