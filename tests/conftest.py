@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Examples are timed by the machine's load as much as by the code. With CI set they are also the same in every run.
+settings.register_profile("corral", settings(), deadline=None)
+settings.load_profile("corral")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

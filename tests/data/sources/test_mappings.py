@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from corral.data.examples import prompt_key
+from corral.data.sources import harmful_requests, responses
+from corral.data.sources.annotations import row_annotations
 
 TEXT = "A stand-in sentence."
 NOT_HATE = {"S10": False}
@@ -295,11 +297,73 @@ def test_only_action_zero_is_a_plain_refusal(read) -> None:
     assert judged[4].raw["action"] == 4
 
 
-def test_contrast_answers_are_labelled_as_compliance_and_refusal(read) -> None:
-    row = {"id": "a", "prompt": TEXT, "chosen": "Gladly.", "rejected": "No."}
-    prompt, chosen, rejected = read("benign_coconot", coconot_contrast_pref=[row])
-    assert [labels(example) for example in (prompt, chosen, rejected)] == [
+def test_rejected_contrast_answers_are_refusals_only_where_they_open_like_one(read) -> None:
+    row = {"id": "a", "prompt": TEXT, "chosen": "Gladly.", "rejected": "I'm sorry, I can't."}
+    evasive = {**row, "id": "b", "rejected": "Tea is a kind of stone."}
+    prompt, chosen, refusing, _, _, wrong = read("benign_coconot", coconot_contrast_pref=[row, evasive])
+    assert [labels(example) for example in (prompt, chosen, refusing, wrong)] == [
         (False, False, None),
         (None, None, False),
         (None, None, True),
+        (None, None, None),
     ]
+
+
+@pytest.fixture
+def annotated(monkeypatch: pytest.MonkeyPatch):
+    """Stands in for the packaged annotations of one source."""
+
+    def put(module, source: str, rows: dict[str, dict[str, str]]) -> None:
+        monkeypatch.setattr(module, "row_annotations", {source: rows}.__getitem__)
+
+    return put
+
+
+def test_annotated_dialogues_give_prompts_and_labelled_responses(read, annotated) -> None:
+    row = {
+        "id": 7,
+        "first_prompt": "Hello there.",
+        "context": "Human: Hello there.\n\nAssistant: Hello.\n\nHuman: What is tea?\n\nAssistant:",
+        "chosen": "A drink.",
+        "rejected": "I won't say.",
+    }
+    known = {
+        "first": "0",
+        "last": "1",
+        "category": "S2",
+        "chosen": "1",
+        "rejected": "0",
+        "chosen_refusal": "0",
+        "rejected_refusal": "1",
+    }
+    annotated(responses, "hh_rlhf_harmless", {"7": known})
+    first, last, chosen, rejected = read("hh_rlhf_harmless", hh_rlhf_harmless_test=[row])
+    assert (first.text, first.harmful, last.text, last.harmful) == ("Hello there.", False, "What is tea?", True)
+    assert dict(last.categories) == {"llama_guard_3/S2": True}
+    assert (chosen.harmful, chosen.refusal, chosen.raw["severity"]) == (True, False, "1")
+    assert (rejected.harmful, rejected.refusal) == (False, True)
+
+
+def test_undecided_annotations_stay_unknown(read, annotated) -> None:
+    row = {"id": 7, "first_prompt": "Hi.", "context": "Human: Hi.\n\nAssistant:", "chosen": "Yes.", "rejected": "No."}
+    undecided = dict.fromkeys(("first", "last", "chosen", "rejected", "chosen_refusal", "rejected_refusal"), "h")
+    annotated(responses, "hh_rlhf_harmless", {"7": undecided | {"category": "-"}})
+    examples = read("hh_rlhf_harmless", hh_rlhf_harmless_test=[row])
+    assert [labels(example) for example in examples] == [(None, None, None)] * 2
+
+
+def test_annotations_of_english_prompts_carry_over_to_translations(read, annotated) -> None:
+    annotated(harmful_requests, "xsafety", {"Insult#3": {"harmful": "1", "category": "S10", "attack": "0"}})
+    row = {"lang": "en", "category": "Insult", "id": 3, "prompt": TEXT}
+    rows = [row, {**row, "lang": "de"}, {**row, "lang": "ru"}, {**row, "category": "commonsense"}]
+    english, german, shifted, other = read("xsafety", xsafety=rows)
+    assert labels(english) == labels(german) == (True, False, None)
+    assert dict(german.categories) == {"llama_guard_3/S10": True}
+    assert english.group == german.group
+    assert labels(shifted) == labels(other) == (None, None, None)
+
+
+def test_packaged_annotations_hold_no_text() -> None:
+    for source in ("hh_rlhf_harmless", "xsafety"):
+        cells = {cell for row in row_annotations(source).values() for cell in list(row.values())[1:]}
+        assert cells <= {"0", "1", "2", "h", "-"} | {f"S{n}" for n in range(1, 15)}
