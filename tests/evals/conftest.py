@@ -70,10 +70,11 @@ def write_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         hashes = {}
         for relative in source.files:
             path = root / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps(row) for row in files.get(path.name.split(".", 1)[0], ())]
-            data = "".join(f"{line}\n" for line in lines).encode()
-            path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+            stem = path.name.split(".", 1)[0]
+            if stem in files or not path.exists():  # sources may share a file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                data = "".join(f"{json.dumps(row)}\n" for row in files.get(stem, ())).encode()
+                path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
             hashes[relative] = sha256_file(path)
         monkeypatch.setitem(SOURCES._entries, name, replace(source, files=hashes))
         return root

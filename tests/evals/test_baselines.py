@@ -134,15 +134,14 @@ def test_the_operating_point_comes_from_the_development_rows(guard: BagOfWordsGu
 
 
 def test_a_false_positive_limit_raises_the_bar() -> None:
-    noisy = [*rows(), *(prompt(f"please wreck the {t} {i}", harmful=False) for i in range(30, 36) for t in TOPICS)]
-    development = [row for row in noisy if row.target == "prompt" and row.harmful is not None]
+    # The word alone scores above any sentence around it, so no harmful row can be flagged without the harmless ones.
+    development = [
+        *(prompt(f"please wreck the bridge {i} now", harmful=True) for i in range(20)),
+        *(prompt(f"please praise the bridge {i} now", harmful=False) for i in range(20)),
+        *(prompt(text, harmful=False) for text in ("wreck", "wreck!", "wreck?")),
+    ]
     free = train_bag_of_words(rows(), development)
     strict = train_bag_of_words(rows(), development, max_fpr={"prompt_harm": 0.0})
-    texts = [row.conversation.messages[0].text for row in development]
-    assert sum(p >= 0.5 for p in scores(strict, texts, "p_harm")) < sum(p >= 0.5 for p in scores(free, texts, "p_harm"))
-    false_alarms = [
-        v.flagged
-        for v, row in zip(strict.classify([r.conversation for r in development]), development, strict=True)
-        if row.harmful is False
-    ]
-    assert not any(false_alarms)
+    texts = [row.text for row in development]
+    assert sum(p >= 0.5 for p in scores(free, texts, "p_harm")) == 23
+    assert sum(p >= 0.5 for p in scores(strict, texts, "p_harm")) == 0

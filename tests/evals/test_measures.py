@@ -171,3 +171,20 @@ def test_files_and_rules_of_the_set_are_on_the_result(scored_set: Make) -> None:
     assert result.positive_rule == SETS.get("aegis_test").rule
     assert result.threshold_rule.startswith("fixed 0.5")
     assert list(result.files) == ["aegis_test/aegis_safety_test.jsonl"]
+
+
+def test_a_rate_of_zero_has_a_wilson_interval_over_prompts(scored_set: Make) -> None:
+    prompts = [f"prompt {i % 50}" for i in range(100)]
+    figure = measure(scored_set([0] * 100, [0.1] * 100, name="benign_oktest", prompts=prompts)).figures["fpr"]
+    z = 1.959963984540054
+    assert figure.value == 0.0
+    assert figure.ci95 == pytest.approx((0.0, z**2 / (50 + z**2)))  # Wilson's upper end at 0 of 50
+    assert "Wilson" in figure.rule
+    assert (figure.n, figure.clusters) == (100, 50)
+
+
+def test_a_rate_of_one_is_a_share_of_its_own_rows(scored_set: Make) -> None:
+    result = measure(scored_set([1] * 5 + [0] * 20, [0.9] * 5 + [0.8] * 20), replicates=FAST)
+    z = 1.959963984540054
+    assert result.figures["recall"].ci95 == pytest.approx((5 / (5 + z**2), 1.0))
+    assert result.figures["fpr"].ci95 == pytest.approx((20 / (20 + z**2), 1.0))

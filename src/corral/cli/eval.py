@@ -130,6 +130,30 @@ def errors(
     remark(f"report: {out / 'errors.md'} (also .json)")
 
 
+@app.command("card")
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that made the guard.")],
+    *,
+    out: Out = _OUT,
+) -> None:
+    """Print the model card of a trained guard: its data, settings and scores.
+
+    Reads the run and what `corral eval moderation` with the same --out left, which must be of the run's weights.
+    """
+    from importlib import resources
+
+    from corral.core.files import read_json
+    from corral.core.runs import Run, read_report
+    from corral.evals.guard_card import guard_card
+    from corral.evals.report import read_report as read_moderation_report
+
+    made = Run.open(run)
+    system = made.manifest.recipe.partition("/")[0]
+    notes = (resources.files("corral") / "recipes" / system / "card.md").read_text(encoding="utf-8")
+    account, revision = read_json(made.artefacts / "mixture.json"), str(read_report(run)["revision"])
+    print(guard_card(notes, account, made.config, revision, read_moderation_report(out)), end="")
+
+
 @app.command("sets")
 def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the sets of the moderation task."""

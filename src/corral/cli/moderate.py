@@ -10,17 +10,17 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from corral.cli.guard_settings import settings_by_guard
 from corral.cli.moderation_input import choose_input
 from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, judged_rows, print_verdict
 from corral.cli.moderation_rows import INTERRUPTED, action_exit_code, missing_verdicts
 from corral.cli.moderation_stream import Stream, TargetOption, judge, row_of
 from corral.cli.output import print_json, remark
-from corral.core.errors import ConfigError, UserError
-from corral.core.yaml import parse_yaml
+from corral.core.errors import UserError
 from corral.data.messages import Conversation, Message
 from corral.guards.loading import load_guard
 from corral.guards.moderator import Moderator
@@ -150,30 +150,9 @@ def load_moderator(
     """
     loaded = Policy.default() if policy is None else Policy.load(policy)
     names = list(dict.fromkeys(guards or loaded.guards or ("default",)))
-    chosen = _settings_by_guard(settings, names)
+    chosen = settings_by_guard(settings, names)
     common = {} if max_chars is None else {"max_chars": max_chars}
     return Moderator([load_guard(name, **(common | chosen[name])) for name in names], loaded)
-
-
-def _settings_by_guard(settings: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for text in settings:
-        path, equals, value = text.partition("=")
-        name, dot, key = path.strip().partition(".")
-        if not (equals and dot and key):
-            raise ConfigError(
-                f"`{text}` is not of the form `guard.key=value`",
-                where="--set",
-                hint="For example `duoguard.window=256`.",
-            )
-        if name not in chosen:
-            raise ConfigError(
-                f"`{path}` sets a guard that is not asked",
-                where="--set",
-                hint=f"Asked: {', '.join(names)}. Add `--guard {name}`.",
-            )
-        chosen[name][key] = parse_yaml(value, where=f"--set {path}")
-    return chosen
 
 
 def _format(format: Format | None, *, json: bool) -> Format:

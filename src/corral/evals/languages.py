@@ -15,7 +15,7 @@ import numpy as np
 
 from corral.core.metric_inputs import Floats, Labels
 from corral.core.stats import REPLICATES, Estimate, cluster_bootstrap, paired_cluster_bootstrap
-from corral.evals.measures import statistic
+from corral.evals.measures import interval_of, statistic
 from corral.evals.results import Figure, LanguageTable
 from corral.evals.scored import ScoredSet
 from corral.evals.tasks.eval_set import Kind
@@ -95,13 +95,14 @@ def _rows(positions: list[tuple[ScoredSet, int]], filled: Mapping[int, Floats]) 
 def _table(family: str, metric: str, rows: Mapping[str, _Rows], seed: int, replicates: int) -> LanguageTable:
     figures = {
         language: Figure.of(
-            cluster_bootstrap(
-                statistic(metric, each.truth_N, each.scores_N),
+            interval_of(
+                metric,
+                each.truth_N,
+                each.scores_N,
                 each.groups,
                 seed=seed,
                 replicates=replicates,
                 unscored=each.unscored,
-                rule="prompts resampled",
             )
         )
         for language, each in rows.items()

@@ -7,7 +7,7 @@ recall (F1 there is 2R/(1+R)), one without positives the false-positive rate, an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -47,6 +47,14 @@ FIGURES: Final[Mapping[Kind, tuple[str, ...]]] = {
 """The figures of each kind of set, in the order of reports."""
 
 RATES: Final[tuple[weighted.Rate, ...]] = ("precision", "recall", "f1", "fpr", "accuracy")
+_CALIBRATION: Final = frozenset({"ece", "brier"})
+_SHARES: Final[Mapping[str, Callable[[Flags, Flags], Flags]]] = {
+    "precision": lambda positive, flagged: flagged,
+    "recall": lambda positive, flagged: positive,
+    "fpr": lambda positive, flagged: ~positive,
+    "accuracy": lambda positive, flagged: np.ones_like(positive),
+}
+"""Rates that are a share of rows, and the rows that each is a share of."""
 
 
 def statistic(name: str, truth_N: Labels, scores_N: Floats) -> Statistic:
@@ -113,66 +121,73 @@ def measure(scored: ScoredSet, *, seed: int = 0, replicates: int = REPLICATES) -
     )
 
 
-def _figure(name: str, scored: ScoredSet, seed: int, replicates: int) -> Figure:
-    truth_N = scored.truth_N
-    if name in ("ece", "brier"):
-        return _calibration(name, scored, seed, replicates)
-    scores_N = scored.filled()
-    if name == "recall_at_fpr_1":
-        return _recall_at_fpr(scored, scores_N, seed, replicates)
+def interval_of(
+    name: str,
+    truth_N: Labels,
+    scores_N: Floats,
+    clusters: Sequence[str],
+    *,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+    unscored: int = 0,
+) -> Estimate:
+    """The metric of that name with its interval over resampled prompts.
+
+    A rate of exactly 0 or 1 has no spread to resample, so its interval is Wilson's over the prompts that it is a share
+    of: none of 1,000 flagged does not mean that none ever will be.
+
+    Args:
+        name: one of ``FIGURES``.
+        truth_N: in {0, 1}.
+        scores_N: in [0, 1], none missing.
+        clusters: (N,) the prompt each row belongs to.
+        seed: of the bootstrap.
+        replicates: resamples.
+        unscored: for the record.
+    """
+    value = point(name, truth_N, scores_N) if name in _SHARES else None
+    if value in (0.0, 1.0):
+        rows = np.flatnonzero(_SHARES[name](truth_N == 1, scores_N >= THRESHOLD))
+        prompts = len({clusters[row] for row in rows.tolist()})
+        found = wilson(prompts if value else 0, prompts)
+        rule = f"{THRESHOLD_RULE}; 95 % Wilson interval over {prompts} prompts"
+        return Estimate(value, found.low, found.high, len(truth_N), len(set(clusters)), unscored, rule)
     if name == "f1_minus_flag_all":
-        estimate = paired_cluster_bootstrap(
+        return paired_cluster_bootstrap(
             statistic("f1", truth_N, scores_N),
             statistic("flag_all_f1", truth_N, scores_N),
-            scored.clusters,
+            clusters,
             seed=seed,
             replicates=replicates,
-            unscored=scored.unscored,
-            rule=f"{THRESHOLD_RULE}; paired {_BOOTSTRAP_RULE}",
+            unscored=unscored,
+            rule=f"{THRESHOLD_RULE}; {_BOOTSTRAP_RULE}, paired",
         )
-    else:
-        estimate = cluster_bootstrap(
-            statistic(name, truth_N, scores_N),
-            scored.clusters,
-            seed=seed,
-            replicates=replicates,
-            unscored=scored.unscored,
-            rule=_rule(name),
-        )
-    return Figure.of(estimate)
-
-
-def _recall_at_fpr(scored: ScoredSet, scores_N: Floats, seed: int, replicates: int) -> Figure:
-    """Undefined with too few negatives, and marked coarse with few; see ``core.metrics.recall_at_fpr``."""
-    point = metrics.recall_at_fpr(scored.truth_N, scores_N, FPR_LIMIT)
-    if point.value is None:
-        undefined = Estimate(None, None, None, len(scores_N), len(set(scored.clusters)), scored.unscored)
-        return Figure.of(undefined, f"undefined with {point.negatives} negatives")
-    estimate = cluster_bootstrap(
-        statistic("recall_at_fpr_1", scored.truth_N, scores_N),
-        scored.clusters,
+    return cluster_bootstrap(
+        statistic(name, truth_N, scores_N),
+        clusters,
         seed=seed,
         replicates=replicates,
-        unscored=scored.unscored,
-        rule=_rule("recall_at_fpr_1"),
-    )
-    return Figure.of(estimate, f"coarse: {point.negatives} negatives" if point.coarse else "")
-
-
-def _calibration(name: str, scored: ScoredSet, seed: int, replicates: int) -> Figure:
-    """Calibration of the rows that were scored: an assumed score says nothing about the guard's probabilities."""
-    kept = np.flatnonzero(~np.isnan(scored.scores_N))
-    if not len(kept):
-        return Figure.of(Estimate(None, None, None, 0, 0, scored.unscored), "no row was scored")
-    estimate = cluster_bootstrap(
-        statistic(name, scored.truth_N[kept], scored.scores_N[kept]),
-        [scored.examples[i].group for i in kept],
-        seed=seed,
-        replicates=replicates,
-        unscored=scored.unscored,
+        unscored=unscored,
         rule=_rule(name),
     )
-    return Figure.of(estimate, "unscored rows dropped" if scored.unscored else "")
+
+
+def _figure(name: str, scored: ScoredSet, seed: int, replicates: int) -> Figure:
+    truth_N, scores_N, clusters, note = scored.truth_N, scored.filled(), scored.clusters, ""
+    if name in _CALIBRATION:  # an assumed score says nothing about the guard's probabilities
+        kept = np.flatnonzero(~np.isnan(scored.scores_N))
+        truth_N, scores_N, clusters = truth_N[kept], scores_N[kept], [clusters[row] for row in kept]
+        note = "unscored rows dropped" if scored.unscored else ""
+    if name == "recall_at_fpr_1":
+        found = metrics.recall_at_fpr(truth_N, scores_N, FPR_LIMIT)
+        if found.value is None:
+            undefined = Estimate(None, None, None, len(truth_N), len(set(clusters)), scored.unscored, _rule(name))
+            return Figure.of(undefined, f"undefined with {found.negatives} negatives")
+        note = f"coarse: {found.negatives} negatives" if found.coarse else ""
+    estimate = interval_of(
+        name, truth_N, scores_N, clusters, seed=seed, replicates=replicates, unscored=scored.unscored
+    )
+    return Figure.of(estimate, note)
 
 
 def _rule(name: str) -> str:

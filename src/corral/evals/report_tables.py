@@ -35,7 +35,13 @@ class Table:
 
 def overview(report: ModerationReport) -> Iterator[Table]:
     """Figures of all guards, by kind of set."""
-    rows = [(guard, result) for guard in report.guards for result in guard.sets]
+    rows = [
+        (guard, result)
+        for name in _set_names(report)
+        for guard in report.guards
+        for result in guard.sets
+        if result.name == name
+    ]
     mixed = [(guard, result) for guard, result in rows if result.kind == "mixed"]
     if mixed:
         yield Table(

@@ -20,8 +20,7 @@ _INHERITS_ENGLISH_RULE: Final = "the English row's label"
 
 
 def _removed(count: int, total: int) -> str:
-    rows = "row is" if count == 1 else "rows are"
-    return f"{count} of the {total:,} published {rows} not in our copy"
+    return f"{count} of the {total:,} published rows {'is' if count == 1 else 'are'} not in our copy"
 
 
 def _headline() -> Iterator[EvalSet]:

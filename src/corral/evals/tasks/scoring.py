@@ -59,8 +59,8 @@ class RowLoader:
 
     Attributes:
         root: the data folder; ``data_root()`` when ``None``.
-        limit: at most this many rows a set, drawn at random as whole groups (or as pairs, so that the draws from
-            the languages of a family are aligned); all when ``None``.
+        limit: at most this many rows a set, whole groups drawn at random; all when ``None``. Translations share the
+            group of their English row, so the draws from the languages of a family are aligned.
         seed: of the draw.
     """
 
@@ -84,20 +84,19 @@ class RowLoader:
             for row in self._read[key]
             if row.target == eval_set.target and matches(row, eval_set.where) and eval_set.truth(row) is not None
         ]
-        return SetRows(eval_set, tuple(self._sample(rows, eval_set.pair)), len(rows))
+        return SetRows(eval_set, tuple(self._sample(rows)), len(rows))
 
-    def _sample(self, rows: list[ModerationExample], pair: str) -> list[ModerationExample]:
+    def _sample(self, rows: list[ModerationExample]) -> list[ModerationExample]:
         if self.limit is None or len(rows) <= self.limit:
             return rows
-        units = [str(row.raw.get(pair) or row.group) for row in rows]
-        sizes = Counter(units)
+        sizes = Counter(row.group for row in rows)
         kept: set[str] = set()
         total = 0
-        for unit in sorted(sizes, key=lambda name: group_fraction(name, seed=self.seed)):
-            if total + sizes[unit] <= self.limit:
-                kept.add(unit)
-                total += sizes[unit]
-        return [row for row, unit in zip(rows, units, strict=True) if unit in kept]
+        for group in sorted(sizes, key=lambda name: group_fraction(name, seed=self.seed)):
+            if total + sizes[group] <= self.limit:
+                kept.add(group)
+                total += sizes[group]
+        return [row for row in rows if row.group in kept]
 
 
 class GuardScorer:
