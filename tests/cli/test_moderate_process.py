@@ -95,3 +95,13 @@ def test_a_text_is_judged_without_importing_what_it_does_not_need():
         [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=True
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_results_are_utf8_whatever_the_locale(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"id": "Grüße-日本", "text": "hello"}\n', encoding="utf-8")
+    command = [*COMMAND, str(file), "--guard", "scripted", "--format", "jsonl"]
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout.decode("utf-8"))["id"] == "Grüße-日本"

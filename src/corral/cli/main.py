@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Final
 
 from corral.cli.output import print_error, remark
@@ -59,6 +60,7 @@ VERBS: Final[dict[str, Verb]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; never raises but for a request to debug."""
     arguments, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
+    _write_any_text()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()  # a closed pipe shows here, while it can still be answered quietly
@@ -86,6 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(CorralError(f"{type(error).__name__}: {error}", hint=hint))
         return 1
     return code
+
+
+def _write_any_text() -> None:
+    """Results are UTF-8 where a program reads them; a terminal keeps its encoding and escapes what that lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:
