@@ -30,7 +30,7 @@ help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1	\2/p' Makefile | expand -t 14
 
 demo: $(RUN_STAMP) ## Install into .venv and moderate examples/conversations.jsonl.
-	$(CORRAL) moderate examples/conversations.jsonl --target both --format table
+	$(CORRAL) moderate examples/conversations.jsonl --target both --format table --show-content
 
 test: lint ## Format, lint, types, import contracts and the whole test suite.
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)

@@ -193,6 +193,13 @@ def test_tables_show_ids_and_no_text_unless_asked(run, tmp_path):
     assert "\x1b[31m TRIGGER" not in shown.out
 
 
+def test_both_targets_are_shown_with_their_own_text(run, tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"prompt": "the question", "response": "the answer"}\n')
+    lines = run(path, "--target", "both", "--show-content", terminal=True).out.splitlines()
+    assert [line.rpartition("· ")[2] for line in lines[1:]] == ["the question", "the answer"]
+
+
 @pytest.mark.parametrize(
     ("texts", "policy", "code"),
     [

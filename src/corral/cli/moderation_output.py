@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from corral.cli.output import printable
 from corral.core.errors import UserError
+from corral.data.messages import Target
 from corral.data.taxonomy import load_taxonomy, parse_code
 from corral.guards.policy import Action
 
@@ -31,11 +32,15 @@ _PREVIEW_WIDTH: Final = 60
 _BAR_WIDTH: Final = 20
 
 
+Previews = Mapping[Target, str] | None
+"""The beginning of each judged text by its target; ``None`` where texts are not shown."""
+
+
 class Writer(Protocol):
     """Takes rows as they come."""
 
-    def write(self, row: Mapping[str, Any], preview: str | None) -> None:
-        """Write one row; ``preview`` is the beginning of its text, where it may be shown."""
+    def write(self, row: Mapping[str, Any], previews: Previews) -> None:
+        """Write one row; ``previews`` holds the beginning of each judged text, where that may be shown."""
 
     def close(self) -> None:
         """Write what comes after the last row."""
@@ -44,7 +49,7 @@ class Writer(Protocol):
 class JsonLines:
     """One object a line."""
 
-    def write(self, row: Mapping[str, Any], preview: str | None) -> None:
+    def write(self, row: Mapping[str, Any], previews: Previews) -> None:
         """Write one row; the text is never in it."""
         sys.stdout.write(json_line(row) + "\n")
 
@@ -58,7 +63,7 @@ class JsonArray:
     def __init__(self) -> None:
         self._before = "["
 
-    def write(self, row: Mapping[str, Any], preview: str | None) -> None:
+    def write(self, row: Mapping[str, Any], previews: Previews) -> None:
         """Write one row; the text is never in it."""
         sys.stdout.write(f"{self._before}\n{json_line(row)}")
         self._before = ","
@@ -74,14 +79,14 @@ class TableLines:
     def __init__(self) -> None:
         self._started = False
 
-    def write(self, row: Mapping[str, Any], preview: str | None) -> None:
+    def write(self, row: Mapping[str, Any], previews: Previews) -> None:
         """Write a line, or one for the prompt and one for the response."""
         if not self._started:
             self._started = True
             heading = f"{'id':<{_ID_WIDTH}}  {'target':<8}  {'action':<9}  harm  attack  refusal  categories"
-            print(heading if preview is None else f"{heading} · text")
+            print(heading if previews is None else f"{heading} · text")
         for judged in judged_rows(row):
-            _print_styled(_table_line(judged, preview))
+            _print_styled(_table_line(judged, None if previews is None else previews.get(judged["target"], "")))
 
     def close(self) -> None:
         """Nothing comes after the last row."""

@@ -214,8 +214,7 @@ class _Printing:
         self._show_content = show_content
 
     def row(self, answer: Answer) -> None:
-        preview = preview_of(_judged_text(answer.conversation, self._target)) if self._show_content else None
-        self._writer.write(answer.row, preview)
+        self._writer.write(answer.row, _previews(answer.conversation, self._target) if self._show_content else None)
 
     def reject(self, row: RejectedRow) -> None:
         """Nothing: a stream of rows has no place for it, and it is reported on standard error."""
@@ -275,7 +274,8 @@ def _up_to_reject(batch: list[Given]) -> tuple[list[Given], RejectedRow | None]:
     return batch, None
 
 
-def _judged_text(conversation: Conversation, target: TargetOption) -> str:
-    """Text of the judged message; of the last one when both are judged."""
-    index = conversation.judged_index(conversation.target("auto" if target == "both" else target))
-    return "" if index is None else conversation.messages[index].text
+def _previews(conversation: Conversation, choice: TargetOption) -> dict[Target, str]:
+    """The beginning of each judged message."""
+    targets: tuple[Target, ...] = ("prompt", "response") if choice == "both" else (conversation.target(choice),)
+    indices = {target: conversation.judged_index(target) for target in targets}
+    return {t: preview_of(conversation.messages[i].text) for t, i in indices.items() if i is not None}
