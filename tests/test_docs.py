@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import sys
+from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -57,9 +61,52 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
+def fenced_commands(text: str) -> Iterator[list[str]]:
+    """The words of each ``corral`` command in a fenced block, from the verb on; continued lines joined."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for command in re.findall(r"^(?:\$ )?corral (.+)", block.replace("\\\n", " "), re.MULTILINE):
+            yield shlex.split(command, comments=True)
+
+
+@cache
+def options() -> dict[str, set[str]]:
+    """The options of each verb, and of each command of a verb that has several (``runs ls``)."""
+    from typer.main import get_command
+
+    from corral.cli.main import VERBS
+
+    commands: dict[str, Any] = {name: get_command(verb.load()) for name, verb in VERBS.items()}
+    for name, command in list(commands.items()):
+        commands |= {f"{name} {inner}": found for inner, found in getattr(command, "commands", {}).items()}
+    return {
+        name: {"--help", "--debug"} | {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+        for name, command in commands.items()
+    }
+
+
+def unknown_options(text: str) -> list[str]:
+    """Options that a page shows and no command has: in fenced commands, and named in running text."""
+    wrong = []
+    for words in fenced_commands(text):
+        known = options().get(" ".join(words[:2]), options().get(words[0], {"--help", "--version"}))
+        wrong += [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
+    anywhere = {"--version"}.union(*options().values())
+    return wrong + [option for option in re.findall(r"`(--[a-z-]+)[^`\n]*`", text) if option not in anywhere]
+
+
 def test_fenced_commands_name_verbs_that_exist() -> None:
     from corral.cli.main import VERBS
 
     for page in PAGES:
-        for verb in re.findall(r"^(?:\$ )?corral ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
-            assert verb in VERBS, f"{page.name} shows `corral {verb}`"
+        for words in fenced_commands(page.read_text(encoding="utf-8")):
+            assert words[0] in VERBS or words[0].startswith("--"), f"{page.name} shows `corral {words[0]}`"
+
+
+def test_an_option_that_does_not_exist_is_found() -> None:
+    command = "corral eval moderation --data=x --guard scripted --top 3  # --this-is-a-remark"
+    assert unknown_options(f"```\n{command}\n```\nor `--dta x`, and `--guard`") == ["--data=x", "--top", "--dta"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_options_that_a_page_shows_exist(page: Path) -> None:
+    assert unknown_options(page.read_text(encoding="utf-8")) == []

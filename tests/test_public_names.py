@@ -1,6 +1,7 @@
 """What ``import corral`` offers, and what it costs."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -33,10 +34,12 @@ def test_names_are_few_and_all_of_them_are_listed():
     assert set(dir(corral)) == {*corral.__all__, "__version__"}
 
 
-def test_star_import_gives_exactly_these():
-    names = {}
-    exec("from corral import *", names)
-    assert set(names) - {"__builtins__"} == set(corral.__all__)
+def test_star_import_gives_exactly_these(tmp_path):
+    (tmp_path / "starred.py").write_text("from corral import *\n")
+    spec = importlib.util.spec_from_file_location("starred", tmp_path / "starred.py")
+    starred = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(starred)
+    assert {name for name in vars(starred) if not name.startswith("__")} == set(corral.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -136,6 +136,16 @@ def test_the_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "toxicchat" in capsys.readouterr().out
 
 
+def test_what_is_missing_and_what_to_do_about_it_are_two_lines(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "aegis_test") == 2
+    said, to_do = capsys.readouterr().err.splitlines()[-2:]
+    assert said.startswith("error: no set could be measured; `aegis_test`: ")
+    assert "CORRAL_DATA" in to_do
+    assert "CORRAL_DATA" not in said
+
+
 def test_a_changed_data_file_stops_the_run(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompts.write_text(prompts.read_text() + "\n")
     assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts") == 2

@@ -1,14 +1,17 @@
 """``corral moderate`` with the scripted guard: what it prints, keeps, refuses and exits with."""
 
+import base64
 import io
 import json
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from corral.cli.main import main
 from corral.cli.moderation_output import held_interrupts
+from corral.guards.scripted import ScriptedGuard
 
 KEYS = [
     "id",
@@ -177,6 +180,19 @@ def test_standard_input_is_read_like_a_file(run):
     assert run("-", "--input-format", "csv", stdin=b"text\nTRIGGER\n").rows[0]["flagged"]
 
 
+@pytest.mark.parametrize("content", [b"TRIGGER\n", b'{"text": "TRIGGER"}\n'], ids=["text", "jsonl"])
+def test_a_pipe_given_by_path_is_told_by_its_content(run, content):
+    """As a shell's ``<(command)`` is."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    try:
+        (row,) = run(f"/dev/fd/{reading}").rows
+    finally:
+        os.close(reading)
+    assert (row["id"], row["flagged"]) == ("1", True)
+
+
 def test_a_json_array_holds_all_rows(run, tmp_path):
     path = chats(tmp_path / "c.jsonl", user("a"), user("b"))
     assert [row["id"] for row in json.loads(run(path, "--json").out)] == ["1", "2"]
@@ -239,12 +255,34 @@ def test_broken_rows_are_listed_by_line_and_the_rest_is_answered(run, tmp_path):
         assert reason in result.err
 
 
-def test_only_the_first_ten_are_listed_and_the_rest_is_counted(run, tmp_path):
+def test_without_an_output_file_every_rejected_row_is_told_as_it_is_met(run, tmp_path, monkeypatch):
     (tmp_path / "c.jsonl").write_text("{}\n" * 25 + json.dumps(user("ok")) + "\n")
-    err = run(tmp_path / "c.jsonl").err
+    monkeypatch.setattr(sys, "stdout", sys.stderr)
+    lines = run(tmp_path / "c.jsonl").err.splitlines()
+    assert [line.split(": ")[0] for line in lines[:25]] == [f"{tmp_path}/c.jsonl:{n}" for n in range(1, 26)]
+    assert json.loads(lines[25])["id"] == "26"
+    assert lines[26] == "25 rows rejected"
+
+
+def test_with_an_output_file_the_first_ten_are_listed_and_the_rest_is_counted(run, tmp_path):
+    (tmp_path / "c.jsonl").write_text("{}\n" * 25 + json.dumps(user("ok")) + "\n")
+    err = run(tmp_path / "c.jsonl", "--out", tmp_path / "out.jsonl").err
     assert err.count("c.jsonl:") == 10
     assert "25 rows rejected" in err
     assert "and 15 more" in err
+
+
+def test_rows_judged_without_their_older_turns_are_counted(run, tmp_path, monkeypatch):
+    class Forgetful(ScriptedGuard):
+        def classify(self, conversations, *, target="auto"):
+            verdicts = super().classify(conversations, target=target)
+            pairs = zip(conversations, verdicts, strict=True)
+            return [replace(v, context_dropped=7 * (len(c.messages) - 1)) for c, v in pairs]
+
+    monkeypatch.setattr(ScriptedGuard, "load", classmethod(lambda cls: Forgetful()))
+    path = chats(tmp_path / "c.jsonl", exchange("a", "b"), user("c"), exchange("d", "e"))
+    assert "2 rows had older turns that the guard's window had no room for" in run(path).err
+    assert "older turns" not in run(chats(path, user("c"))).err
 
 
 def test_rejected_rows_are_kept_beside_the_output(run, tmp_path):
@@ -252,6 +290,8 @@ def test_rejected_rows_are_kept_beside_the_output(run, tmp_path):
     result = run(broken_file(tmp_path / "c.jsonl"), "--out", out)
     kept = [json.loads(line) for line in (tmp_path / "out.jsonl.rejects.jsonl").read_text().splitlines()]
     assert [entry["line"] for entry in kept] == [5, 10, 31]
+    assert [entry["encoding"] for entry in kept] == ["text", "text", "base64"]
+    assert base64.b64decode(kept[2]["raw"]) == b'{"text": "caf\xe9"}'
     assert "out.jsonl.rejects.jsonl" in result.err
     assert (result.code, result.out) == (1, "")
 
@@ -289,6 +329,9 @@ def test_an_empty_file_is_said_to_be_empty(run, tmp_path, content):
         (["hello", "--policy", "nowhere.yaml"], "nowhere.yaml"),
         (["hello", "--batch-size", "0"], "batch-size"),
         (["."], "is a folder"),
+        (["/dev/null"], "holds no rows"),
+        (["hello", "--set", "scripted.words=5"], "scripted.words"),
+        (["hello", "--set", "scripted.name=x"], "scripted.name"),
     ],
 )
 def test_mistakes_exit_with_2_and_say_what_to_do(run, tmp_path, monkeypatch, arguments, said):
@@ -346,7 +389,7 @@ def test_findings_of_earlier_sessions_count(run, tmp_path):
     assert session(run, path, out, "--check").code == 3
 
 
-@pytest.mark.parametrize("change", ["target", "guard", "policy", "input", "limit"])
+@pytest.mark.parametrize("change", ["target", "guard", "policy", "input", "limit", "setting"])
 def test_resuming_under_other_settings_is_refused(run, tmp_path, change):
     path, out = chats(tmp_path / "c.jsonl", exchange("a", "b")), tmp_path / "out.jsonl"
     (tmp_path / "p.yaml").write_text("on_error: flag\n")
@@ -358,12 +401,20 @@ def test_resuming_under_other_settings_is_refused(run, tmp_path, change):
         "guard": ["--set", "scripted.words=[OTHER]"],
         "policy": ["--policy", tmp_path / "p.yaml"],
         "limit": ["--max-chars", "9"],
+        "setting": ["--set", "scripted.delay=0.001"],  # not part of the guard's revision
     }.get(change, [])
     before = out.read_text()
     result = session(run, path, out, *more)
     assert result.code == 2
     assert "other settings" in result.err
     assert out.read_text() == before
+
+
+def test_the_setting_that_differs_is_named(run, tmp_path):
+    path, out = chats(tmp_path / "c.jsonl", user("a")), tmp_path / "out.jsonl"
+    session(run, path, out, "--max-chars", "9")
+    assert "`scripted.max_chars`" in session(run, path, out, "--max-chars", "8").err
+    assert session(run, path, out, "--set", "scripted.max_chars=9").code == 0
 
 
 def test_standard_input_cannot_be_resumed(run, tmp_path):
@@ -419,7 +470,6 @@ def test_a_broken_policy_names_file_and_field(run, tmp_path):
 
 
 def test_an_interrupt_waits_for_the_block_to_end():
-    import os
     import signal
 
     done = []

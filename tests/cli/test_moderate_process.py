@@ -43,8 +43,8 @@ def wait_for_rows(path, count):
 
 def test_ctrl_c_and_a_rerun_lose_and_double_nothing(chats, tmp_path):
     out = tmp_path / "out.jsonl"
-    arguments = (chats, "--out", out, "--batch-size", 7)
-    process = start(*arguments, "--set", "scripted.delay=0.02")
+    arguments = (chats, "--out", out, "--batch-size", 7, "--set", "scripted.delay=0.01")
+    process = start(*arguments)
     wait_for_rows(out, 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

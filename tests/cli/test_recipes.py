@@ -119,6 +119,13 @@ def test_interrupted_run_says_how_to_continue_and_the_same_command_does(capsys: 
     assert (Path(shown["path"]) / "artefacts" / "numbers.txt").read_text() == "1\n2\n3\n"
 
 
+@pytest.mark.parametrize("verb", ["ls", "graph"])
+def test_a_folder_of_runs_that_is_not_there_is_a_mistake(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", verb, "nowhere"]) == 2
+    assert "nowhere: there is no such folder" in capsys.readouterr().err
+    assert main(["runs", verb]) == 0  # the default folder, before the first run
+
+
 def test_resume_continues_a_run_with_its_own_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "run", "counting.yaml", "--set", "stop_at=2", "--set", "to=4"]) == 130
     (run,) = printed_json(capsys, "runs", "ls")

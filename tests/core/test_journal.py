@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import json
 import os
@@ -353,3 +354,14 @@ def test_many_rows_reach_the_disk_without_a_flush_by_the_caller(tmp_path: Path) 
         for _ in range(3):
             journal.append({"text": "x" * (1 << 19)})
         assert path.stat().st_size > 1 << 20
+
+
+def test_a_rejected_item_that_is_not_text_is_kept_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with Journal.open(path) as journal:
+        journal.reject("input", 1, "broken", "caf\\xe9")
+        journal.reject("input", 2, "not UTF-8", b"caf\xe9\x00")
+    text, binary = rows_in(rejects_of(path))
+    assert (text["encoding"], text["raw"]) == ("text", "caf\\xe9")
+    assert binary["encoding"] == "base64"
+    assert base64.b64decode(binary["raw"]) == b"caf\xe9\x00"

@@ -129,9 +129,13 @@ def test_inputs_and_outputs_are_recorded_with_their_hashes(run: Run, tmp_path: P
             run.add_output(tmp_path / "absent")
     manifest = Run.open(run.path).manifest
     assert [(record.path, record.bytes) for record in manifest.inputs] == [(str(data.resolve()), 3)]
-    assert [(record.path, record.bytes) for record in manifest.outputs] == [("artefacts/model/weights", 6)]
+    outputs = {record.path: record.bytes for record in manifest.outputs}
+    assert outputs.keys() == {"artefacts/model/weights", "report.json"}
+    assert outputs["artefacts/model/weights"] == 6
     assert read_report(run.path) == {"loss": 0.25}
     assert verify_run(run.path) == []
+    (run.path / "report.json").write_text("{}")
+    assert verify_run(run.path) == ["output `report.json` is missing or changed"]
 
 
 def test_verify_lists_everything_that_changed_since(tmp_path: Path) -> None:

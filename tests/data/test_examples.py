@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import pickle
 import unicodedata
 from typing import Any
 
@@ -55,12 +54,11 @@ def test_the_judged_text_is_the_targets() -> None:
     assert ModerationExample(Conversation.user("Hello"), "response").text == ""
 
 
-def test_records_can_be_hashed_copied_and_sent_to_other_processes() -> None:
+def test_records_can_be_hashed_and_copied() -> None:
     preference = PreferenceExample(Conversation.user("a"), "b", "c")
     completion = PromptCompletionExample(Conversation.user("a"), "b")
     for record in (EXAMPLE, preference, completion, ModerationExample(Conversation.user("a"), "prompt")):
         assert copy.deepcopy(record) == record
-        assert pickle.loads(pickle.dumps(record)) == record
         assert len({record, copy.deepcopy(record)}) == 1
     assert dataclasses.asdict(EXAMPLE)["categories"] == {"duoguard/hate": False}
 

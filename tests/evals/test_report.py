@@ -71,8 +71,8 @@ def test_every_guard_is_held_against_the_baseline(report: ModerationReport) -> N
 
 def test_flagging_everything_does_not_beat_flagging_everything(report: ModerationReport) -> None:
     good, flags_all, _ = report.guards
-    assert good.sets[0].beats_flag_all is True
-    assert flags_all.sets[0].beats_flag_all is False
+    assert (good.sets[0].figures["f1_minus_flag_all"].ci95 or (0, 0))[0] > 0
+    assert flags_all.sets[0].figures["f1_minus_flag_all"].value == 0.0
     assert flags_all.sets[0].figures["fpr"].value == 1.0
 
 

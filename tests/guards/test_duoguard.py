@@ -187,6 +187,15 @@ def test_the_largest_of_all_zero_scores_is_not_above_one_half(folder):
     assert guard.conclude(np.eye(12)[4], "prompt").flagged
 
 
+def test_what_changes_scores_or_refusals_changes_the_revision(folder):
+    revisions = {
+        load(folder, **change).revision
+        for change in ({}, {"dtype": "bfloat16"}, {"max_chars": 9}, {"window": 64}, {"overlap": 4})
+    }
+    assert len(revisions) == 5
+    assert load(folder, tokens_per_batch=64).revision == load(folder).revision
+
+
 def test_a_calibration_moves_a_categorys_threshold(folder, tmp_path):
     code = duoguard_codes()[4]
     save_calibrations(tmp_path / "c.json", {code: Calibration(slope=2.0, threshold=3.0, split="dev")})

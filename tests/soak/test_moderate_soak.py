@@ -1,6 +1,7 @@
 """A large file through `corral moderate`: bounded memory, broken rows listed, nothing lost or doubled by a kill.
 
-`make soak` runs it on 200,000 rows; without ``CORRAL_SOAK_ROWS``, as in `make test`, on a hundredth of that.
+`make soak` runs it on 200,000 rows; without ``CORRAL_SOAK_ROWS``, as in `make test`, on a hundredth of that. The fewer
+the rows, the longer each: a job that kept its texts would show at any size.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ import pytest
 ROWS = int(os.environ.get("CORRAL_SOAK_ROWS", "2000"))
 BROKEN_EVERY = 100
 TRIGGER_EVERY = 1000
-FEW_ROWS = 500
-# What more rows may cost beyond a run over few: allocator slack. Keeping the rows would cost over 1 KB each.
-SLACK_MB = 48
+FEW_ROWS = 128  # two batches
+TEXT_CHARS = max(500, 100_000_000 // ROWS)
+# What more rows may cost beyond a run over few: allocator slack. Keeping the texts would cost 90 MB or more.
+SLACK_MB = 32
 WORDS = "the quick brown fox jumps over the lazy dog while nobody looks "
+TEXT = WORDS * (TEXT_CHARS // len(WORDS))
+# Together two seconds: long enough that a signal after the first batch finds the job at work.
+SLOWLY = f"scripted.delay={2 / ROWS:.7f}"
 
 PROGRAM = """
 import resource, sys
@@ -41,20 +46,20 @@ def write_conversations(path: Path, rows: int) -> Path:
             if number % BROKEN_EVERY == BROKEN_EVERY - 1:
                 stream.write(broken[number // BROKEN_EVERY % len(broken)] + b"\n")
                 continue
-            text = f"{number} " + WORDS * (1 + number % 20) + ("TRIGGER" if number % TRIGGER_EVERY == 0 else "")
+            text = f"{number} " + TEXT + ("TRIGGER" if number % TRIGGER_EVERY == 0 else "")
             row = {"id": str(number), "messages": [{"role": "user", "content": text}]}
             stream.write(json.dumps(row).encode() + b"\n")
     return path
 
 
-def command(source: Path, out: Path) -> list[str]:
-    options = ["--guard", "scripted", "--target", "prompt", "--out", str(out)]
+def command(source: Path, out: Path, *more: str) -> list[str]:
+    options = ["--guard", "scripted", "--target", "prompt", "--out", str(out), *more]
     return [sys.executable, "-c", PROGRAM, "moderate", str(source), *options]
 
 
-def moderated(source: Path, out: Path) -> float:
+def moderated(source: Path, out: Path, *more: str) -> float:
     """Moderate a file to the end; returns the largest resident memory of the process in MB."""
-    done = subprocess.run(command(source, out), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(source, out, *more), capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr  # rows were rejected
     return int(done.stderr.split("max-rss-kib ")[1]) / 1024
 
@@ -87,17 +92,18 @@ def test_memory_does_not_grow_with_the_file(conversations: Path, tmp_path: Path)
     assert_complete(tmp_path / "out.jsonl", ROWS)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)], ids=["ctrl-c", "kill"])
 def test_stopped_job_continues_without_losing_or_doubling_a_row(
-    stop: signal.Signals, conversations: Path, tmp_path: Path
+    stop: signal.Signals, code: int, conversations: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.jsonl"
-    with subprocess.Popen(command(conversations, out), stderr=subprocess.DEVNULL) as running:
+    with subprocess.Popen(command(conversations, out, "--set", SLOWLY), stderr=subprocess.DEVNULL) as running:
         while running.poll() is None and not (out.exists() and out.stat().st_size > 0):
             time.sleep(0.005)
         running.send_signal(stop)
-    before = sum(1 for _ in out.open("rb"))
-    moderated(conversations, out)
+    assert running.returncode == code
+    with out.open("rb") as stream:
+        before = sum(1 for _ in stream)
+    assert 0 < before < ROWS * (BROKEN_EVERY - 1) // BROKEN_EVERY
+    moderated(conversations, out, "--set", SLOWLY)
     assert_complete(out, ROWS)
-    if ROWS >= 100_000:  # a short job may be over before the signal reaches it
-        assert 0 < before < ROWS * (BROKEN_EVERY - 1) // BROKEN_EVERY

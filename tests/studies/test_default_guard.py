@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from corral.core.errors import ConfigError
-from corral.core.files import read_json
+from corral.core.errors import ConfigError, MissingDependencyError, RunError
+from corral.core.files import atomic_write_json, read_json
 from corral.core.recipes import load_profile, run_recipe
 from corral.core.runs import Run, verify_run
 from corral.data.messages import Conversation
@@ -27,6 +30,7 @@ def test_the_run_is_finished_and_whole(finished: Run) -> None:
     assert finished.status == "finished"
     assert verify_run(finished.path) == []
     assert {file.name for file in (finished.artefacts / "guard").iterdir()} == set(WEIGHT_FILES)
+    assert {record.path for record in finished.manifest.outputs} >= {"artefacts/mixture.json", "report.json"}
 
 
 def test_the_guard_it_wrote_loads_and_judges(finished: Run) -> None:
@@ -45,6 +49,29 @@ def test_the_same_settings_give_the_same_guard(finished: Run, tmp_path: Path) ->
     for name in ("adapter_model.safetensors", "heads.safetensors"):
         first, second = (run.artefacts / "guard" / name for run in (finished, again))
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_run_that_drew_other_rows_is_not_continued(finished: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished.path, copy)
+    account = read_json(copy / "artefacts" / "mixture.json")
+    atomic_write_json(copy / "artefacts" / "mixture.json", {**account, "rows_sha256": "other"})
+    with pytest.raises(RunError, match="draws other rows"):
+        run_recipe("default_guard/tiny", resume=copy)
+
+
+def test_the_mixture_is_drawn_without_training_libraries() -> None:
+    code = "import sys, corral.studies.default_guard; print('peft' in sys.modules, 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_training_without_its_libraries_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in sys.modules if name.startswith("corral.train.guard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(MissingDependencyError, match="corral\\[train\\]"):
+        run_recipe("default_guard/tiny", root=tmp_path)
 
 
 def test_the_account_of_the_mixture_adds_up(finished: Run) -> None:

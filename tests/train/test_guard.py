@@ -13,7 +13,8 @@ from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
 from corral.guards.default.network import BINARY_HEADS
 from corral.train import guard as guard_module
-from corral.train.guard import GuardTrainingConfig, build_network, collate, encode_rows, load_encoder, train_guard
+from corral.train.guard import build_network, collate, encode_rows, load_encoder, train_guard
+from corral.train.guard_settings import GuardTrainingConfig
 
 
 def settings(base: Path, **changes: object) -> GuardTrainingConfig:

@@ -88,7 +88,7 @@ def moderation(
     )
     if not any(result.sets for result in report.guards):
         first = report.guards[0].skipped[0]
-        raise NotFoundError(f"no set could be measured; `{first.set}`: {first.reason}")
+        raise NotFoundError(f"no set could be measured; `{first.set}`: {first.reason}", hint=first.hint or None)
     write_report(report, out)
     if as_json:
         print_json(report.model_dump(mode="json"))

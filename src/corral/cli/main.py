@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; never raises but for a request to debug."""
     arguments, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     _write_any_text()
+    _quieten_libraries()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()  # a closed pipe shows here, while it can still be answered quietly
@@ -88,6 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(CorralError(f"{type(error).__name__}: {error}", hint=hint))
         return 1
     return code
+
+
+def _quieten_libraries() -> None:
+    """Corral shows its own progress and turns what matters into errors; set before a library is imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _write_any_text() -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -111,7 +111,9 @@ def moderate(
         given = choose_input(text, file)
         shape = _format(format, json=json)
         _refuse_contradictions(single=isinstance(given, Conversation), format=format, out=out)
-        moderator = load_moderator(guard, setting or [], policy, max_chars)
+        loaded_policy = Policy.default() if policy is None else Policy.load(policy)
+        settings = guard_settings(guard or loaded_policy.guards or ("default",), setting or [], max_chars)
+        moderator = Moderator([load_guard(name, **chosen) for name, chosen in settings.items()], loaded_policy)
         _use_threads(threads)
         if isinstance(given, Conversation):
             code = _one(moderator, given, target.value, shape)
@@ -125,7 +127,7 @@ def moderate(
                 strict=strict,
                 show_content=show_content,
                 show_progress=out is not None or not sys.stdout.isatty(),
-                settings={"max_chars": max_chars},
+                settings={f"{name}.{key}": value for name, chosen in settings.items() for key, value in chosen.items()},
             )
             code = _many(stream, shape, out, check=check)
     except KeyboardInterrupt:
@@ -134,25 +136,20 @@ def moderate(
     raise typer.Exit(code)
 
 
-def load_moderator(
-    guards: Sequence[str] | None, settings: Sequence[str], policy: Path | None, max_chars: int | None
-) -> Moderator:
-    """Guards and policy as named on the command line.
+def guard_settings(names: Sequence[str], settings: Sequence[str], max_chars: int | None) -> dict[str, dict[str, Any]]:
+    """The settings that each guard is loaded with.
 
     Args:
-        guards: names; when none is given those of the policy, or else the default guard.
+        names: of the guards; each counts once.
         settings: ``guard.key=value``.
-        policy: YAML file.
-        max_chars: longest message, for every guard; ``None`` leaves each its own.
+        max_chars: longest message, for every guard that has no such setting of its own; ``None`` leaves each its own.
 
     Raises:
-        UserError: an unknown guard or setting, or a policy that cannot be applied.
+        ConfigError: a setting of another form, or of a guard that is not named.
     """
-    loaded = Policy.default() if policy is None else Policy.load(policy)
-    names = list(dict.fromkeys(guards or loaded.guards or ("default",)))
-    chosen = settings_by_guard(settings, names)
+    chosen = settings_by_guard(settings, list(dict.fromkeys(names)))
     common = {} if max_chars is None else {"max_chars": max_chars}
-    return Moderator([load_guard(name, **(common | chosen[name])) for name in names], loaded)
+    return {name: common | own for name, own in chosen.items()}
 
 
 def _format(format: Format | None, *, json: bool) -> Format:

@@ -64,12 +64,12 @@ def choose_input(text: str | None, file: Path | None) -> Conversation | Path | I
 def read_given(source: Path | IO[bytes], format: str | None) -> Iterator[Given]:
     """The items of a file or stream in order.
 
-    A file is read by its ending; one without a known ending, and a stream, as JSONL when it begins with ``{`` and as
-    plain lines when not.
+    A file is read by its ending; one without a known ending, a pipe and a stream, as JSONL when it begins with ``{``
+    and as plain lines when not.
 
     Raises:
         NotFoundError: no such file.
-        DataError: an unknown format, or a source that cannot be read at all.
+        DataError: an unknown format, or a source that cannot be opened or read at all.
     """
     for item in _items(source, format):
         for content in conversation_items([item]):
@@ -85,10 +85,26 @@ def _items(source: Path | IO[bytes], format: str | None) -> Iterator[Item]:
     if not isinstance(source, Path):
         stream = source if isinstance(source, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", source))
         return _named(read_items(stream, format=format or _sniffed(stream)))
-    if format is None and source.is_file() and not source.name.lower().endswith(_DATA_SUFFIXES):
-        with source.open("rb") as stream:
-            format = _sniffed(stream)
+    untold = format is None and not source.name.lower().endswith(_DATA_SUFFIXES)
+    if not untold or not source.exists() or source.is_dir():
+        return read_items(source, format=format)
+    if not source.is_file():  # a pipe, as `<(command)` makes, or a device: what was read to tell the format is gone
+        return _opened_items(source)
+    with _opened(source) as stream:
+        format = _sniffed(stream)
     return read_items(source, format=format)
+
+
+def _opened_items(path: Path) -> Iterator[Item]:
+    with _opened(path) as stream:
+        yield from read_items(stream, format=_sniffed(stream))
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot be opened: {error.strerror}", where=str(path)) from error
 
 
 def _named(items: Iterator[Item]) -> Iterator[Item]:

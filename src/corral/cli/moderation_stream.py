@@ -93,19 +93,20 @@ class Stream:
     tally: Tally = field(default_factory=Tally)
 
     def to_writer(self, writer: Writer) -> None:
-        """Write every row to standard output; rejected rows are only reported.
+        """Write every row to standard output; each rejected row is told on standard error as it is met.
 
         Raises:
             DataError: the input holds no rows, or with ``strict`` one that cannot be read.
         """
         items = self._items()
         try:
-            self._run(items, _Printing(writer, self.target, show_content=self.show_content))
+            printing = _Printing(writer, self.target, show_content=self.show_content)
+            self._run(items, printing, _Problems(tell_each_reject=True))
         finally:
             writer.close()
 
     def to_journal(self, path: Path) -> None:
-        """Add the rows that are missing to a journal, and rejected rows to its reject file.
+        """Add the rows that are missing to a journal, and rejected rows to its reject file; the first are told.
 
         Raises:
             DataError: as ``to_writer``.
@@ -117,7 +118,7 @@ class Stream:
             if journal.resumed:
                 self._resume(journal, repeatable=settings["input"] is not None)
             try:
-                self._run(islice(items, journal.resumed, None), _Journaling(journal))
+                self._run(islice(items, journal.resumed, None), _Journaling(journal), _Problems())
             finally:
                 if journal.rejects:
                     remark(f"Rejected rows are in {path}.rejects.jsonl")
@@ -153,8 +154,7 @@ class Stream:
             **self.settings,
         }
 
-    def _run(self, items: Iterator[Given], sink: _Sink) -> None:
-        problems = _Problems()
+    def _run(self, items: Iterator[Given], sink: _Sink, problems: _Problems) -> None:
         try:
             with progress(None, "Moderating") if self.show_progress else nullcontext() as bar:
                 while batch := list(islice(items, self.batch_size)):
@@ -193,7 +193,7 @@ class Stream:
                 else:
                     sink.row(item)
                     self.tally.add(item.row)
-                    problems.unanswered(item)
+                    problems.answered(item)
             sink.flush()
 
 
@@ -238,32 +238,52 @@ class _Journaling:
 
 
 class _Problems:
-    """The first rows that were rejected or got no verdict, to be listed at the end: never their text."""
+    """What went wrong with rows, told on standard error, never their text.
 
-    def __init__(self) -> None:
+    Rejected rows are told as they are met, or like those without a verdict: the first at the end. Rows that were judged
+    without their older turns are counted.
+    """
+
+    def __init__(self, *, tell_each_reject: bool = False) -> None:
+        self._tell_each_reject = tell_each_reject
         self._lines: dict[str, list[str]] = {"rejected": [], "without a verdict": []}
         self._counts = dict.fromkeys(self._lines, 0)
+        self._without_context = 0
 
     def rejected(self, row: RejectedRow) -> None:
-        self._note("rejected", f"{row.where}: {row.reason}")
+        line = f"{row.where}: {row.reason}"
+        if self._tell_each_reject:
+            self._counts["rejected"] += 1
+            remark(line)
+        else:
+            self._note("rejected", line)
 
-    def unanswered(self, answer: Answer) -> None:
+    def answered(self, answer: Answer) -> None:
         if missing := missing_verdicts(answer.decisions.values()):
             self._note("without a verdict", f"{answer.where}: {'; '.join(missing)}")
+        verdicts = (verdict for decision in answer.decisions.values() for verdict in decision.verdicts)
+        self._without_context += any(verdict.context_dropped for verdict in verdicts)
 
     def report(self) -> None:
-        for kind, count in self._counts.items():
+        for kind, lines in self._lines.items():
+            count = self._counts[kind]
             if count:
-                remark(f"{count:,} {'row' if count == 1 else 'rows'} {kind}:")
-                for line in self._lines[kind]:
+                remark(f"{_rows(count)} {kind}{':' if lines else ''}")
+                for line in lines:
                     remark(f"  {line}")
-                if count > _LISTED:
+                if lines and count > _LISTED:
                     remark(f"  and {count - _LISTED:,} more")
+        if self._without_context:
+            remark(f"{_rows(self._without_context)} had older turns that the guard's window had no room for")
 
     def _note(self, kind: str, line: str) -> None:
         self._counts[kind] += 1
         if self._counts[kind] <= _LISTED:
             self._lines[kind].append(line)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def _up_to_reject(batch: list[Given]) -> tuple[list[Given], RejectedRow | None]:

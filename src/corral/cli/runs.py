@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from corral.cli.output import print_json, print_table, printable, remark
 from corral.cli.recipes import Json, print_run
-from corral.core.errors import RunError
+from corral.core.errors import NotFoundError, RunError
 
 if TYPE_CHECKING:
     from corral.core.runs import Run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, relate, verify and resume runs.")
 
+_ROOT: Final = Path("runs")
 Root = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of all runs.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 @app.command("ls")
-def ls(root: Root = Path("runs"), as_json: Json = False) -> None:
+def ls(root: Root = _ROOT, as_json: Json = False) -> None:
     """List the runs below a folder, newest first."""
-    from corral.core.runs import list_runs
-
     rows = [
         {
             "path": str(run.path),
@@ -35,7 +34,7 @@ def ls(root: Root = Path("runs"), as_json: Json = False) -> None:
             "sessions": run.manifest.sessions,
             "config_hash": run.manifest.config_hash,
         }
-        for run in list_runs(root)
+        for run in _runs_below(root)
     ]
     if as_json:
         print_json(rows)
@@ -53,11 +52,9 @@ def show(path: RunFolder, as_json: Json = False) -> None:
 
 
 @app.command("graph")
-def graph(root: Root = Path("runs"), as_json: Json = False) -> None:
+def graph(root: Root = _ROOT, as_json: Json = False) -> None:
     """Show which runs build on which: each run below the runs whose outputs it reads."""
-    from corral.core.runs import list_runs
-
-    runs = {str(run.path.resolve()): run for run in reversed(list_runs(root))}
+    runs = {str(run.path.resolve()): run for run in reversed(_runs_below(root))}
     parents = {path: [parent.path for parent in run.manifest.parents] for path, run in runs.items()}
     if as_json:
         nodes = [{"path": path, "recipe": run.manifest.recipe, "status": run.status} for path, run in runs.items()]
@@ -68,6 +65,16 @@ def graph(root: Root = Path("runs"), as_json: Json = False) -> None:
         path = line.lstrip()
         run = runs.get(path)
         print(f"{printable(line)}  {f'{run.manifest.recipe}, {run.status}' if run else 'not below this folder'}")
+
+
+def _runs_below(root: Path) -> list[Run]:
+    """Newest first; the folder that runs go to by default need not be there before the first run."""
+    from corral.core.runs import list_runs
+
+    if root != _ROOT and not root.is_dir():
+        hint = "Name the folder that holds the runs; `corral recipes run` writes to `runs` unless told otherwise."
+        raise NotFoundError("there is no such folder", where=str(root), hint=hint)
+    return list_runs(root)
 
 
 def tree_lines(parents: Mapping[str, Iterable[str]]) -> list[str]:

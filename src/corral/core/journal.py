@@ -13,6 +13,7 @@ their numbers tell and which are dropped to be met again. One process writes at 
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -132,14 +133,15 @@ class Journal:
         self._rows.append(line)
         self._flush_when_large()
 
-    def reject(self, where: str, line: int | None, reason: str, raw: str, *, key: str | None = None) -> None:
+    def reject(self, where: str, line: int | None, reason: str, raw: str | bytes, *, key: str | None = None) -> None:
         """Record an item that has no row.
 
         Args:
             where: the file it came from.
             line: its 1-based line there.
             reason: what is wrong with it.
-            raw: its text, so that it can be mended and given again.
+            raw: its text, or its bytes where they are not text, so that it can be mended and given again. Under
+                ``encoding`` the entry says how it is written: ``text`` as it is, or ``base64`` for bytes.
             key: what the item would be asked for by; a rerun then finds it ``in`` the journal.
 
         Raises:
@@ -149,7 +151,15 @@ class Journal:
             self._claim(key)
         if self._rejects is None:
             self._rejects = LineFile(_rejects_path(self.path))
-        entry = {"index": self.position, "where": where, "line": line, "reason": reason, "raw": raw}
+        encoding, text = ("text", raw) if isinstance(raw, str) else ("base64", base64.b64encode(raw).decode())
+        entry = {
+            "index": self.position,
+            "where": where,
+            "line": line,
+            "reason": reason,
+            "encoding": encoding,
+            "raw": text,
+        }
         self._rejects.append(_encoded(entry if key is None else entry | {"key": key}, self.path))
         self._flush_when_large()
 

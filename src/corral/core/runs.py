@@ -215,6 +215,10 @@ class Run:
             if self._metrics is not None:
                 self._metrics.close()
                 self._metrics = None
+            if status == "finished":
+                for name in (METRICS, REPORT):
+                    if (self.path / name).exists():
+                        self.add_output(self.path / name)
             self._update(status=status, ended_at=now(), error=message)
         finally:
             if self._lock is not None:

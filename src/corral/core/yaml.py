@@ -81,7 +81,11 @@ def parse_yaml(text: str, *, where: str = "yaml") -> Any:
         ConfigError: not YAML, a repeated key, an alias, or a tag that is not a plain value; names ``where`` and line.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  a SafeLoader
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"cannot be read as YAML: {error.problem}", where=f"{where}{line}") from error

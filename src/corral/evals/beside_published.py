@@ -6,12 +6,12 @@ published one, the figure stands beside ours with that caveat; everything else g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from corral.evals.published.tables import PublishedCell, load_tables, published_cells
+from corral.evals.published.tables import load_tables, published_cells
 from corral.evals.results import NotComparable, PublishedRow, SetResult
 from corral.evals.tasks.eval_set import EvalSet, PublishedColumn
-from corral.evals.tasks.moderation_sets import NOT_COMPARABLE, SETS, in_order
+from corral.evals.tasks.moderation_sets import NOT_COMPARABLE, SETS
 
 
 def with_published(result: SetResult) -> SetResult:
@@ -74,18 +74,3 @@ def _standing_nowhere() -> Iterator[NotComparable]:
         table, _, column = place.partition("/")
         title = load_tables()[table].columns[column] if column else load_tables()[table].title
         yield NotComparable(table=table, column=column, title=title, reason=reason)
-
-
-def uncovered_columns() -> list[str]:
-    """Published columns that neither a set nor a reason speaks for; always empty, and a test says so."""
-    linked = {(link.table, link.column) for name in in_order() for link in SETS.get(name).published}
-    return [
-        f"{cell.table}/{cell.column}"
-        for table in load_tables().values()
-        for cell in table.cells
-        if (cell.table, cell.column) not in linked and not _reasoned(cell, NOT_COMPARABLE)
-    ]
-
-
-def _reasoned(cell: PublishedCell, reasons: Collection[str]) -> bool:
-    return cell.table in reasons or f"{cell.table}/{cell.column}" in reasons

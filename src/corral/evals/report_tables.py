@@ -131,9 +131,9 @@ def not_comparable(report: ModerationReport) -> Iterator[Table]:
 
 def skipped(report: ModerationReport) -> Iterator[Table]:
     """Sets that were asked for and not measured."""
-    rows = tuple((each.set, guard.name, each.reason) for guard in report.guards for each in guard.skipped)
+    rows = tuple((each.set, guard.name, each.reason, each.hint) for guard in report.guards for each in guard.skipped)
     if rows:
-        yield Table("Skipped", ("set", "guard", "reason"), rows)
+        yield Table("Skipped", ("set", "guard", "reason", "what to do"), rows)
 
 
 def number(value: float | None) -> str:

@@ -153,18 +153,19 @@ class SetResult(_Model):
     published: tuple[PublishedRow, ...] = ()
     caveats: tuple[str, ...] = ()
 
-    @property
-    def beats_flag_all(self) -> bool | None:
-        """Whether F1 exceeds that of flagging everything by its interval; ``None`` where that is not defined."""
-        difference = self.figures.get("f1_minus_flag_all")
-        return None if difference is None or difference.ci95 is None else difference.ci95[0] > 0
-
 
 class Skipped(_Model):
-    """A set that was asked for and not measured."""
+    """A set that was asked for and not measured.
+
+    Attributes:
+        set: name of the set.
+        reason: why.
+        hint: what to do about it, "" when there is nothing.
+    """
 
     set: str
     reason: str
+    hint: str = ""
 
 
 class LanguageTable(_Model):

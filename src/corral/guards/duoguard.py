@@ -97,7 +97,7 @@ class DuoGuard(ClassifierGuard):
         check_windows(self._window, overlap)
         _check_length(model, window)
         settings = [c.model_dump() for c in self._calibrations]
-        self._revision = sha256_json([revision, window, overlap, settings])[:16]
+        self._revision = sha256_json([revision, str(model.dtype), window, overlap, max_chars, settings])[:16]
 
     @classmethod
     def load(
@@ -152,7 +152,7 @@ class DuoGuard(ClassifierGuard):
 
     @property
     def revision(self) -> str:
-        """Hash of weights, tokenizer, windows and calibrations."""
+        """Hash of weights and their dtype, tokenizer, windows, limit on characters and calibrations."""
         return self._revision
 
     @property

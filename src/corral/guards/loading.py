@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from corral.core.errors import ConfigError, suggest
 from corral.core.registry import Registry
 from corral.guards.base import Guard
+
+_STRICT: Final = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
 class GuardLoader(Protocol):
@@ -21,10 +25,11 @@ class GuardLoader(Protocol):
 GUARDS: Final = Registry[GuardLoader]("guard")
 GUARDS.register("default", "corral.guards.default.guard:DefaultGuard")
 GUARDS.register("duoguard", "corral.guards.duoguard:DuoGuard")
+GUARDS.register("llama-guard", "corral.guards.llama_guard.guard:LlamaGuard")
 GUARDS.register("scripted", "corral.guards.scripted:ScriptedGuard")
 
 
-def load_guard(name: str = "default", **settings: Any) -> Guard:
+def load_guard(name: str = "default", /, **settings: Any) -> Guard:
     """Make a guard.
 
     Args:
@@ -33,15 +38,17 @@ def load_guard(name: str = "default", **settings: Any) -> Guard:
 
     Raises:
         NotFoundError: no guard of that name.
-        ConfigError: a setting that the guard does not have, or a required one that is missing.
+        ConfigError: a setting that the guard does not have, a value of the wrong type, or a required setting that is
+            missing; ``where`` is ``guard.setting``.
         MissingDependencyError: a package or model file is not installed.
     """
     loader = GUARDS.get(name)
-    _check_settings(name, loader, settings)
+    _check_names(name, loader, settings)
+    _check_types(name, loader, settings)
     return loader.load(**settings)
 
 
-def _check_settings(name: str, loader: GuardLoader, settings: Mapping[str, Any]) -> None:
+def _check_names(name: str, loader: GuardLoader, settings: Mapping[str, Any]) -> None:
     parameters = inspect.signature(loader.load).parameters
     named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     if len(named) == len(parameters):  # else the rest is passed on, and checked where it is used
@@ -56,3 +63,19 @@ def _check_settings(name: str, loader: GuardLoader, settings: Mapping[str, Any])
                 where=f"{name}.{setting}",
                 hint=f'`load_guard("{name}", {setting}=...)`, or `--set {name}.{setting}=...` on the command line.',
             )
+
+
+def _check_types(name: str, loader: GuardLoader, settings: Mapping[str, Any]) -> None:
+    """Refuse values that the annotations of ``load`` do not allow; none is converted."""
+    try:
+        annotations = get_type_hints(loader.load, include_extras=True)
+    except NameError:  # a name that only a type checker imports: the guard has to check for itself
+        return
+    for setting, value in settings.items():
+        if setting not in annotations:
+            continue
+        try:
+            TypeAdapter(annotations[setting], config=_STRICT).validate_python(value)
+        except ValidationError as error:
+            problems = " or ".join(dict.fromkeys(item["msg"] for item in error.errors(include_url=False)))
+            raise ConfigError(f"got `{value}`: {problems}", where=f"{name}.{setting}") from error

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
@@ -26,7 +28,7 @@ class ScriptedGuard:
     """Judges by words, or by a function of the text.
 
     Args:
-        words: a text that contains one of them is harmful; case matters.
+        words: one or several; a text that contains one of them is harmful; case matters.
         rule: judges instead of ``words``: from the judged text and its target to the harm score in [0, 1].
         categories: word to ``taxonomy/code``; a text with the word gets that category too.
         faults: word to what goes wrong when a judged text contains it: ``raise`` an exception, return a list that is
@@ -41,7 +43,7 @@ class ScriptedGuard:
 
     def __init__(
         self,
-        words: Sequence[str] = ("TRIGGER",),
+        words: str | Sequence[str] = ("TRIGGER",),
         *,
         rule: Rule | None = None,
         categories: Mapping[str, str] | None = None,
@@ -66,12 +68,12 @@ class ScriptedGuard:
     def load(
         cls,
         *,
-        words: Sequence[str] = ("TRIGGER",),
+        words: str | Sequence[str] = ("TRIGGER",),
         rule: Rule | None = None,
         categories: Mapping[str, str] | None = None,
         faults: Mapping[str, Fault] | None = None,
-        delay: float = 0.0,
-        max_chars: int = MAX_CHARS,
+        delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
+        max_chars: Annotated[int, Field(ge=1)] = MAX_CHARS,
     ) -> ScriptedGuard:
         """The guard with these settings; see the class."""
         return cls(words, rule=rule, categories=categories, faults=faults, delay=delay, max_chars=max_chars)

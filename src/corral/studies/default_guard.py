@@ -7,16 +7,18 @@ the development split, named in the calibration; no evaluation set is read for a
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pydantic import Field
 
 from corral.core.config import Config
-from corral.core.errors import ConfigError, MetricError, NotFoundError
-from corral.core.files import atomic_directory, atomic_write_json, sha256_json
+from corral.core.errors import ConfigError, MetricError, MissingDependencyError, NotFoundError, RunError
+from corral.core.files import atomic_directory, atomic_write_json, read_json, sha256_json
 from corral.core.metrics import auroc, average_precision
 from corral.core.progress import progress
 from corral.core.runs import Run
@@ -24,15 +26,22 @@ from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, example_to_json
 from corral.data.mixture import Mixture, MixtureEntry, build_mixture
 from corral.data.self_written import PREFIX, self_written_rows
-from corral.data.sources import SOURCES, load_source
+from corral.data.sources import SOURCES, data_root, load_source
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration, fit_calibration
-from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, GuardSettings, guard_weights_revision
+from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, DefaultGuard, GuardSettings, guard_weights_revision
 from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_codes
+from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
-from corral.train.guard import EncodedRow, GuardTrainingConfig, collate, encode_rows, load_encoder, train_guard
+from corral.train.guard_labels import binary_labels, category_labels
+from corral.train.guard_settings import GuardTrainingConfig
+
+if TYPE_CHECKING:
+    from corral.data.messages import Target
 
 DEVELOPMENT_SPLIT: Final = "held-out groups of the training mixture"
+_SCORED_AT_ONCE: Final = 128
 _LEAST_POSITIVES: Final = 30  # a category with fewer on the development split keeps its natural boundary
 
 
@@ -69,19 +78,55 @@ class DefaultGuardRecipe:
         ]
 
     def run(self, config: DefaultGuardConfig, run: Run) -> None:
-        """Train and write ``artefacts/guard``, ``artefacts/mixture.json`` and the report."""
+        """Train and write ``artefacts/guard``, ``artefacts/mixture.json`` and the report.
+
+        Raises:
+            MissingDependencyError: the training libraries are not installed.
+            RunError: the run to be continued was drawn from other rows.
+        """
+        training = _training_module()
         config = _with_base(config, run)
+        for file in _input_files(config):
+            run.add_input(file)
         mixture = draw(config)
         kept, held = split_by_group(mixture.rows, held_out=config.held_out, seed=config.seed)
-        atomic_write_json(run.artefacts / "mixture.json", account(mixture, len(kept), len(held)))
-        network = train_guard(kept, config.training, run.checkpoints, run=run)
-        scores, labels = score_rows(network, held, config.training)
-        calibration = calibrate(scores, labels, max_fpr=config.max_fpr)
+        _write_account(run, account(mixture, len(kept), len(held)) | {"left_in": left_in(mixture.rows, config)})
+        network = training.train_guard(kept, config.training, run.checkpoints, run=run)
         folder = run.artefacts / "guard"
-        write_guard(folder, network, config, calibration)
-        for file in sorted(folder.iterdir()):
-            run.add_output(file)
+        write_guard(folder, network, config)
+        scores, labels = score_rows(DefaultGuard.load(weights=folder), held)
+        write_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr))
+        run.add_output(run.artefacts)
         run.report({"development": development_scores(scores, labels), "revision": guard_weights_revision(folder)})
+
+
+def _training_module() -> ModuleType:
+    """``train.guard``, whose libraries come with an extra."""
+    try:
+        return importlib.import_module("corral.train.guard")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"training needs `{error.name}`, which is not installed", hint="pip install 'corral[train]'"
+        ) from error
+
+
+def _input_files(config: DefaultGuardConfig) -> Iterator[Path]:
+    """Files of every source that is drawn from or kept clean of."""
+    names = [entry.source for entry in config.mixture if not entry.source.startswith(PREFIX)]
+    for name in dict.fromkeys([*names, *config.keep_clean_of]):
+        yield from (data_root() / relative for relative in SOURCES.get(name).files)
+
+
+def _write_account(run: Run, values: dict[str, Any]) -> None:
+    """Write ``mixture.json``; a run that goes on must have drawn the rows that it began with."""
+    path = run.artefacts / "mixture.json"
+    if path.exists() and read_json(path)["rows_sha256"] != values["rows_sha256"]:
+        raise RunError(
+            "the mixture draws other rows than when this run began",
+            where=str(path),
+            hint="The data or the code that reads it has changed. Start a new run with --new.",
+        )
+    atomic_write_json(path, values)
 
 
 def _with_base(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:
@@ -147,26 +192,54 @@ def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]
     }
 
 
-def score_rows(
-    network: GuardNetwork, rows: Sequence[ModerationExample], config: GuardTrainingConfig, *, batch_tokens: int = 8192
-) -> tuple[np.ndarray, np.ndarray]:
-    """Raw scores and labels of rows, each (N, heads + categories); an unknown label is negative."""
-    import torch
+def left_in(rows: Sequence[ModerationExample], config: DefaultGuardConfig) -> dict[str, int]:
+    """Rows that share a prompt or a run of ten words with evaluation sources beyond ``keep_clean_of``, by source.
 
-    from corral.models.batching import token_budget_batches
+    The entry ``replies`` counts rows whose reply shares a run of words with a reply of any evaluation source: mostly
+    stock refusals. Sources that are not in the data folder are not counted.
+    """
+    counts = {}
+    replies: list[str] = []
+    for name in SOURCES.names():
+        if SOURCES.get(name).trainable:
+            continue
+        try:
+            examples = list(load_source(name))
+        except NotFoundError:
+            continue
+        replies += [m.text for row in examples for m in row.conversation.messages if m.role == "assistant"]
+        if name not in config.keep_clean_of:
+            counts[name] = _sharing(rows, EvaluationIndex(_asked(examples)), assistant=False)
+    return counts | {"replies": _sharing(rows, EvaluationIndex(replies), assistant=True)}
 
-    encoded = encode_rows(rows, load_encoder(config), config)
-    width = len(BINARY_HEADS) + len(category_codes())
-    scores = np.zeros((len(rows), width))
-    network.eval()
-    batches = token_budget_batches([len(row.ids) for row in encoded], batch_tokens)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16")
-    with torch.inference_mode(), autocast:
-        for batch in progress(batches, "Scoring held-out rows"):
-            inputs = collate([encoded[i] for i in batch])
-            logits = network(inputs["input_ids"], inputs["attention_mask"], inputs["span"])
-            scores[batch] = torch.cat([logits.binary, logits.categories], dim=1).float().numpy()
-    return scores, _labels(encoded)
+
+def _sharing(rows: Sequence[ModerationExample], index: EvaluationIndex, *, assistant: bool) -> int:
+    """Rows of which a turn of that side is contaminated."""
+    return sum(
+        any(index.contaminated(m.text) for m in row.conversation.messages if (m.role == "assistant") is assistant)
+        for row in rows
+    )
+
+
+def score_rows(guard: DefaultGuard, rows: Sequence[ModerationExample]) -> tuple[np.ndarray, np.ndarray]:
+    """Raw scores as the shipped guard gives them (windows, merged weights), and labels, each (N, heads + categories).
+
+    An unknown label is negative; a row that the guard cannot score is left out.
+    """
+    codes = category_codes()
+    scores: list[np.ndarray] = []
+    labels: list[list[float]] = []
+    targets: tuple[Target, ...] = ("prompt", "response")
+    for target in targets:
+        judged = [row for row in rows if row.target == target]
+        for start in progress(range(0, len(judged), _SCORED_AT_ONCE), f"Scoring held-out {target}s"):
+            batch = judged[start : start + _SCORED_AT_ONCE]
+            raw = guard.raw_scores([row.conversation for row in batch], target=target)
+            for row, scored in zip(batch, raw, strict=True):
+                if scored is not None:
+                    scores.append(scored)
+                    labels.append([*binary_labels(row), *category_labels(row, codes)])
+    return np.array(scores), np.array(labels)
 
 
 def calibrate(scores_NK: np.ndarray, labels_NK: np.ndarray, *, max_fpr: Mapping[str, float]) -> dict[str, Calibration]:
@@ -207,16 +280,11 @@ def development_scores(scores_NK: np.ndarray, labels_NK: np.ndarray) -> dict[str
     return out
 
 
-def write_guard(
-    folder: Path, network: GuardNetwork, config: DefaultGuardConfig, calibration: Mapping[str, Calibration]
-) -> None:
-    """The guard's folder: adapter in peft's format and heads in bf16, settings as JSON."""
+def write_guard(folder: Path, network: GuardNetwork, config: DefaultGuardConfig) -> None:
+    """The guard's folder, not calibrated yet: adapter in peft's format in bf16, heads in float32, settings as JSON."""
     import torch
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
-
-    from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-    from corral.models.loading import weights_revision
 
     training = config.training
     adapter: Any = network.backbone
@@ -228,7 +296,6 @@ def write_guard(
         window=config.window,
         overlap=config.overlap,
         min_context=training.max_context_tokens,
-        calibration=dict(calibration),
     )
     with atomic_directory(folder, replace=True) as staged:
         save_file(
@@ -242,8 +309,10 @@ def write_guard(
         atomic_write_json(staged / GUARD_FILE, settings.model_dump(mode="json"))
 
 
-def _labels(encoded: Sequence[EncodedRow]) -> np.ndarray:
-    return np.array([[*row.binary, *row.categories] for row in encoded])
+def write_calibration(folder: Path, calibration: Mapping[str, Calibration]) -> None:
+    """Put the calibration into the settings of the guard in ``folder``."""
+    fitted = {name: each.model_dump(mode="json") for name, each in calibration.items()}
+    atomic_write_json(folder / GUARD_FILE, {**read_json(folder / GUARD_FILE), "calibration": fitted})
 
 
 def _evaluation_texts(sources: Iterable[str]) -> Iterator[str]:
@@ -254,8 +323,13 @@ def _evaluation_texts(sources: Iterable[str]) -> Iterator[str]:
             raise NotFoundError(
                 f"`{name}` is needed to keep training clean of it", where="keep_clean_of", hint=error.hint
             ) from error
-        for row in rows:
-            yield from (m.text for m in row.conversation.messages if m.role != "assistant")
+        yield from _asked(rows)
+
+
+def _asked(rows: Iterable[ModerationExample]) -> Iterator[str]:
+    """Texts of all turns but the assistant's."""
+    for row in rows:
+        yield from (m.text for m in row.conversation.messages if m.role != "assistant")
 
 
 def _plain(value: Any) -> Any:

@@ -9,50 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, get_peft_model
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainingArguments, set_seed
 
-from corral.core.config import Config
 from corral.core.errors import ConfigError
 from corral.core.runs import Run
 from corral.data.examples import ModerationExample
 from corral.guards.default.encoding import ConversationEncoder
-from corral.guards.default.network import BINARY_HEADS, GuardHeads, GuardNetwork, HeadLogits, category_codes
+from corral.guards.default.network import GuardHeads, GuardNetwork, HeadLogits, category_codes
 from corral.models.loading import load_backbone, load_fast_tokenizer
+from corral.train.guard_labels import binary_labels, category_labels
+from corral.train.guard_settings import GuardTrainingConfig
 from corral.train.objectives.guard_heads import guard_heads_loss
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.trainer import ResumableTrainer
 
 _LINEARS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_UNKNOWN: Final = -100.0
-
-
-class GuardTrainingConfig(Config):
-    """How a guard is trained; the data is another matter."""
-
-    base: str = Field("embedded:smollm2-135m-instruct", description="Llama-family base model")
-    layers: int = Field(20, ge=1, description="lower decoder layers to keep")
-    first_trained_layer: int = Field(8, ge=0, description="layers below this one stay as they are")
-    rank: int = Field(16, ge=1, description="LoRA rank on every Linear of the trained layers")
-    alpha: int = Field(32, ge=1, description="LoRA alpha")
-    max_row_tokens: int = Field(192, ge=16, description="longer rows keep the start of the judged message")
-    max_context_tokens: int = Field(96, ge=0, description="turns before the judged one keep their last tokens")
-    batch_tokens: int = Field(1024, ge=64, description="padded tokens of one optimiser step on one device")
-    accumulation: int = Field(1, ge=1, description="micro-batches an optimiser step")
-    epochs: int = Field(1, ge=1)
-    category_weight: float = Field(0.25, ge=0, description="weight of the category head beside a binary head")
-    learning_rate: float = Field(7e-4, gt=0, description="peak, cosine to zero")
-    warmup_share: float = Field(0.05, ge=0, le=1)
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="autocast dtype; trained weights stay float32")
-    save_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +89,7 @@ def encode_rows(
         opening = [*context, *judged.header]
         text = judged.text[: config.max_row_tokens - len(opening) - len(judged.end)]
         ids = [*opening, *text, *judged.end]
-        encoded.append(EncodedRow(ids, (len(opening), len(ids)), _binary(row), _categories(row, codes)))
+        encoded.append(EncodedRow(ids, (len(opening), len(ids)), binary_labels(row), category_labels(row, codes)))
     return encoded
 
 
@@ -254,17 +231,3 @@ def _arguments(config: GuardTrainingConfig, output: Path, *, steps: int) -> Trai
         remove_unused_columns=False,
         label_names=["labels"],
     )
-
-
-def _binary(row: ModerationExample) -> list[float]:
-    known: dict[str, bool | None] = {f"{row.target}_harm": row.harmful}
-    if row.target == "prompt":
-        known["prompt_attack"] = row.attack
-    else:
-        known["response_refusal"] = row.refusal
-    labels = [known.get(head) for head in BINARY_HEADS]
-    return [_UNKNOWN if label is None else float(label) for label in labels]
-
-
-def _categories(row: ModerationExample, codes: Sequence[str]) -> list[float]:
-    return [float(row.categories[code]) if code in row.categories else _UNKNOWN for code in codes]

@@ -91,10 +91,16 @@ def test_escaped_pairs_and_newlines_are_ordinary_text() -> None:
     assert item == Row({"text": "😀 a\nb \0"}, "f", 1)
 
 
-def test_bytes_that_are_not_text_stay_visible_in_the_reject() -> None:
+def test_a_reject_keeps_bytes_that_are_not_text_as_they_are() -> None:
     [item] = jsonl(b'{"text": "caf\xe9"}')
     assert isinstance(item, RejectedRow)
-    assert item.raw == '{"text": "caf\\xe9"}'
+    assert item.raw == b'{"text": "caf\xe9"}'
+
+
+def test_the_beginning_of_an_overlong_row_is_cut_between_characters() -> None:
+    [item] = jsonl(b"x" + "é".encode() * LIMIT)
+    assert isinstance(item, RejectedRow)
+    assert item.raw == "x" + "é" * 499  # 999 bytes: the thousandth is half of a character
 
 
 @given(st.binary(max_size=300))

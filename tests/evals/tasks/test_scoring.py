@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corral.core.errors import GuardError, NotFoundError
+from corral.core.errors import NotFoundError
 from corral.evals.tasks.moderation_sets import SETS
 from corral.evals.tasks.scoring import RowLoader, guard_folder, journal_path, read_scored_set, score_guard
 
@@ -112,7 +112,8 @@ def test_an_absent_set_is_skipped_with_the_reason(aegis: Path, rule_guard: Any, 
     assert list(scored.sets) == ["aegis_test"]
     (skipped,) = scored.skipped
     assert skipped.set == "strongreject"
-    assert "alexandrasouly/strongreject" in skipped.reason
+    assert "alexandrasouly/strongreject" in skipped.hint
+    assert "alexandrasouly/strongreject" not in skipped.reason
 
 
 def test_a_question_that_the_guard_does_not_answer_is_skipped(
@@ -131,14 +132,32 @@ def test_a_set_without_rows_is_skipped(write_source: Callable[..., Path], rule_g
     assert scored.skipped[0].reason == "no row meets its conditions"
 
 
-def test_a_guard_that_loses_a_verdict_stops_the_run(
+def test_a_row_that_breaks_the_guard_is_unscored_and_costs_no_other_row(
+    aegis: Path, rule_guard: Any, tmp_path: Path
+) -> None:
+    def breaking(text: str, target: str) -> dict[str, float]:
+        if "number 2 " in text:
+            raise RuntimeError(text)
+        return by_word(text, target)
+
+    scored = score_guard(rule_guard(breaking), [SETS.get("aegis_test")], RowLoader(), tmp_path)
+    unscored = np.isnan(scored.sets["aegis_test"].scores_N)
+    assert np.flatnonzero(unscored).tolist() == [2, 38]  # the prompt occurs twice
+    lines = journal_path(guard_folder(tmp_path, "rule", "r1"), SETS.get("aegis_test")).read_text().splitlines()
+    entry = json.loads(lines[2])
+    assert entry["status"] == "error"
+    assert "RuntimeError" in entry["detail"]
+    assert "number 2" not in entry["detail"]
+
+
+def test_a_guard_that_always_loses_a_verdict_scores_nothing(
     aegis: Path, rule_guard: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guard = rule_guard(by_word)
     judge = guard.classify
     monkeypatch.setattr(guard, "classify", lambda conversations, *, target: judge(conversations, target=target)[:-1])
-    with pytest.raises(GuardError, match="39 verdicts for 40"):
-        score_guard(guard, [SETS.get("aegis_test")], RowLoader(), tmp_path)
+    scored = score_guard(guard, [SETS.get("aegis_test")], RowLoader(), tmp_path)
+    assert scored.sets["aegis_test"].unscored == 40
 
 
 def test_errors_are_unscored_and_a_journal_holds_no_text(aegis: Path, rule_guard: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 
 from corral.core.errors import ConfigError
 from corral.data.messages import Conversation, Message
-from corral.guards.default.encoding import ConversationEncoder
+from corral.guards.default.encoding import ConversationEncoder, clip_context
 
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -64,3 +64,21 @@ def test_a_batch_equals_single_calls(chatml_tokenizer: Tokenizer) -> None:
 def test_a_tokenizer_without_chatml_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"no `<\|im_start\|>`"):
         ConversationEncoder(Tokenizer(models.BPE({"a": 0}, [])))
+
+
+def test_long_context_keeps_what_is_nearest_to_the_judged_message() -> None:
+    turns = (Message.of("user", "aaaa"), Message.of("assistant", "bbbb"), Message.of("user", "judged"))
+    clipped, dropped = clip_context(Conversation(turns, "id"), "prompt", max_chars=6)
+    assert [message.text for message in clipped.messages] == ["aa", "bbbb", "judged"]
+    assert (dropped, clipped.id) == (2, "id")
+
+
+def test_short_context_and_long_judged_messages_stay_whole() -> None:
+    conversation = Conversation((Message.of("user", "a"), Message.of("assistant", "b"), Message.of("user", "j" * 99)))
+    assert clip_context(conversation, "prompt", max_chars=6) == (conversation, 0)
+
+
+def test_a_long_reply_is_not_read_to_judge_the_prompt() -> None:
+    clipped, dropped = clip_context(Conversation.exchange("q", "r" * 50), "prompt", max_chars=6)
+    assert [message.text for message in clipped.messages] == ["q"]
+    assert dropped == 0

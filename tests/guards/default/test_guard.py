@@ -172,3 +172,10 @@ def test_weights_of_another_taxonomy_are_refused(guard: DefaultGuard, chatml_tok
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"guard\.json"):
         DefaultGuard.load(weights=tmp_path)
+
+
+def test_the_revision_tells_limits_apart(guard: DefaultGuard, chatml_tokenizer: Tokenizer) -> None:
+    limited = DefaultGuard(
+        guard._network, ConversationEncoder(chatml_tokenizer), guard_settings(), revision="tiny", max_chars=5
+    )
+    assert (guard.revision, limited.revision) == ("tiny", "tiny-max5")

@@ -13,7 +13,7 @@ from typing import Final
 
 from corral.core.errors import DataError
 from corral.data.readers.lines import ByteStream, Line, read_lines
-from corral.data.readers.rows import Item, MalformedRowError, RejectedRow, Row, decode, overlong, readable
+from corral.data.readers.rows import Item, MalformedRowError, RejectedRow, Row, decode, overlong, raw_row
 
 DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
@@ -107,7 +107,7 @@ def _value(header: list[str], fields: list[str]) -> dict[str, str]:
 def _rejected(line: Line, path: str, limit: int, reason: str) -> RejectedRow:
     if not line.complete:
         return overlong(path, line.number, line.data, limit)
-    return RejectedRow(path, line.number, reason, readable(line.data))
+    return RejectedRow(path, line.number, reason, raw_row(line.data))
 
 
 def _no_header(path: str, line: Line, reason: str) -> DataError:

@@ -22,7 +22,8 @@ from corral.data.readers.rows import (
     json_type,
     overlong,
     parse_object,
-    readable,
+    raw_beginning,
+    raw_row,
 )
 
 _CHUNK_BYTES: Final = 1 << 16
@@ -59,7 +60,7 @@ def json_items(stream: ByteStream, path: str, limit: int) -> Iterator[Item]:
             if document.fault is None:
                 yield whole
     if document.fault is not None:
-        yield RejectedRow(path, document.line, document.fault, readable(document.tail))
+        yield RejectedRow(path, document.line, document.fault, raw_beginning(document.tail))
 
 
 class MemberReader:
@@ -173,7 +174,7 @@ def _row(member: Member, path: str, limit: int) -> Item:
     try:
         return Row(parse_object(member.data), path, member.line)
     except MalformedRowError as error:
-        return RejectedRow(path, member.line, str(error), readable(member.data))
+        return RejectedRow(path, member.line, str(error), raw_row(member.data))
 
 
 def _keyed_row(member: Member, path: str, limit: int) -> Item:
@@ -182,7 +183,7 @@ def _keyed_row(member: Member, path: str, limit: int) -> Item:
     try:
         return Row(_with_key(parse_object(b"{" + member.data + b"}")), path, member.line)
     except MalformedRowError as error:
-        return RejectedRow(path, member.line, str(error), readable(member.data))
+        return RejectedRow(path, member.line, str(error), raw_row(member.data))
 
 
 def _with_key(pair: dict[str, Any]) -> dict[str, Any]:

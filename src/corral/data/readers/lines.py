@@ -17,7 +17,7 @@ from corral.data.readers.rows import (
     decode,
     overlong,
     parse_object,
-    readable,
+    raw_row,
 )
 
 _SKIP_BYTES: Final = 1 << 16
@@ -74,7 +74,7 @@ def _items(stream: ByteStream, path: str, limit: int, *, text: bool) -> Iterator
             try:
                 yield Row(parse(line.data), path, line.number)
             except MalformedRowError as error:
-                yield RejectedRow(path, line.number, str(error), readable(line.data))
+                yield RejectedRow(path, line.number, str(error), raw_row(line.data))
 
 
 def _parse_text(data: bytes) -> dict[str, Any]:

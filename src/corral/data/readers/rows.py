@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import math
@@ -45,13 +46,14 @@ class Row:
 class RejectedRow:
     """A row that could not be read: where it is, why, and what stood there.
 
-    ``raw`` is the row's text with undecodable bytes written ``\\xNN``; of an over-long row only the beginning is kept.
+    ``raw`` is the row's text, or its bytes where they are not UTF-8; of an over-long row, and of a document that breaks
+    off, only the beginning. A row that had been parsed is there as JSON; "" stands where the source has no text.
     """
 
     path: str
     line: int
     reason: str
-    raw: str = ""
+    raw: str | bytes = ""
 
     @property
     def where(self) -> str:
@@ -86,9 +88,21 @@ def accepted(items: Iterable[T | RejectedRow], *, strict: bool, on_reject: OnRej
             _log.warning("%s: %s", item.where, item.reason)
 
 
-def readable(data: bytes) -> str:
-    """Text of a rejected row; bytes that are not UTF-8 appear as ``\\xNN``."""
-    return data.decode("utf-8", "backslashreplace")
+def raw_row(data: bytes) -> str | bytes:
+    """What a rejected row held: its text, or the bytes as they are when they are not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def raw_beginning(data: bytes) -> str | bytes:
+    """As ``raw_row``, of the first ``RAW_PREFIX_BYTES``; a character that this cuts through is left out."""
+    prefix = data[:RAW_PREFIX_BYTES]
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(prefix)
+    except UnicodeDecodeError:
+        return prefix
 
 
 def as_json(value: object) -> str:
@@ -101,7 +115,7 @@ def as_json(value: object) -> str:
 
 def overlong(path: str, line: int, prefix: bytes, limit: int) -> RejectedRow:
     """The rejection of a row of more than ``limit`` bytes, of which only the beginning was kept."""
-    return RejectedRow(path, line, f"longer than {limit:,} bytes", readable(prefix[:RAW_PREFIX_BYTES]))
+    return RejectedRow(path, line, f"longer than {limit:,} bytes", raw_beginning(prefix))
 
 
 def decode(data: bytes) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,7 +18,6 @@ from corral.core.errors import DataError, NotFoundError
 from corral.core.yaml import parse_yaml
 
 Mark = Literal["paper", "model_card", "code", "secondary", "unverified", "measured"]
-MARKS: tuple[str, ...] = get_args(Mark)
 Unit = Literal["percent", "fraction"]
 Metric = Literal[
     "f1", "precision", "recall", "ap", "auroc", "fpr", "accuracy", "recall_at_fpr_1", "asr", "rta", "latency_ms"

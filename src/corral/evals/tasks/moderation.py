@@ -85,7 +85,6 @@ def run_moderation(
 
     Raises:
         UserError: two guards have the same name.
-        GuardError: a guard broke its contract.
         DataError: a data file differs from the record or holds a malformed row.
     """
     loader = RowLoader(root=settings.root, limit=settings.limit, seed=settings.seed)

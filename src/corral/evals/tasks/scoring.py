@@ -12,18 +12,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from corral.core.errors import GuardError, NotFoundError
+from corral.core.errors import NotFoundError
 from corral.core.journal import Journal
 from corral.core.metric_inputs import as_binary
 from corral.core.progress import progress
 from corral.data.examples import ModerationExample
-from corral.data.messages import Target
 from corral.data.mixture import matches
 from corral.data.sources import SOURCES, load_source
 from corral.data.splits import group_fraction
 from corral.evals.results import Skipped
 from corral.evals.scored import ScoredSet, scores_of
 from corral.evals.tasks.eval_set import EvalSet
+from corral.guards.asking import ask
 from corral.guards.base import Guard, Verdict
 
 TASK_VERSION: Final = "1"
@@ -122,8 +122,9 @@ class GuardScorer:
     def score(self, chosen: SetRows) -> ScoredSet | None:
         """The set as the guard scores it; ``None`` when the guard does not answer the set's question.
 
+        A row that the guard fails on is unscored, and judged again only without ``resume``.
+
         Raises:
-            GuardError: the guard returned another number of verdicts than it was given conversations.
             UserError: the journal was written by another revision of the guard or from other data.
         """
         eval_set = chosen.eval_set
@@ -139,16 +140,11 @@ class GuardScorer:
         with progress(len(rows), f"{self._guard.name}: {eval_set.name}") as bar:
             for start in range(0, len(rows), self._batch_size):
                 batch = rows[start : start + self._batch_size]
-                for row, verdict in zip(batch, self._verdicts(batch, eval_set.target), strict=True):
+                verdicts = ask(self._guard, [row.conversation for row in batch], target=eval_set.target)
+                for row, verdict in zip(batch, verdicts, strict=True):
                     journal.append(_journal_row(row, verdict))
                 journal.flush()
                 bar.advance(len(batch))
-
-    def _verdicts(self, batch: Sequence[ModerationExample], target: Target) -> list[Verdict]:
-        verdicts = self._guard.classify([row.conversation for row in batch], target=target)
-        if len(verdicts) != len(batch):
-            raise GuardError(f"guard `{self._guard.name}` gave {len(verdicts)} verdicts for {len(batch)} conversations")
-        return verdicts
 
     def _fingerprint(self, eval_set: EvalSet) -> dict[str, Any]:
         return {
@@ -242,7 +238,7 @@ def score_guard(
         try:
             chosen = loader.load(eval_set)
         except NotFoundError as error:
-            skipped.append(Skipped(set=eval_set.name, reason=f"{error.message}: {error.hint}"))
+            skipped.append(Skipped(set=eval_set.name, reason=error.message, hint=error.hint or ""))
             continue
         result = scorer.score(chosen) if chosen.rows else None
         if result is not None:
@@ -265,6 +261,7 @@ def _journal_row(row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
         "p_attack": verdict.p_attack,
         "windows": verdict.windows,
         "latency_ms": verdict.latency_ms,
+        "detail": verdict.detail,
     }
 
 

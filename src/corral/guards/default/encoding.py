@@ -43,6 +43,31 @@ class WholeTokens(NamedTuple):
     stop: int
 
 
+def clip_context(conversation: Conversation, target: Target, *, max_chars: int) -> tuple[Conversation, int]:
+    """The conversation with at most ``max_chars`` characters before the judged message, and how many were left out.
+
+    The characters nearest to the judged message stay; that message is never cut. What follows it is dropped when it is
+    longer than ``max_chars``: a causal decoder does not need it. Tokenising megabytes of context that no window has
+    room for would cost a guard its latency.
+    """
+    index = conversation.judged_index(target)
+    if index is None:
+        return conversation, 0
+    room, dropped = max_chars, 0
+    nearest_first: list[Message] = []
+    for message in reversed(conversation.messages[:index]):
+        text = message.text
+        kept = text[max(0, len(text) - room) :] if room else ""
+        dropped += len(text) - len(kept)
+        room -= len(kept)
+        if kept or not text:
+            nearest_first.append(message if kept == text else Message.of(message.role, kept))
+    after = conversation.messages[index + 1 :]
+    if sum(len(message.text) for message in after) > max_chars:
+        after = ()
+    return Conversation((*reversed(nearest_first), conversation.messages[index], *after), conversation.id), dropped
+
+
 class ConversationEncoder:
     """Turns conversations into token ids.
 

@@ -22,7 +22,7 @@ from corral.core.files import read_json, sha256_file
 from corral.data.messages import Conversation, Target
 from corral.guards.calibration import Calibration
 from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArray, Scores, Span
-from corral.guards.default.encoding import ConversationEncoder, JudgedTokens
+from corral.guards.default.encoding import ConversationEncoder, JudgedTokens, clip_context
 from corral.guards.default.network import (
     BINARY_HEADS,
     CATEGORY_TAXONOMY,
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 GUARD_FILE: Final = "guard.json"
 HEAD_WEIGHTS: Final = "heads.safetensors"
 WEIGHT_FILES: Final = (GUARD_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_WEIGHTS)
+_MISSING_WEIGHTS: Final = (
+    "Packaged weights: install Corral anew. Your own: corral train guard --config default_guard/small writes them."
+)
+_CHARS_PER_TOKEN: Final = 16  # more than text has on average, so clipped context still fills a window
 _TURN_TOKENS: Final = 16  # more than any header and end of turn take
 PACKAGED_WEIGHTS: Final = Path(__file__).parent / "weights"
 
@@ -131,7 +135,7 @@ class DefaultGuard(ClassifierGuard):
         folder = Path(weights) if weights is not None else PACKAGED_WEIGHTS
         for name in WEIGHT_FILES:
             if not (folder / name).is_file():
-                raise NotFoundError(f"no `{name}`", where=str(folder), hint="Train a guard: corral train guard")
+                raise NotFoundError(f"no `{name}`", where=str(folder), hint=_MISSING_WEIGHTS)
         if threads is not None:
             torch.set_num_threads(threads)
         settings = load_config(GuardSettings, read_json(folder / GUARD_FILE))
@@ -159,8 +163,8 @@ class DefaultGuard(ClassifierGuard):
 
     @property
     def revision(self) -> str:
-        """Content hash of weights and settings."""
-        return self._revision
+        """Content hash of the weights, the dtype, and the limit on characters where it is not the usual one."""
+        return self._revision if self.max_chars == MAX_CHARS else f"{self._revision}-max{self.max_chars}"
 
     @property
     def taxonomy(self) -> str:
@@ -173,11 +177,12 @@ class DefaultGuard(ClassifierGuard):
         Whole conversations give the prompt and the response the same token ids, so that both are judged from one pass:
         the decoder is causal, what follows a span does not change its scores.
         """
-        whole = self._encoder.encode_whole(conversation, target)
-        if whole is not None and len(whole.ids) <= self._settings.window:
+        clipped, dropped = clip_context(conversation, target, max_chars=_CHARS_PER_TOKEN * self._settings.window)
+        whole = self._encoder.encode_whole(clipped, target)
+        if whole is not None and len(whole.ids) <= self._settings.window and not dropped:
             return JudgedWindows((Window(tuple(whole.ids), whole.start, whole.stop),))
-        tokens = self._encoder.encode(conversation, target)
-        return JudgedWindows(()) if tokens is None else self._long(tokens)
+        tokens = self._encoder.encode(clipped, target)
+        return JudgedWindows(()) if tokens is None else self._long(tokens, unread_chars=dropped)
 
     def forward(self, sequences: Sequence[tuple[int, ...]], spans: Sequence[Span]) -> FloatArray:
         """Raw scores (S, 4 + categories): the binary heads in order, then the categories."""
@@ -214,8 +219,11 @@ class DefaultGuard(ClassifierGuard):
     def _probability(self, head: str, binary: Mapping[str, float]) -> float:
         return float(self._settings.calibration.get(head, Calibration()).apply(binary[head]))
 
-    def _long(self, tokens: JudgedTokens) -> JudgedWindows:
-        """Windows over the pieces of the judged message, each opened and closed like a turn of its own."""
+    def _long(self, tokens: JudgedTokens, *, unread_chars: int) -> JudgedWindows:
+        """Windows over the pieces of the judged message, each opened and closed like a turn of its own.
+
+        Characters of context that were not even tokenised count as a quarter of a token each, rounded up.
+        """
         frame = len(tokens.header) + len(tokens.end)
         kept = min(
             len(tokens.context), max(self._settings.min_context, self._settings.window - frame - len(tokens.text))
@@ -229,7 +237,7 @@ class DefaultGuard(ClassifierGuard):
             Window((*opening, *tokens.text[start:stop], *tokens.end), len(opening), len(opening) + stop - start + 1)
             for start, stop in spans
         ]
-        return JudgedWindows(tuple(windows), len(tokens.context) - kept)
+        return JudgedWindows(tuple(windows), len(tokens.context) - kept + -(-unread_chars // 4))
 
     @cached_property
     def _device(self) -> torch.device:

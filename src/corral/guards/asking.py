@@ -1,0 +1,91 @@
+"""Asking a guard so that every conversation gets an answer, whatever the guard does.
+
+A guard that raises, or answers with something other than one verdict a conversation, has given no verdict: the answer
+then is a verdict of status ``error``. A guard that never returns is not handled here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from corral.data.messages import Conversation, Target, TargetChoice
+from corral.guards.base import Guard, Status, Verdict
+from corral.guards.failures import failure_detail
+
+Answer = TypeVar("Answer")
+
+
+def ask(guard: Guard, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
+    """One verdict a conversation, in order; a conversation that the guard breaks on takes no other with it."""
+
+    def failed(conversation: Conversation, detail: str) -> Verdict:
+        return Verdict.failed(conversation.target(target), guard.name, guard.revision, Status.ERROR, detail)
+
+    def sound(conversation: Conversation, answer: Verdict) -> bool:
+        return isinstance(answer, Verdict) and answer.target == conversation.target(target)
+
+    return _asked(lambda some: guard.classify(some, target=target), conversations, sound, failed)
+
+
+def ask_both(guard: Guard, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
+    """As ``ask``, for the prompt and the response of each conversation; a target it does not have may be absent."""
+
+    def failed(conversation: Conversation, detail: str) -> dict[Target, Verdict]:
+        return {
+            target: Verdict.failed(target, guard.name, guard.revision, Status.ERROR, detail)
+            for target in present_targets(conversation)
+        }
+
+    def sound(conversation: Conversation, answer: dict[Target, Verdict]) -> bool:
+        return all(
+            isinstance(verdict := answer.get(target), Verdict) and verdict.target == target
+            for target in present_targets(conversation)
+        )
+
+    return _asked(guard.classify_both, conversations, sound, failed)
+
+
+def present_targets(conversation: Conversation) -> list[Target]:
+    """The targets that the conversation has."""
+    both: tuple[Target, ...] = ("prompt", "response")
+    return [target for target in both if conversation.judged_index(target) is not None]
+
+
+def _asked(
+    ask: Callable[[Sequence[Conversation]], Sequence[Answer]],
+    conversations: Sequence[Conversation],
+    sound: Callable[[Conversation, Answer], bool],
+    failed: Callable[[Conversation, str], Answer],
+) -> list[Answer]:
+    """One answer a conversation, whatever the guard does.
+
+    When a batch fails, its conversations are asked one by one: one that breaks the guard must not take the others
+    with it.
+    """
+    if not conversations:
+        return []
+    try:
+        answers = list(ask(conversations))
+        problem = (
+            f"the guard gave {len(answers)} verdicts for {len(conversations)} conversations"
+            if len(answers) != len(conversations)
+            else None
+        )
+    except Exception as error:
+        problem = failure_detail("the guard failed", error)
+    if problem is None:
+        return [
+            answer if _holds(sound, conversation, answer) else failed(conversation, "the guard gave no usable verdict")
+            for conversation, answer in zip(conversations, answers, strict=True)
+        ]
+    if len(conversations) == 1:
+        return [failed(conversations[0], problem)]
+    return [_asked(ask, [conversation], sound, failed)[0] for conversation in conversations]
+
+
+def _holds(sound: Callable[[Conversation, Answer], bool], conversation: Conversation, answer: Answer) -> bool:
+    try:
+        return sound(conversation, answer)
+    except Exception:  # whatever the guard gave instead of verdicts, it is not sound
+        return False

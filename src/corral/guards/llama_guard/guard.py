@@ -1,0 +1,383 @@
+"""The Llama Guard guard: conversations to prompts, prompts to label scores, label scores to verdicts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from corral.core.errors import ConfigError, DataError
+from corral.core.files import sha256_json
+from corral.data.messages import Conversation, Target, TargetChoice
+from corral.data.taxonomy import Taxonomy
+from corral.guards.base import Status, Verdict
+from corral.guards.failures import failure_detail
+from corral.guards.limits import MAX_CHARS, unreadable
+from corral.guards.llama_guard.checkpoint import generation_of, load_engine
+from corral.guards.llama_guard.fitting import MAX_WINDOW, ByteMeter, Fitter, TokenMeter
+from corral.guards.llama_guard.framing import FrameName, check_frame, framed
+from corral.guards.llama_guard.prompts import Detail, PolicyPrompt, find_generation
+from corral.guards.llama_guard.scoring import LabelScore, decode_codes, find_label_prefix, label_scores
+from corral.guards.llama_guard.turns import Turn, turns_to_judge
+from corral.guards.llama_guard.verdict import LlamaGuardVerdict
+from corral.models.engines.base import Engine, Prompt
+
+CategoryMode = Literal["decoded", "scored", "none"]
+CATEGORY_MODES: Final[tuple[CategoryMode, ...]] = ("decoded", "scored", "none")
+THRESHOLD: Final = 0.5
+MIN_MASS: Final = 0.5
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Why there is no verdict."""
+
+    status: Status
+    detail: str
+
+
+@dataclass(slots=True)
+class _Item:
+    """One (conversation, target) pair on its way to a verdict.
+
+    ``scores`` holds, for each policy that is asked about (the whole one, then single categories), one score a window.
+    """
+
+    target: Target
+    windows: tuple[tuple[Turn, ...], ...] = ()
+    context_dropped: int = 0
+    scores: list[list[LabelScore]] = field(default_factory=list)
+    categories: dict[str, float] = field(default_factory=dict)
+    failure: _Failure | None = None
+    seconds: float = 0.0
+
+
+class LlamaGuard:
+    """Judges the last message of a conversation by the policy in its prompt.
+
+    Flags where ``p_unsafe`` is at least 0.5, the published operating point. An answer whose two labels hold less than
+    ``min_mass`` of the probability is ``unparseable``, as is a message with one such window.
+
+    Args:
+        engine: the model.
+        policy: what it judges by; that of generation 3 when not given.
+        frame: chat format around the prompt; ``chat`` is the engine's own.
+        category_mode: ``decoded`` reads the codes after ``unsafe``, each scored as the verdict that names it;
+            ``scored`` asks about every category alone, whose score is ``p_unsafe`` of a prompt with that category only
+            (one-vs-all); ``none`` scores none.
+        label_prefix: what the model writes before a label.
+        window: tokens of a prompt and its answer; by default the model's context, 8,192 at most.
+        overlap: tokens of a long message that windows share; an eighth of the room for turns by default.
+        min_mass: least probability of the two labels together.
+        max_chars: a judged message of more characters is refused, never cut.
+        model_revision: content hash of the weights; the engine's name when not given.
+
+    Raises:
+        ConfigError: an unknown frame or mode, a mass outside [0, 1], or a policy that leaves no room for a message.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        policy: PolicyPrompt | None = None,
+        *,
+        frame: FrameName = "chat",
+        category_mode: CategoryMode = "decoded",
+        label_prefix: str = "",
+        window: int | None = None,
+        overlap: int | None = None,
+        min_mass: float = MIN_MASS,
+        max_chars: int = MAX_CHARS,
+        model_revision: str = "",
+    ) -> None:
+        check_frame(frame)
+        _check(category_mode, min_mass, max_chars)
+        self.engine = engine
+        self.policy = policy or PolicyPrompt.of()
+        self.max_chars = max_chars
+        self._frame = frame
+        self._mode = category_mode
+        self._prefix = label_prefix
+        self._min_mass = min_mass
+        self._window = _window(engine, window)
+        self._overlap = overlap
+        self._fitter = Fitter(self.policy, _meter(engine), frame=frame, window=self._window, overlap=overlap)
+        self._model_revision = model_revision or engine.name
+        single = [self.policy.with_categories([c.code]) for c in self.policy.categories]
+        self._policies = [self.policy, *(single if category_mode == "scored" else [])]
+        shown = self.policy.render([Turn("User", "")])
+        settings = [frame, category_mode, label_prefix, self._window, overlap, min_mass, self.policy.taxonomy.version]
+        self._revision = sha256_json([self._model_revision, shown, settings])[:16]
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        model: str | Path,
+        generation: str = "auto",
+        taxonomy: Taxonomy | str | Path | Mapping[str, str] | None = None,
+        detail: Detail | None = None,
+        examples: Mapping[str, Sequence[str]] | None = None,
+        frame: Literal["auto", "chat", "inst", "llama_3", "llama_4"] = "auto",
+        category_mode: CategoryMode = "decoded",
+        label_prefix: str | None = None,
+        window: int | None = None,
+        overlap: int | None = None,
+        min_mass: float = MIN_MASS,
+        max_chars: int = MAX_CHARS,
+        dtype: str = "auto",
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> LlamaGuard:
+        """Load a checkpoint into this process.
+
+        Args:
+            model: folder, hub id or other reference of a causal language model.
+            generation: layout of the prompt, ``1``, ``2``, ``3``, ``3-1b`` or ``4``; ``auto`` reads it from the name
+                of a released checkpoint.
+            taxonomy: see ``PolicyPrompt.of``.
+            detail: see ``PolicyPrompt.of``.
+            examples: see ``PolicyPrompt.of``.
+            frame: chat format; ``auto`` is the generation's where the vocabulary has its control tokens, else the
+                tokenizer's own template.
+            category_mode: see the class.
+            label_prefix: what the model writes before a label; ``None`` finds it.
+            window: see the class.
+            overlap: see the class.
+            min_mass: see the class.
+            max_chars: see the class.
+            dtype: of the weights, ``float32`` or ``bfloat16``; ``auto`` keeps the stored one.
+            device: torch device.
+            threads: torch threads; ``None`` leaves torch's choice.
+
+        Raises:
+            NotFoundError: nothing at ``model``, or no such taxonomy.
+            ConfigError: a generation that the name does not tell, or as the class and ``PolicyPrompt`` say.
+        """
+        layout = generation_of(str(model)) if generation == "auto" else generation
+        policy = PolicyPrompt.of(layout, taxonomy, detail=detail, examples=examples)
+        wanted = find_generation(layout).frame if frame == "auto" else frame
+        engine, revision = load_engine(model, frame=wanted, dtype=dtype, device=device, threads=threads)
+        if label_prefix is None:
+            small = policy.with_categories([policy.categories[0].code])
+            label_prefix = find_label_prefix(engine, framed(small.render([Turn("User", "Hello!")]), "chat"))
+        return cls(
+            engine,
+            policy,
+            category_mode=category_mode,
+            label_prefix=label_prefix,
+            window=window,
+            overlap=overlap,
+            min_mass=min_mass,
+            max_chars=max_chars,
+            model_revision=revision,
+        )
+
+    @property
+    def name(self) -> str:
+        """Name in policies."""
+        return "llama-guard"
+
+    @property
+    def revision(self) -> str:
+        """Hash of weights, prompt and settings."""
+        return self._revision
+
+    @property
+    def taxonomy(self) -> str:
+        """Id of the taxonomy in the prompt."""
+        return self.policy.taxonomy.id
+
+    def with_policy(self, policy: PolicyPrompt) -> LlamaGuard:
+        """The same model and settings under another policy; nothing is loaded again.
+
+        Raises:
+            ConfigError: the policy leaves no room for a message.
+        """
+        return LlamaGuard(
+            self.engine,
+            policy,
+            frame=self._frame,
+            category_mode=self._mode,
+            label_prefix=self._prefix,
+            window=self._window,
+            overlap=self._overlap,
+            min_mass=self._min_mass,
+            max_chars=self.max_chars,
+            model_revision=self._model_revision,
+        )
+
+    def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
+        """Judge each conversation; same length and order as given. A failure is a verdict with its status.
+
+        The context of a judged message is the turns before it; what comes after is not read.
+        """
+        return self._judge([(conversation, conversation.target(target)) for conversation in conversations])
+
+    def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
+        """Judge prompt and response in one call; a target that the conversation does not have is absent."""
+        targets: tuple[Target, ...] = ("prompt", "response")
+        wanted = [[t for t in targets if c.judged_index(t) is not None] for c in conversations]
+        pairs = [(c, t) for c, present in zip(conversations, wanted, strict=True) for t in present]
+        verdicts = iter(self._judge(pairs))
+        return [{t: next(verdicts) for t in present} for present in wanted]
+
+    def _judge(self, pairs: Sequence[tuple[Conversation, Target]]) -> list[Verdict]:
+        items = [self._read(conversation, target) for conversation, target in pairs]
+        self._score(items)
+        if self._mode == "decoded":
+            self._decode(items)
+        return [self._verdict(item) for item in items]
+
+    def _read(self, conversation: Conversation, target: Target) -> _Item:
+        started = time.perf_counter()
+        item = _Item(target)
+        if reason := unreadable(conversation, target, max_chars=self.max_chars):
+            item.failure = _Failure(Status.ERROR, reason)
+            return item
+        try:
+            fitted = self._fitter.fit(turns_to_judge(conversation, conversation.judged_index(target) or 0))
+            item.windows, item.context_dropped = fitted.windows, fitted.context_dropped
+            if not item.windows:
+                item.failure = _Failure(Status.ERROR, "the judged message has no tokens")
+        except DataError as error:
+            item.failure = _Failure(Status.ERROR, f"{error.where}: {error.message}")
+        except Exception as error:
+            item.failure = _Failure(Status.ERROR, failure_detail("the message could not be tokenised", error))
+        item.seconds = time.perf_counter() - started
+        return item
+
+    def _score(self, items: Sequence[_Item]) -> None:
+        """Fill ``scores`` of every item that can be scored, then look at their mass."""
+        asked = [item for item in items if item.failure is None]
+        prompts = [self._prompt(p, turns) for item in asked for p in self._policies for turns in item.windows]
+        owners = [item for item in asked for _ in self._policies for _ in item.windows]
+        answers = iter(self._answers(prompts, owners, self._labels))
+        for item in asked:
+            rows = [[next(answers) for _ in item.windows] for _ in self._policies]
+            if item.failure is None:
+                item.scores = [[score for score in row if score is not None] for row in rows]
+                item.failure = self._unparseable(item)
+
+    def _decode(self, items: Sequence[_Item]) -> None:
+        """Read the codes of every window that is flagged."""
+        flagged = [
+            (item, turns, score.p_unsafe)
+            for item in items
+            if item.failure is None
+            for turns, score in zip(item.windows, item.scores[0], strict=True)
+            if score.p_unsafe is not None and score.p_unsafe >= THRESHOLD
+        ]
+        prompts = [self._prompt(self.policy, turns) for _, turns, _ in flagged]
+        answers = self._answers(prompts, [item for item, _, _ in flagged], self._codes)
+        for (item, _, p_unsafe), codes in zip(flagged, answers, strict=True):
+            for code in codes or ():
+                named = self.policy.qualified(code)
+                item.categories[named] = max(item.categories.get(named, 0.0), p_unsafe)
+
+    def _labels(self, prompts: Sequence[Prompt]) -> list[LabelScore]:
+        return label_scores(self.engine, prompts, label_prefix=self._prefix)
+
+    def _codes(self, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]:
+        limit = self._fitter.answer_tokens
+        return decode_codes(self.engine, prompts, self.policy.codes, label_prefix=self._prefix, max_new_tokens=limit)
+
+    def _prompt(self, policy: PolicyPrompt, turns: Sequence[Turn]) -> Prompt:
+        return framed(policy.render(turns), self._frame)
+
+    def _answers(
+        self, prompts: list[Prompt], owners: list[_Item], ask: Callable[[Sequence[Prompt]], Sequence[_Answer]]
+    ) -> list[_Answer | None]:
+        """One answer a prompt; after a failure prompts are asked one by one, so that only those at fault fail."""
+        if not prompts:
+            return []
+        started = time.perf_counter()
+        try:
+            answers: list[_Answer | None] = [*ask(prompts)]
+        except Exception as error:
+            if len(prompts) > 1:
+                singly = zip(prompts, owners, strict=True)
+                return [answer for p, owner in singly for answer in self._answers([p], [owner], ask)]
+            status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
+            owners[0].failure = _Failure(status, failure_detail("the model failed", error))
+            answers = [None]
+        share = (time.perf_counter() - started) / len(prompts)
+        for owner in owners:
+            owner.seconds += share
+        return answers
+
+    def _unparseable(self, item: _Item) -> _Failure | None:
+        for policy, row in zip(self._policies, item.scores, strict=True):
+            for number, score in enumerate(row, start=1):
+                if score.p_unsafe is None or score.mass < self._min_mass:
+                    about = "" if policy is self.policy else f" about `{policy.qualified(policy.codes[0])}`"
+                    return _Failure(
+                        Status.UNPARSEABLE,
+                        f"the answer{about} is no verdict: the labels hold {score.mass:.2g} of the probability, under "
+                        f"{self._min_mass:g} (window {number} of {len(row)})",
+                    )
+        return None
+
+    def _verdict(self, item: _Item) -> Verdict:
+        latency_ms = 1e3 * item.seconds
+        version = self.policy.taxonomy.version
+        mass = min((score.mass for row in item.scores for score in row), default=None)
+        if item.failure is not None:
+            return LlamaGuardVerdict(
+                item.target,
+                self.name,
+                self.revision,
+                status=item.failure.status,
+                windows=len(item.scores[0]) if item.scores else 0,
+                latency_ms=latency_ms,
+                detail=item.failure.detail,
+                mass=mass,
+                taxonomy_version=version,
+            )
+        p_unsafe, *by_category = [max(score.p_unsafe or 0.0 for score in row) for row in item.scores]
+        singly = zip((p.qualified(p.codes[0]) for p in self._policies[1:]), by_category, strict=True)
+        return LlamaGuardVerdict(
+            item.target,
+            self.name,
+            self.revision,
+            flagged=p_unsafe >= THRESHOLD,
+            p_harm=p_unsafe,
+            categories=item.categories | dict(singly),
+            windows=len(item.windows),
+            context_dropped=item.context_dropped,
+            latency_ms=latency_ms,
+            p_raw=max(score.raw for score in item.scores[0]),
+            mass=mass,
+            taxonomy_version=version,
+        )
+
+
+def _check(category_mode: str, min_mass: float, max_chars: int) -> None:
+    if category_mode not in CATEGORY_MODES:
+        hint = f"Use {', '.join(CATEGORY_MODES)}."
+        raise ConfigError(f"no category mode `{category_mode}`", where="category_mode", hint=hint)
+    if not 0 <= min_mass <= 1:
+        raise ConfigError(f"`{min_mass}` is not a probability", where="min_mass")
+    if max_chars < 1:
+        raise ConfigError(f"`{max_chars}` is below 1", where="max_chars", hint="Use a positive number.")
+
+
+def _meter(engine: Engine) -> TokenMeter | ByteMeter:
+    from corral.models.engines.torch import TorchEngine
+
+    return TokenMeter(engine.chat) if isinstance(engine, TorchEngine) else ByteMeter()
+
+
+def _window(engine: Engine, given: int | None) -> int:
+    from corral.models.engines.torch import TorchEngine
+
+    longest = engine.context_length if isinstance(engine, TorchEngine) else None
+    if given is None:
+        return MAX_WINDOW if longest is None else min(longest, MAX_WINDOW)
+    if longest is not None and given > longest:
+        raise ConfigError(f"a window of `{given}` tokens is longer than the model's {longest}", where="window")
+    return given

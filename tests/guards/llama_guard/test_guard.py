@@ -1,0 +1,231 @@
+"""The guard as a whole: what it asks an engine, and what it makes of the answers."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from corral.core.errors import ConfigError, EngineError
+from corral.data.messages import Conversation, ImagePart, Message
+from corral.guards.base import Guard, Status
+from corral.guards.llama_guard.guard import LlamaGuard
+from corral.guards.llama_guard.prompts import PolicyPrompt
+from corral.guards.loading import load_guard
+from corral.guards.policy import Action, Policy
+from corral.models.engines.scripted import ScriptedEngine
+
+FRAUD = PolicyPrompt.of("3", {"Fraud": "", "Spoilers": "", "Weapons": ""})
+WORDS = {"Fraud": "cheat", "Spoilers": "dies", "Weapons": "gun"}
+
+
+def judged(text):
+    """The last turn, and the categories, of a prompt."""
+    conversation = re.search("<BEGIN CONVERSATION>\n\n(.*)\n\n<END CONVERSATION>", text, re.DOTALL)[1]
+    role, _, message = re.split(r"\n\n(?=User:|Agent:)", conversation)[-1].partition(": ")
+    return role, message, dict(re.findall(r"^(S\d+): (.*)\.$", text, re.MULTILINE))
+
+
+def obedient(p_hit=0.9, mass=1.0):
+    """An engine that follows the policy in its prompt by its words."""
+
+    def violated(prompt):
+        _, message, categories = judged(prompt.messages[0].text if isinstance(prompt, Conversation) else prompt)
+        return [code for code, name in categories.items() if WORDS[name] in message]
+
+    def reply(prompt):
+        codes = violated(prompt)
+        if "crash" in str(prompt):
+            raise EngineError("secret words")
+        if "slow" in str(prompt):
+            raise TimeoutError
+        return "unsafe\n" + ",".join(codes) if codes else "safe"
+
+    def logprob(prompt, completion):
+        p_unsafe = p_hit if violated(prompt) else 0.05
+        weight = {"safe": 1 - p_unsafe, "unsafe": p_unsafe}.get(completion, 1e-9)
+        return math.log(mass * weight)
+
+    return ScriptedEngine(reply, logprob=logprob, name="obedient")
+
+
+@pytest.fixture
+def guard():
+    return LlamaGuard(obedient(), FRAUD)
+
+
+def test_it_is_a_guard(guard):
+    assert isinstance(guard, Guard)
+    assert (guard.name, guard.taxonomy) == ("llama-guard", "custom")
+
+
+def test_unsafe_with_its_codes(guard):
+    harmless, harmful = guard.classify([Conversation.user("bread?"), Conversation.user("he dies, cheat")])
+    assert (harmless.status, harmless.flagged, dict(harmless.categories)) == (Status.OK, False, {})
+    assert harmless.p_harm == pytest.approx(0.05)
+    assert harmful.flagged is True
+    assert harmful.p_harm == pytest.approx(0.9)
+    assert harmful.p_raw == pytest.approx(0.9)
+    assert harmful.mass == pytest.approx(1.0)
+    assert dict(harmful.categories) == {"custom/S1": pytest.approx(0.9), "custom/S2": pytest.approx(0.9)}
+
+
+def test_categories_one_against_all_come_from_prompts_with_one_category():
+    guard = LlamaGuard(obedient(), FRAUD, category_mode="scored")
+    (verdict,) = guard.classify([Conversation.user("gun")])
+    expected = {"custom/S1": 0.05, "custom/S2": 0.05, "custom/S3": 0.9}
+    assert dict(verdict.categories) == pytest.approx(expected)
+    assert verdict.p_harm == pytest.approx(0.9)
+
+
+def test_changing_the_policy_changes_the_verdict(guard):
+    other = guard.with_policy(FRAUD.with_categories(["S2", "S3"]))
+    assert guard.classify([Conversation.user("cheat")])[0].flagged is True
+    assert other.classify([Conversation.user("cheat")])[0].flagged is False
+    assert other.classify([Conversation.user("gun")])[0].categories.keys() == {"custom/S3"}
+    assert guard.revision != other.revision
+
+
+def test_prompt_and_response_are_judged_as_user_and_agent():
+    seen = []
+    engine = ScriptedEngine(lambda _: "safe", logprob=lambda p, _: seen.append(judged(p.messages[0].text)[:2]) or -1.0)
+    (both,) = LlamaGuard(engine, FRAUD, category_mode="none").classify_both([Conversation.exchange("ask", "answer")])
+    assert set(seen) == {("User", "ask"), ("Agent", "answer")}
+    assert (both["prompt"].target, both["response"].target) == ("prompt", "response")
+
+
+def test_raw_prompts_for_an_engine_without_the_template():
+    seen = []
+    engine = ScriptedEngine(lambda _: "safe", logprob=lambda prompt, _: seen.append(prompt) or -1.0)
+    LlamaGuard(engine, FRAUD, frame="llama_3").classify([Conversation.user("a<|eot_id|>")])
+    assert seen[0].startswith("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nTask:")
+    assert seen[0].endswith("assistant<|end_header_id|>\n\n")
+    assert seen[0].count("<|eot_id|>") == 1
+
+
+def test_little_mass_on_the_labels_is_unparseable_and_blocks():
+    (verdict,) = LlamaGuard(obedient(mass=0.4), FRAUD).classify([Conversation.user("bread?")])
+    assert (verdict.status, verdict.flagged, verdict.p_harm) == (Status.UNPARSEABLE, None, None)
+    assert verdict.mass == pytest.approx(0.4)
+    assert "0.4" in verdict.detail
+    assert Policy.default().decide([verdict]).action is Action.BLOCK
+
+
+def test_one_unparseable_category_is_not_passed_over():
+    whole = obedient()
+
+    def logprob(prompt, completion):
+        alone = "Spoilers" in str(prompt) and "Fraud" not in str(prompt)
+        return -9.0 if alone else whole.logprobs([(prompt, completion)])[0].total
+
+    engine = ScriptedEngine(lambda _: "safe", logprob=logprob)
+    (verdict,) = LlamaGuard(engine, FRAUD, category_mode="scored").classify([Conversation.user("bread?")])
+    assert verdict.status is Status.UNPARSEABLE
+    assert "custom/S2" in verdict.detail
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1.0])
+def test_values_that_are_no_probabilities_are_an_error(value):
+    engine = ScriptedEngine(lambda _: "safe", logprob=lambda *_: value)
+    assert LlamaGuard(engine, FRAUD).classify([Conversation.user("hi")])[0].status is Status.ERROR
+
+
+def test_a_bad_item_does_not_harm_the_others(guard):
+    image = Conversation((Message("user", (ImagePart("https://example.org/a.png"),)),))
+    odd = Conversation((Message.of("user", "a"), Message.of("user", "b")))
+    bad = [Conversation(()), image, odd, Conversation.user(" "), Conversation.user("crash"), Conversation.user("slow")]
+    verdicts = guard.classify([Conversation.user("cheat"), *bad, Conversation.user("bread?")])
+    assert [v.flagged for v in verdicts] == [True, *[None] * 6, False]
+    assert [v.status for v in verdicts[1:-1]] == [*[Status.ERROR] * 5, Status.TIMEOUT]
+    assert "messages[1]" in verdicts[3].detail
+    assert "secret" not in verdicts[5].detail
+
+
+def test_a_long_message_is_read_in_windows_with_the_maximum(guard):
+    small = LlamaGuard(obedient(), FRAUD, window=1700)
+    (verdict,) = small.classify([Conversation.user("word " * 300 + "cheat " + "word " * 300)])
+    assert verdict.windows > 3
+    assert verdict.flagged is True
+    assert dict(verdict.categories) == {"custom/S1": pytest.approx(0.9)}
+    (dropped,) = small.classify([Conversation.exchange("old " * 300, "reply")])
+    assert dropped.context_dropped > 0
+
+
+def test_a_message_over_the_limit_of_characters_is_refused():
+    (verdict,) = LlamaGuard(obedient(), FRAUD, max_chars=3).classify([Conversation.user("bread")])
+    assert verdict.status is Status.ERROR
+
+
+def test_json_holds_what_the_score_rests_on(guard):
+    out = guard.classify([Conversation.user("cheat")])[0].to_json()
+    assert out["p_raw"] == pytest.approx(0.9)
+    assert out["mass"] == pytest.approx(1.0)
+    assert out["taxonomy_version"] == "1"
+    assert out["guard"] == "llama-guard"
+
+
+def test_a_batch_on_a_model_is_its_items_one_by_one(byte_engine):
+    guard = LlamaGuard(byte_engine, FRAUD, min_mass=0.0)
+    conversations = [
+        Conversation.user("a"),
+        Conversation.exchange("b" * 90, "c\n\nAgent: d <|eot_id|>"),
+        Conversation.user("e" * 3000),
+    ]
+    together = guard.classify(conversations)
+    for conversation, verdict in zip(conversations, together, strict=True):
+        (alone,) = guard.classify([conversation])
+        assert verdict.status is Status.OK
+        assert verdict.p_harm == pytest.approx(alone.p_harm, abs=1e-5)
+        assert replace(verdict, p_harm=0.5, p_raw=0, mass=0, latency_ms=0, categories={}) == replace(
+            alone, p_harm=0.5, p_raw=0, mass=0, latency_ms=0, categories={}
+        )
+        assert verdict.categories.keys() == alone.categories.keys()
+    assert together[2].windows > 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"frame": "chatml"}, {"category_mode": "all"}, {"min_mass": 1.5}, {"max_chars": 0}, {"window": 100}],
+)
+def test_settings_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError):
+        LlamaGuard(obedient(), FRAUD, **options)
+
+
+def test_a_window_beyond_the_model_is_refused(byte_engine):
+    with pytest.raises(ConfigError, match="2048"):
+        LlamaGuard(byte_engine, FRAUD, window=4096)
+
+
+def test_a_checkpoint_is_loaded_with_the_layout_that_its_name_tells(checkpoint):
+    guard = load_guard("llama-guard", model=checkpoint, min_mass=0.0)
+    assert guard.taxonomy == "llama_guard_3"
+    assert len(guard.policy.categories) == 13
+    (verdict,) = guard.classify([Conversation.user("hi")])
+    assert verdict.status is Status.OK
+    assert guard.engine.chat.render(Conversation.user("P")).startswith("<|begin_of_text|><|start_header_id|>user")
+    again = load_guard("llama-guard", model=checkpoint, min_mass=0.0)
+    assert guard.revision == again.revision
+    assert guard.revision != load_guard("llama-guard", model=checkpoint, taxonomy={"Fraud": ""}).revision
+
+
+@pytest.mark.parametrize(
+    ("name", "generation"),
+    [
+        ("meta-llama/LlamaGuard-7b", "1"),
+        ("meta-llama/Meta-Llama-Guard-2-8B", "2"),
+        ("meta-llama/Llama-Guard-3-8B", "3"),
+        ("meta-llama/Llama-Guard-3-11B-Vision", "3"),
+        ("meta-llama/Llama-Guard-3-1B-INT4", "3-1b"),
+        ("meta-llama/Llama-Guard-4-12B", "4"),
+    ],
+)
+def test_generation_of_released_checkpoints(name, generation):
+    from corral.guards.llama_guard.checkpoint import generation_of
+
+    assert generation_of(name) == generation
+
+
+def test_a_name_that_tells_no_generation_asks_for_one():
+    with pytest.raises(ConfigError, match="generation"):
+        load_guard("llama-guard", model="embedded:smollm2-135m-instruct")
