@@ -20,6 +20,7 @@ ACCOUNT = {
         {"source": "red_instruct", "taken": 5},
         {"source": "self_written/guard_basics", "taken": 3},
     ],
+    "left_in": {"derta_attacks": 4, "past_tense": 0, "replies": 9},
 }
 
 
@@ -35,6 +36,12 @@ def test_rows_of_a_source_are_summed_with_licence_and_origin(report: ModerationR
     assert "| red_instruct | 12 | Apache-2.0 | declare-lab/red-instruct |" in card
     assert "| self_written/guard_basics | 3 | Apache-2.0 | written for this project |" in card
     assert "1,200 rows" in card
+
+
+def test_what_training_shares_with_other_evaluation_sets_is_said(report: ModerationReport) -> None:
+    card = guard_card("", ACCOUNT, {}, "abc", report)
+    assert "share as much with another evaluation set: derta_attacks 4." in card
+    assert "mostly stock refusals: 9." in card
 
 
 def test_every_measured_set_is_in_the_card_beside_flagging_everything(report: ModerationReport) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _STYLES: Final = {Action.ALLOW: "green", Action.UNDECIDED: "magenta", Action.FLAG: "yellow", Action.BLOCK: "bold red"}
 _SHOWN_CATEGORIES: Final = 3
 _CATEGORY_FLOOR: Final = 0.1
+_SHOWN_REASONS: Final = 3
 _ID_WIDTH: Final = 24
 _PREVIEW_WIDTH: Final = 60
 _BAR_WIDTH: Final = 20
@@ -125,7 +126,8 @@ def print_verdict(row: Mapping[str, Any], *, reasons: Sequence[str], missing: Se
     print(f"  {'judged':<11} {row['target']} by {row['guard']}, {windows}, {row['latency_ms']:.0f} ms")
     print(f"  {'policy':<11} {printable(policy)}")
     if reasons:
-        print(f"  {'because':<11} {printable(', '.join(reasons))}")
+        more = f" and {len(reasons) - _SHOWN_REASONS} more" if len(reasons) > _SHOWN_REASONS else ""
+        print(f"  {'because':<11} {printable(', '.join(reasons[:_SHOWN_REASONS]))}{more}")
     for line in missing:
         print(f"  {'no verdict':<11} {printable(line)}")
     print(f"\nNext: {_NEXT_WITHOUT_VERDICT if missing else _NEXT[action]}")

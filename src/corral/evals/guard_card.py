@@ -41,10 +41,22 @@ def guard_card(
         notes.rstrip(),
         f"Revision `{revision}`; scores are those of `{measured.revision}` (weights and dtype). Trained on "
         f"{account['training_rows']:,} rows, calibrated on {account['development_rows']:,} held-out rows of the same "
-        "sources; rows that occur in an evaluation set, whole or by a run of ten words, were left out.",
+        "sources. Rows whose prompt occurs in an evaluation set of `keep_clean_of`, whole or by a run of ten words, "
+        f"were left out. {_left_in(account)}",
         *("\n".join(markdown_table(table)) for table in (_sources(account), _settings(settings), *_scores(report))),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _left_in(account: Mapping[str, Any]) -> str:
+    """What remains in common with evaluation sets beyond those that training was kept clean of."""
+    counts = dict(account.get("left_in", {}))
+    replies = counts.pop("replies", 0)
+    shared = ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+    return (
+        f"Rows left in that share as much with another evaluation set: {shared}. Rows whose reply shares a run of ten "
+        f"words with a reply of an evaluation set, mostly stock refusals: {replies}."
+    )
 
 
 def _scores(report: ModerationReport) -> Iterator[Table]:

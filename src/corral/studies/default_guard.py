@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +25,7 @@ from corral.core.progress import progress
 from corral.core.runs import Run
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, example_to_json
+from corral.data.messages import Conversation, Target
 from corral.data.mixture import Mixture, MixtureEntry, build_mixture
 from corral.data.self_written import PREFIX, self_written_rows
 from corral.data.sources import SOURCES, data_root, load_source
@@ -37,11 +39,9 @@ from corral.models.tiny import TINY, write_tiny_llama
 from corral.train.guard_labels import binary_labels, category_labels
 from corral.train.guard_settings import GuardTrainingConfig
 
-if TYPE_CHECKING:
-    from corral.data.messages import Target
-
 DEVELOPMENT_SPLIT: Final = "held-out groups of the training mixture"
 _SCORED_AT_ONCE: Final = 128
+_NEUTRAL_PROMPT: Final = "Go on."
 _LEAST_POSITIVES: Final = 30  # a category with fewer on the development split keeps its natural boundary
 
 
@@ -224,22 +224,34 @@ def _sharing(rows: Sequence[ModerationExample], index: EvaluationIndex, *, assis
 def score_rows(guard: DefaultGuard, rows: Sequence[ModerationExample]) -> tuple[np.ndarray, np.ndarray]:
     """Raw scores as the shipped guard gives them (windows, merged weights), and labels, each (N, heads + categories).
 
+    A prompt that is harmful in itself or harmless is that as a reply too, so prompts are judged as replies as well:
+    the few labelled replies are English, and would set an operating point that blocks harmless ones elsewhere.
     An unknown label is negative; a row that the guard cannot score is left out.
     """
+    as_replies = [
+        replace(row, conversation=Conversation.exchange(_NEUTRAL_PROMPT, row.text), target="response", categories={})
+        for row in rows
+        if row.target == "prompt" and row.harmful is not None
+    ]
     codes = category_codes()
     scores: list[np.ndarray] = []
     labels: list[list[float]] = []
+    for row, scored in _raw_scores(guard, [*rows, *as_replies]):
+        if scored is not None:
+            scores.append(scored)
+            labels.append([*binary_labels(row), *category_labels(row, codes)])
+    return np.array(scores), np.array(labels)
+
+
+def _raw_scores(
+    guard: DefaultGuard, rows: Sequence[ModerationExample]
+) -> Iterator[tuple[ModerationExample, np.ndarray | None]]:
     targets: tuple[Target, ...] = ("prompt", "response")
     for target in targets:
         judged = [row for row in rows if row.target == target]
         for start in progress(range(0, len(judged), _SCORED_AT_ONCE), f"Scoring held-out {target}s"):
             batch = judged[start : start + _SCORED_AT_ONCE]
-            raw = guard.raw_scores([row.conversation for row in batch], target=target)
-            for row, scored in zip(batch, raw, strict=True):
-                if scored is not None:
-                    scores.append(scored)
-                    labels.append([*binary_labels(row), *category_labels(row, codes)])
-    return np.array(scores), np.array(labels)
+            yield from zip(batch, guard.raw_scores([row.conversation for row in batch], target=target), strict=True)
 
 
 def calibrate(scores_NK: np.ndarray, labels_NK: np.ndarray, *, max_fpr: Mapping[str, float]) -> dict[str, Calibration]:
