@@ -34,7 +34,7 @@ __all__ = [
     "weights_revision",
 ]
 
-_REVISION_FILES: Final = ("*.safetensors", "config.json", "tokenizer.json")
+_REVISION_FILES: Final = ("*.safetensors", "config.json", "tokenizer.json", "head_tokens.json")
 _REVISION_DIGITS: Final = 16
 
 _T = TypeVar("_T")
@@ -242,9 +242,14 @@ def _load(
 ) -> PreTrainedModel:
     import torch
 
+    from corral.models.head_trimming import HEAD_TOKENS
+
     if ref.kind == "embedded":
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
         return _load_llama(llama_class, folder)
+    if ref.kind == "folder" and layers is None and (Path(ref.name) / HEAD_TOKENS).is_file():
+        model = _found(ref, lambda: _load_llama(llama_class, Path(ref.name)))
+        return model if dtype is None else model.to(dtype)
     import transformers
 
     location, options = _location(ref)
@@ -265,6 +270,8 @@ def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:
     from safetensors.torch import load_file
     from transformers.models.llama import modeling_llama
 
+    from corral.models.head_trimming import HEAD_TOKENS, read_trimmed_head
+
     config = modeling_llama.LlamaConfig.from_pretrained(folder)
     with torch.device("meta"):
         model: PreTrainedModel = getattr(modeling_llama, class_name)(config)
@@ -274,6 +281,8 @@ def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     elif config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    if class_name != "LlamaModel" and (folder / HEAD_TOKENS).is_file():
+        model.lm_head = read_trimmed_head(folder, state)
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     # Its buffers are computed, not stored, so they are still on the meta device.
