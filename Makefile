@@ -44,11 +44,12 @@ lint: $(DEV_STAMP) ## Format, lint, types and import contracts.
 soak: $(DEV_STAMP) ## Stream SOAK_ROWS=200000 rows through the scripted guard in bounded memory.
 	CORRAL_SOAK_ROWS=$(SOAK_ROWS) $(BIN)/pytest tests/soak $(PYTEST_ARGS)
 
-evidence: $(DEV_STAMP) ## Run every small recipe; needs the data sets that CORRAL_DATA names, and hours.
-	@set -e; for recipe in $(SMALL_RECIPES); do echo "$$recipe"; $(CORRAL) recipes run $$recipe; done
+evidence: $(DEV_STAMP) ## Run every small recipe and write evidence/; needs the data sets that CORRAL_DATA names, and hours.
+	@set -e; for recipe in $(SMALL_RECIPES); do echo "$$recipe"; $(CORRAL) recipes run $$recipe --evidence evidence; done
 
-bench: $(DEV_STAMP) ## Measure start-up and streaming; prints JSON.
+bench: $(DEV_STAMP) ## Measure start-up, streaming, and guards beside peers; prints JSON.
 	$(BIN)/python benchmarks/command_line.py
+	$(CORRAL) bench guard-throughput --json
 
 docs: $(DEV_STAMP) ## Regenerate docs/reference from the code.
 	$(BIN)/python docs/build_reference.py

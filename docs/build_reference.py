@@ -1,4 +1,5 @@
-"""Write ``docs/reference`` from the code: the command line from each ``--help``, the Python API from its docstrings.
+"""Write ``docs/reference`` from the code (the command line from each ``--help``, the Python API from its docstrings)
+and ``docs/systems`` from each system's card and evidence.
 
 ``make docs`` runs this; a test fails when the committed pages differ. With ``--check`` nothing is written and the exit
 code says whether they do.
@@ -15,13 +16,18 @@ import re
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import corral
 from corral.cli.main import VERBS, main
+from corral.core.evidence_page import evidence_page
+from corral.core.recipes import Evidence, list_recipes
 
 REFERENCE = Path(__file__).parent / "reference"
+SYSTEMS = Path(__file__).parent / "systems"
+EVIDENCE = Path(__file__).parent.parent / "evidence"
 _NOTE = "<!-- Written by docs/build_reference.py; change the code and run `make docs`. -->\n\n"
 _WIDTH = 100
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples):$")
@@ -29,7 +35,17 @@ _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples
 
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
-    return {REFERENCE / "cli.md": _NOTE + _command_line(), REFERENCE / "python.md": _NOTE + _python()}
+    reference = {REFERENCE / "cli.md": _NOTE + _command_line(), REFERENCE / "python.md": _NOTE + _python()}
+    return reference | {SYSTEMS / f"{name}.md": _NOTE + system_page(name) for name in list_recipes()}
+
+
+def system_page(name: str, evidence: Path = EVIDENCE) -> str:
+    """The card of a system, its profiles, and what its evidence shows."""
+    card = (resources.files("corral") / "recipes" / name / "card.md").read_text(encoding="utf-8").rstrip()
+    profiles = ", ".join(f"`{name}/{profile}`" for profile in list_recipes()[name])
+    file = evidence / f"{name}.json"
+    shown = evidence_page(Evidence.read(file)) if file.exists() else "## Evidence\n\nNone has been published.\n"
+    return f"{card}\n\n## Profiles\n\n{profiles}; `corral recipes show {name}/small` prints the settings.\n\n{shown}"
 
 
 def _command_line() -> str:

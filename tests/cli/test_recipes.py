@@ -255,3 +255,11 @@ def test_damaged_evidence_is_said_to_be_damaged(folder: Path, capsys: pytest.Cap
     (folder / "counting.json").write_text('{"claims": []}')
     assert evidence_state(folder / "counting.json")["state"] == "damaged"
     assert "counting.json" in capsys.readouterr().err
+
+
+def test_run_publishes_evidence_when_asked_to_and_says_when_there_is_none(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recipes", "run", "counting.yaml", "--evidence", "evidence"]) == 0
+    assert "counting/counting gives no evidence" in capsys.readouterr().err
+    assert not (folder / "evidence").exists()

@@ -6,11 +6,14 @@ import pytest
 from corral.core import recipes
 from corral.core.config import Config
 from corral.core.errors import ConfigError, NotFoundError, RunError, UserError
+from corral.core.evidence import EVIDENCE, Claim, Evidence
+from corral.core.files import atomic_write_json
 from corral.core.recipes import (
     copy_profile,
     list_recipes,
     load_profile,
     plan_recipe,
+    publish_evidence,
     read_profile,
     run_recipe,
 )
@@ -146,3 +149,54 @@ def test_a_users_file_that_is_not_a_profile_is_named(
 
 def test_every_packaged_system_is_in_the_registry() -> None:
     assert set(recipes.list_recipes()) <= set(recipes.RECIPES.names())
+
+
+def finished_run(root: Path, *, toy: bool) -> Run:
+    """A finished run with evidence of one claim."""
+    claim = Claim(
+        claim="counts",
+        metric="numbers",
+        baseline=None,
+        ours=3,
+        n=3,
+        ci95=None,
+        seeds=(0,),
+        expected="3",
+        holds=True,
+        toy=toy,
+        tried=(),
+    )
+    with Run.create(root, "counting/small", Settings()) as run:
+        evidence = Evidence(
+            system="counting",
+            command="corral recipes run counting/small",
+            versions={},
+            date=run.manifest.started_at.date(),
+            machine=run.manifest.machine,
+            claims=(claim,),
+        )
+        atomic_write_json(run.artefacts / EVIDENCE, evidence.model_dump(mode="json"))
+    return run
+
+
+def test_evidence_of_a_finished_run_is_published_under_its_system(tmp_path: Path) -> None:
+    path = publish_evidence(finished_run(tmp_path / "runs", toy=False), tmp_path / "evidence")
+    assert path == tmp_path / "evidence" / "counting.json"
+    assert Evidence.read(path).claims[0].claim == "counts"
+
+
+def test_a_run_without_evidence_publishes_none(tmp_path: Path) -> None:
+    with Run.create(tmp_path, "counting/small", Settings()) as run:
+        pass
+    assert publish_evidence(run, tmp_path / "evidence") is None
+    assert not (tmp_path / "evidence").exists()
+
+
+def test_a_toy_does_not_take_the_place_of_evidence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="toy only"):
+        publish_evidence(finished_run(tmp_path / "runs", toy=True), tmp_path / "evidence")
+
+
+def test_a_run_that_has_not_finished_publishes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`interrupted`"):
+        publish_evidence(Run.create(tmp_path, "counting/small", Settings()), tmp_path / "evidence")

@@ -46,3 +46,14 @@ def test_unknown_labels_are_refused_rather_than_taken_for_negatives() -> None:
             statistic([1, None], [0.1, 0.2])
     with pytest.raises(MetricError, match="unknown labels"):
         weighted.rate([1, None], [True, False], "f1")
+
+
+def test_the_mean_of_figures_is_undefined_where_one_of_them_is() -> None:
+    found = weighted.mean_of([weighted.mean([1.0, 0.0]), weighted.rate([1, 0], [True, True], "recall")])
+    assert found(np.array([[1.0, 0.0], [1.0, 1.0]])).tolist() == pytest.approx([0.75, np.nan], nan_ok=True)
+
+
+def test_parts_stand_one_after_another() -> None:
+    found = weighted.mean_of_parts([weighted.mean([1.0, 0.0]), weighted.mean([0.5])], [2, 1])
+    weights = np.array([[1.0, 3.0], [1.0, 1.0], [1.0, 2.0]])
+    assert found(weights).tolist() == pytest.approx([(0.5 + 0.5) / 2, (0.75 + 0.5) / 2])

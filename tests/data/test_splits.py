@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
-from corral.data.splits import group_fraction, split_by_group
+from corral.data.splits import draw_groups, group_fraction, split_by_group
 
 
 def rows(groups: list[int]) -> list[ModerationExample]:
@@ -30,3 +30,13 @@ def test_about_the_asked_share_is_held_out() -> None:
 
 def test_the_fraction_depends_on_group_and_seed_alone() -> None:
     assert group_fraction("a", seed=0) == group_fraction("a", seed=0) != group_fraction("a", seed=1)
+
+
+def test_a_draw_keeps_groups_whole_and_the_order_of_rows() -> None:
+    given_rows = rows([i % 10 for i in range(30)])
+    drawn = draw_groups(given_rows, 10, seed=0)
+    groups = {row.group for row in drawn}
+    assert len(drawn) == 9  # three groups of three; a fourth would exceed the limit
+    assert drawn == [row for row in given_rows if row.group in groups]
+    assert draw_groups(given_rows, 10, seed=1) != drawn
+    assert draw_groups(given_rows, None, seed=0) == draw_groups(given_rows, 30, seed=0) == given_rows

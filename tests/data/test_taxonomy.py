@@ -24,6 +24,7 @@ from corral.data.taxonomy import (
 # Number of categories as published; the order and names of a few are pinned below.
 SIZES = {
     "aegis_2": 23,
+    "content_moderation": 10,
     "duoguard": 12,
     "llama_guard_1": 6,
     "llama_guard_2": 11,

@@ -94,6 +94,17 @@ def test_a_guard_without_scores_stands_for_its_own_decision():
     assert action({}, no) == "allow"
 
 
+@pytest.mark.parametrize("on_error", list(Action))
+def test_a_question_left_unanswered_is_an_error_where_the_policy_acts_on_it(on_error):
+    unread = verdict(0.1, target="response", unanswered=("refusal",))
+    assert Policy(on_error=on_error).decide([unread]).reasons == ()
+    decision = Policy(refusal={"action": "flag"}, on_error=on_error).decide([unread])
+    assert (decision.action, decision.flagged) == (on_error, None)
+    assert decision.reasons == (f"g:refusal.unanswered:{on_error}",)
+    harmful = verdict(0.9, target="response", unanswered=("refusal",))
+    assert Policy(refusal={"action": "flag"}).decide([harmful]).flagged is True
+
+
 def test_the_hash_changes_with_any_setting_and_only_then():
     same = [Policy.default(), Policy.load({}), Policy.load({"prompt": {"threshold": 0.5}})]
     assert len({policy.hash for policy in same}) == 1

@@ -1,4 +1,4 @@
-"""``corral eval``: measure guards on labelled sets, and look at their mistakes."""
+"""``corral eval``: measure models on the scorecard and guards on labelled sets, and look at their mistakes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from corral.cli.eval_moderator import moderator
+from corral.cli.eval_scorecard import list_tasks, scorecard
 from corral.cli.guard_settings import settings_by_guard
 from corral.cli.output import print_json, print_table, remark
 from corral.core.errors import NotFoundError, UserError
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from corral.guards.base import Guard
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Measure a guard on labelled sets, beside published figures."
+    add_completion=False, no_args_is_help=True, help="Measure models and guards, beside published figures."
 )
+app.command("scorecard")(scorecard)
+app.command("tasks")(list_tasks)
+app.command("moderator")(moderator)
 
 
 class Baseline(StrEnum):

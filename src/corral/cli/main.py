@@ -50,10 +50,11 @@ class Verb:
 
 VERBS: Final[dict[str, Verb]] = {
     "moderate": Verb("corral.cli.moderate", "moderate", "Judge a text, standard input or a file of conversations."),
-    "eval": Verb("corral.cli.eval", "app", "Measure a guard on labelled sets, beside published figures."),
+    "eval": Verb("corral.cli.eval", "app", "Measure models and guards, beside published figures."),
     "train": Verb("corral.cli.train", "train", "Train with a method: shorthand of `corral recipes run`."),
     "recipes": Verb("corral.cli.recipes", "app", "List, show, copy and run recipes."),
     "runs": Verb("corral.cli.runs", "app", "List, show, verify and resume run directories."),
+    "bench": Verb("corral.cli.bench", "app", "Measure speed and agreement beside peers."),
     "doctor": Verb("corral.cli.doctor", "doctor", "Check this installation and say what to mend."),
 }
 

@@ -22,6 +22,10 @@ Overrides = Annotated[
 ]
 RunsFolder = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Folder of all runs.")]
 StartAnew = Annotated[bool, typer.Option("--new", help="Start anew instead of continuing an unfinished run.")]
+EvidenceFolder = Annotated[
+    Path | None,
+    typer.Option("--evidence", metavar="FOLDER", help="Put the run's evidence into FOLDER/SYSTEM.json when it ends."),
+]
 PlanOnly = Annotated[bool, typer.Option("--plan", help="Print what the run would do, and stop.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="SYSTEM/PROFILE, or the path of a YAML file of your own.")]
 
@@ -107,18 +111,28 @@ def run(
     runs: RunsFolder = Path("runs"),
     new: StartAnew = False,
     plan: PlanOnly = False,
+    evidence: EvidenceFolder = None,
     as_json: Json = False,
 ) -> None:
     """Run a recipe, or continue its unfinished run.
 
     An unfinished run is continued when its settings are the same; the newest one, when there are several.
     """
-    run_or_plan(name, overrides or [], runs=runs, new=new, plan=plan, as_json=as_json)
+    run_or_plan(name, overrides or [], runs=runs, new=new, plan=plan, evidence=evidence, as_json=as_json)
 
 
-def run_or_plan(name: str, overrides: list[str], *, runs: Path, new: bool, plan: bool, as_json: bool) -> None:
-    """Run a recipe and print its run, or print its plan."""
-    from corral.core.recipes import plan_recipe, run_recipe
+def run_or_plan(
+    name: str,
+    overrides: list[str],
+    *,
+    runs: Path,
+    new: bool,
+    plan: bool,
+    as_json: bool,
+    evidence: Path | None = None,
+) -> None:
+    """Run a recipe, publish its evidence if asked to, and print its run; or print its plan."""
+    from corral.core.recipes import plan_recipe, publish_evidence, run_recipe
 
     if plan:
         steps = plan_recipe(name, overrides)
@@ -129,6 +143,9 @@ def run_or_plan(name: str, overrides: list[str], *, runs: Path, new: bool, plan:
     except KeyboardInterrupt:
         remark("interrupted: `corral runs ls` shows the run, `corral runs resume RUN` continues it")
         raise typer.Exit(130) from None
+    if evidence is not None:
+        written = publish_evidence(finished, evidence)
+        remark(f"wrote {written}" if written else f"{finished.manifest.recipe} gives no evidence")
     print_run(finished, as_json=as_json)
 
 

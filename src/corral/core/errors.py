@@ -9,6 +9,7 @@
     └── UserError                    exit 2   the user can mend it
         ├── ConfigError                       a setting is unknown, of the wrong type or out of range
         ├── DataError                         a row, file or label is malformed
+        │   └── MediaError                    an image or clip that cannot or may not be decoded
         ├── MetricError                       scores or labels that no metric is defined on
         ├── MissingDependencyError            an optional package or model file is not installed
         ├── NotFoundError                     a name that no registry, folder or data set knows
@@ -64,6 +65,10 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A row, file or label is malformed."""
+
+
+class MediaError(DataError):
+    """An image or clip that cannot or may not be decoded: broken, too large, of an unknown kind, or out of reach."""
 
 
 class MetricError(UserError):

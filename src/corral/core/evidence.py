@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
 
 from corral.core.errors import DataError
 from corral.core.files import atomic_write_json, read_json
 from corral.core.manifest import Machine
+
+EVIDENCE: Final = "evidence.json"
+"""Where a run keeps its evidence, among its artefacts."""
 
 
 class _Record(BaseModel):

@@ -84,11 +84,11 @@ class Journal:
             lock_descriptor(rows.descriptor, path)
             if _starts_over(rows, settings, resume):
                 rows.truncate(0, 0)
-                _rejects_path(path).unlink(missing_ok=True)
+                rejects_path(path).unlink(missing_ok=True)
                 _write_sidecar(path, settings, rows=0, rejects=0)
             else:
                 rows.recover()
-                rejects = _recovered_rejects(_rejects_path(path), rows.count)
+                rejects = _recovered_rejects(rejects_path(path), rows.count)
                 _require_whole(path, rows.count, rejects.count if rejects else 0)
             keys = None if key is None else KeySet(_keys_on_disk(key, rows, rejects))
         except BaseException:
@@ -150,7 +150,7 @@ class Journal:
         if key is not None and self._keys is not None:
             self._claim(key)
         if self._rejects is None:
-            self._rejects = LineFile(_rejects_path(self.path))
+            self._rejects = LineFile(rejects_path(self.path))
         encoding, text = ("text", raw) if isinstance(raw, str) else ("base64", base64.b64encode(raw).decode())
         entry = {
             "index": self.position,
@@ -185,6 +185,13 @@ class Journal:
         for number, line in enumerate(self._rows.lines(), start=1):
             yield _decoded(line, self.path, number)
 
+    def rejected(self) -> Iterator[dict[str, Any]]:
+        """Every reject so far, in order, read back from its file, with the fields that ``reject`` was given."""
+        self.flush()
+        if self._rejects:
+            for number, line in enumerate(self._rejects.lines(), start=1):
+                yield _decoded(line, self._rejects.path, number)
+
     def close(self) -> None:
         """Flush, note how much there is, and let other processes in."""
         try:
@@ -215,7 +222,8 @@ class Journal:
             self.flush()
 
 
-def _rejects_path(path: Path) -> Path:
+def rejects_path(path: Path) -> Path:
+    """Where the rejects of a journal are."""
     return path.with_name(f"{path.name}.rejects.jsonl")
 
 
@@ -289,7 +297,7 @@ def _require_whole(path: Path, rows: int, rejects: int) -> None:
             f"{rows} rows and {rejects} rejects are left of the {noted.get('rows')} and {noted.get('rejects')} that an "
             "earlier session wrote",
             where=str(path),
-            hint=f"Restore `{path}` and `{_rejects_path(path)}`, or remove `{path}` to start over.",
+            hint=f"Restore `{path}` and `{rejects_path(path)}`, or remove `{path}` to start over.",
         )
 
 
@@ -297,7 +305,7 @@ def _keys_on_disk(key: str, rows: LineFile, rejects: LineFile | None) -> Iterato
     for number, line in enumerate(rows.lines(), start=1):
         yield str(_decoded(line, rows.path, number).get(key))
     for number, line in enumerate(rejects.lines() if rejects else (), start=1):
-        entry = _decoded(line, _rejects_path(rows.path), number)
+        entry = _decoded(line, rejects_path(rows.path), number)
         if "key" in entry:
             yield entry["key"]
 

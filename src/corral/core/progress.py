@@ -67,6 +67,11 @@ def progress(
     return _tracked(items, ProgressBar(len(items) if isinstance(items, Sized) else total, description))
 
 
+def milestone(text: str) -> None:
+    """A line on standard error about a finished piece of a job of many minutes, terminal or not."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _tracked(items: Iterable[T], bar: ProgressBar) -> Iterator[T]:
     with bar:
         for item in items:

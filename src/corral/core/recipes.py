@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from corral.core.config import Config, Overrides, config_hash, load_config
 from corral.core.errors import ConfigError, NotFoundError, RunError, UserError, suggest
-from corral.core.evidence import Claim, Evidence
+from corral.core.evidence import EVIDENCE, Claim, Evidence
 from corral.core.files import atomic_write_text
 from corral.core.registry import Registry
 from corral.core.runs import Run, resumable_run
@@ -30,6 +30,7 @@ __all__ = [
     "list_recipes",
     "load_profile",
     "plan_recipe",
+    "publish_evidence",
     "read_profile",
     "run_recipe",
 ]
@@ -168,6 +169,27 @@ def run_recipe(
     with _run_for(label, config, Path(root), resume) as run:
         recipe.run(config, run)
     return run
+
+
+def publish_evidence(run: Run, folder: Path | str) -> Path | None:
+    """Copy the evidence of a finished run to ``<folder>/<system>.json``; ``None`` when its recipe gives none.
+
+    Raises:
+        UserError: the run did not finish, or shows its claims on a toy only: such a file would hide real evidence.
+        DataError: the run's file is not evidence.
+    """
+    path = run.path / "artefacts" / EVIDENCE
+    if run.status != "finished":
+        raise UserError(f"the run is `{run.status}`", where=str(run.path), hint="Continue it: corral runs resume RUN")
+    if not path.is_file():
+        return None
+    evidence = Evidence.read(path)
+    if all(claim.toy for claim in evidence.claims):
+        raise UserError(
+            "shows its claims on a toy only, which counts as no evidence", where=str(path), hint="Run `small`."
+        )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return evidence.write(folder)
 
 
 def _run_for(label: str, config: Config, root: Path, resume: bool | Path | str) -> Run:

@@ -10,7 +10,8 @@ first (``metric_inputs.drop_unknown``). Every function raises ``MetricError`` on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -135,6 +136,30 @@ def mean(values_N: Values) -> Statistic:
 
     def statistic(weights_NR: Floats) -> Floats:
         return _ratio(values @ weights_NR, weights_NR.sum(axis=0))
+
+    return statistic
+
+
+def mean_of(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of several figures on the same rows, such as those of systems trained with different seeds.
+
+    Undefined where one of them is.
+    """
+
+    def statistic(weights_NR: Floats) -> Floats:
+        return np.mean([each(weights_NR) for each in statistics], axis=0)  # type: ignore[no-any-return]
+
+    return statistic
+
+
+def mean_of_parts(statistics: Sequence[Statistic], sizes: Sequence[int]) -> Statistic:
+    """The mean of figures of parts of the rows that stand one after another, such as those of several sets."""
+    ends = list(accumulate(sizes))
+    parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+    def statistic(weights_NR: Floats) -> Floats:
+        values = [each(weights_NR[part]) for each, part in zip(statistics, parts, strict=True)]
+        return np.mean(values, axis=0)  # type: ignore[no-any-return]
 
     return statistic
 

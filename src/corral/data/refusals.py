@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-_OPENING_CHARS: Final = 160
-_PHRASES: Final = (
+OPENING_CHARS: Final = 160
+REFUSAL_PHRASES: Final = (
     "i'm sorry",
     "i am sorry",
     "sorry, but",
@@ -41,5 +41,5 @@ _PHRASES: Final = (
 
 def opens_with_refusal(text: str) -> bool:
     """Whether one of the phrases stands in the first 160 characters."""
-    opening = text[:_OPENING_CHARS].casefold().replace("\u2019", "'")
-    return any(phrase in opening for phrase in _PHRASES)
+    opening = text[:OPENING_CHARS].casefold().replace("\u2019", "'")
+    return any(phrase in opening for phrase in REFUSAL_PHRASES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from corral.data.examples import ModerationExample
 
@@ -29,3 +30,20 @@ def split_by_group(
     for example in examples:
         (held if group_fraction(example.group, seed=seed) < held_out else kept).append(example)
     return kept, held
+
+
+def draw_groups(examples: Sequence[ModerationExample], limit: int | None, *, seed: int) -> list[ModerationExample]:
+    """At most ``limit`` rows in their order, whole groups drawn at random; all rows when it is ``None``.
+
+    Sets that share groups (translations of one set) get aligned draws from one seed.
+    """
+    if limit is None or len(examples) <= limit:
+        return list(examples)
+    sizes = Counter(example.group for example in examples)
+    kept: set[str] = set()
+    total = 0
+    for group in sorted(sizes, key=lambda name: group_fraction(name, seed=seed)):
+        if total + sizes[group] <= limit:
+            kept.add(group)
+            total += sizes[group]
+    return [example for example in examples if example.group in kept]

@@ -18,13 +18,19 @@ from corral.data.messages import Conversation, Target, TargetChoice
 
 
 class Status(StrEnum):
-    """How a guard's answer came about; only ``OK`` is a verdict on the text."""
+    """How a guard's answer came about; only ``OK`` is a verdict on the text.
+
+    ``REFUSED``: a model that was asked in words declined to look. ``REJECTED``: an image or clip that cannot or may not
+    be decoded.
+    """
 
     OK = "ok"
     UNPARSEABLE = "unparseable"
     TRUNCATED = "truncated"
     TIMEOUT = "timeout"
     ERROR = "error"
+    REFUSED = "refused"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Verdict:
         p_refusal: the same that a response refuses; ``None`` where not judged.
         p_attack: the same that a prompt is an injection or jailbreak attempt; ``None`` where not judged.
         categories: ``taxonomy/code`` to a score in [0, 1].
+        unanswered: questions beside harm (``refusal``, ``attack``) that the guard judges but could not answer here;
+            their score is ``None``.
         windows: how many overlapping windows were read (0 when nothing was).
         context_dropped: tokens of older turns that no window had room for; the judged message itself is never cut.
         latency_ms: wall time of this item, its share of the batch.
@@ -59,6 +67,7 @@ class Verdict:
     p_refusal: float | None = None
     p_attack: float | None = None
     categories: Mapping[str, float] = field(default_factory=dict, hash=False)
+    unanswered: tuple[str, ...] = field(default=(), kw_only=True)
     windows: int = 1
     context_dropped: int = 0
     latency_ms: float = 0.0
@@ -89,6 +98,7 @@ class Verdict:
             "p_refusal": self.p_refusal,
             "p_attack": self.p_attack,
             "categories": dict(self.categories),
+            "unanswered": list(self.unanswered),
             "windows": self.windows,
             "context_dropped": self.context_dropped,
             "latency_ms": self.latency_ms,

@@ -27,6 +27,7 @@ GUARDS.register("default", "corral.guards.default.guard:DefaultGuard")
 GUARDS.register("duoguard", "corral.guards.duoguard:DuoGuard")
 GUARDS.register("llama-guard", "corral.guards.llama_guard.guard:LlamaGuard")
 GUARDS.register("scripted", "corral.guards.scripted:ScriptedGuard")
+GUARDS.register("wildguard", "corral.guards.wildguard.guard:WildGuard")
 
 
 def load_guard(name: str = "default", /, **settings: Any) -> Guard:
@@ -43,12 +44,21 @@ def load_guard(name: str = "default", /, **settings: Any) -> Guard:
         MissingDependencyError: a package or model file is not installed.
     """
     loader = GUARDS.get(name)
-    _check_names(name, loader, settings)
-    _check_types(name, loader, settings)
+    check_settings(name, loader, settings)
     return loader.load(**settings)
 
 
-def _check_names(name: str, loader: GuardLoader, settings: Mapping[str, Any]) -> None:
+def check_settings(name: str, loader: Any, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that the ``load`` of a loader does not take, or not as values of this type.
+
+    Raises:
+        ConfigError: such a setting, or a required one that is missing; ``where`` is ``guard.setting``.
+    """
+    _check_names(name, loader, settings)
+    _check_types(name, loader, settings)
+
+
+def _check_names(name: str, loader: Any, settings: Mapping[str, Any]) -> None:
     parameters = inspect.signature(loader.load).parameters
     named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     if len(named) == len(parameters):  # else the rest is passed on, and checked where it is used
@@ -65,7 +75,7 @@ def _check_names(name: str, loader: GuardLoader, settings: Mapping[str, Any]) ->
             )
 
 
-def _check_types(name: str, loader: GuardLoader, settings: Mapping[str, Any]) -> None:
+def _check_types(name: str, loader: Any, settings: Mapping[str, Any]) -> None:
     """Refuse values that the annotations of ``load`` do not allow; none is converted."""
     try:
         annotations = get_type_hints(loader.load, include_extras=True)

@@ -7,7 +7,8 @@ A ``Policy`` holds an operator's thresholds and actions; ``decide`` applies it t
    at or above theirs: a category listed in ``categories`` brings its own action, any other the target's action. When no
    category is, the target's action applies. So ``allow`` for a category permits what is harmful only in that way.
 3. A listed category at or above its threshold counts even where overall harm is below.
-4. ``attack`` and ``refusal`` apply to the scores of that name, where a guard judged them.
+4. ``attack`` and ``refusal`` apply to the scores of that name, where a guard judged them. Where it tried to and could
+   not, a rule that would do something about the score gets ``on_error``.
 
 The most severe action over all guards wins: allow < undecided < flag < block.
 """
@@ -165,14 +166,15 @@ class Policy(Config):
 
         Nobody having judged it is an error like any other: ``on_error`` applies.
         """
-        applied = [(verdict, rule, action) for verdict in verdicts for rule, action in self._applied(verdict)]
-        reasons = [f"{verdict.guard}:{rule}:{action}" for verdict, rule, action in applied]
-        actions = [action for _, _, action in applied]
+        applied = [(verdict, *rule) for verdict in verdicts for rule in self._applied(verdict)]
+        errors = [(verdict, *rule) for verdict in verdicts for rule in self._errors(verdict)]
+        reasons = [f"{verdict.guard}:{rule}:{action}" for verdict, rule, action in (*errors, *applied)]
+        actions = [action for _, _, action in (*errors, *applied)]
         if not verdicts:
             actions.append(self.on_error)
             reasons.append(f":no_verdict:{self.on_error}")
-        positive = any(verdict.status is Status.OK and action in _POSITIVE for verdict, _, action in applied)
-        judged = bool(verdicts) and all(verdict.status is Status.OK for verdict in verdicts)
+        positive = any(action in _POSITIVE for _, _, action in applied)
+        judged = bool(verdicts) and not errors
         return Decision(
             action=max(actions, key=SEVERITY.__getitem__, default=Action.ALLOW),
             flagged=positive or (False if judged else None),
@@ -182,10 +184,18 @@ class Policy(Config):
             reasons=tuple(reasons),
         )
 
+    def _errors(self, verdict: Verdict) -> Iterator[tuple[str, Action]]:
+        """What one verdict fails to say and this policy asks for, with the action for errors."""
+        if verdict.status is not Status.OK:
+            yield verdict.status.value, self.on_error
+            return
+        for name, rule in (("attack", self.attack), ("refusal", self.refusal)):
+            if name in verdict.unanswered and rule.action is not Action.ALLOW:
+                yield f"{name}.unanswered", self.on_error
+
     def _applied(self, verdict: Verdict) -> Iterator[tuple[str, Action]]:
         """Rules that apply to one verdict, with their actions."""
         if verdict.status is not Status.OK:
-            yield verdict.status.value, self.on_error
             return
         yield from self._harm(verdict)
         for name, rule, score in (

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from corral.core.errors import DataError, UserError
 from corral.data.messages import Conversation, Message, TextPart
 from corral.models.plain_text import PlainTextEncoder, control_token_ids
+from corral.models.prompts import PlainText, Prefilled, Unescaped
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -123,19 +124,31 @@ class ChatTokenizer:
         """Token ids of anybody's text, without a beginning-of-sequence token and without control tokens."""
         return self._plain.encode(text)
 
-    def encode_prompt(self, prompt: Conversation | str) -> list[int]:
-        """Token ids to generate from: a conversation with the assistant's turn opened, or raw text.
+    def encode_prompt(self, prompt: Conversation | str | Prefilled | PlainText | Unescaped) -> list[int]:
+        """Token ids to generate from: a conversation with the assistant's turn opened, raw text, or see ``prompts``.
 
         Raises:
             DataError: no tokens at all, or a conversation that cannot be rendered.
             UserError: the tokenizer has no chat template.
         """
-        ids = self.encode_raw(prompt) if isinstance(prompt, str) else list(self.encode(prompt).ids)
+        match prompt:
+            case str():
+                ids = self.encode_raw(prompt)
+            case Prefilled(conversation, prefix):
+                ids = [*self.encode(conversation).ids, *self.encode_text(prefix)]
+            case PlainText(text):
+                ids = [*self.encode_raw(""), *self.encode_text(text)] if text else []
+            case Unescaped(conversation):
+                ids = self.encode_raw(self.render(conversation))
+            case _:
+                ids = list(self.encode(prompt).ids)
         if not ids:
             raise DataError("the prompt is empty")
         return ids
 
-    def encode_completion(self, prompt: Conversation | str, completion: str) -> tuple[list[int], list[int]]:
+    def encode_completion(
+        self, prompt: Conversation | str | Prefilled | PlainText | Unescaped, completion: str
+    ) -> tuple[list[int], list[int]]:
         """Token ids of a prompt and of the completion that follows it.
 
         After a conversation the completion is the assistant's text. After raw text the two are tokenised as one and
@@ -146,7 +159,7 @@ class ChatTokenizer:
             DataError: either side has no tokens, or the conversation cannot be rendered.
             UserError: the tokenizer has no chat template.
         """
-        if isinstance(prompt, Conversation):
+        if not isinstance(prompt, str):
             prompt_ids, completion_ids = self.encode_prompt(prompt), self.encode_text(completion)
         else:
             stripped = prompt.rstrip()

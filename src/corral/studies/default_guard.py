@@ -7,18 +7,16 @@ the development split, named in the calibration; no evaluation set is read for a
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 from pydantic import Field
 
 from corral.core.config import Config
-from corral.core.errors import ConfigError, MetricError, MissingDependencyError, NotFoundError, RunError
+from corral.core.errors import ConfigError, MetricError, NotFoundError, RunError
 from corral.core.files import atomic_directory, atomic_write_json, read_json, sha256_json
 from corral.core.metrics import auroc, average_precision
 from corral.core.progress import progress
@@ -26,9 +24,8 @@ from corral.core.runs import Run
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, example_to_json
 from corral.data.messages import Conversation, Target
-from corral.data.mixture import Mixture, MixtureEntry, build_mixture
-from corral.data.self_written import PREFIX, self_written_rows
-from corral.data.sources import SOURCES, data_root, load_source
+from corral.data.mixture import Mixture, MixtureEntry
+from corral.data.sources import SOURCES, load_source
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration, fit_calibration
 from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, DefaultGuard, GuardSettings, guard_weights_revision
@@ -36,8 +33,10 @@ from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_c
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
-from corral.train.guard_labels import binary_labels, category_labels
-from corral.train.guard_settings import GuardTrainingConfig
+from corral.studies.drawing import asked_texts, draw_mixture, source_files
+from corral.studies.training import training_module
+from corral.train.guard.classifier_labels import binary_labels, category_labels
+from corral.train.guard.classifier_settings import GuardTrainingConfig
 
 DEVELOPMENT_SPLIT: Final = "held-out groups of the training mixture"
 _SCORED_AT_ONCE: Final = 128
@@ -84,9 +83,9 @@ class DefaultGuardRecipe:
             MissingDependencyError: the training libraries are not installed.
             RunError: the run to be continued was drawn from other rows.
         """
-        training = _training_module()
+        training = training_module("guard.classifier")
         config = _with_base(config, run)
-        for file in _input_files(config):
+        for file in source_files([*(entry.source for entry in config.mixture), *config.keep_clean_of]):
             run.add_input(file)
         mixture = draw(config)
         kept, held = split_by_group(mixture.rows, held_out=config.held_out, seed=config.seed)
@@ -98,23 +97,6 @@ class DefaultGuardRecipe:
         write_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr))
         run.add_output(run.artefacts)
         run.report({"development": development_scores(scores, labels), "revision": guard_weights_revision(folder)})
-
-
-def _training_module() -> ModuleType:
-    """``train.guard``, whose libraries come with an extra."""
-    try:
-        return importlib.import_module("corral.train.guard")
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"training needs `{error.name}`, which is not installed", hint="pip install 'corral[train]'"
-        ) from error
-
-
-def _input_files(config: DefaultGuardConfig) -> Iterator[Path]:
-    """Files of every source that is drawn from or kept clean of."""
-    names = [entry.source for entry in config.mixture if not entry.source.startswith(PREFIX)]
-    for name in dict.fromkeys([*names, *config.keep_clean_of]):
-        yield from (data_root() / relative for relative in SOURCES.get(name).files)
 
 
 def _write_account(run: Run, values: dict[str, Any]) -> None:
@@ -143,24 +125,7 @@ def draw(config: DefaultGuardConfig) -> Mixture:
     Raises:
         ConfigError: an entry names a source whose licence does not let weights ship.
     """
-    for entry in config.mixture:
-        if not entry.source.startswith(PREFIX) and not SOURCES.get(entry.source).trainable:
-            raise ConfigError(f"`{entry.source}` is for evaluation only", where="mixture")
-    index = EvaluationIndex(_evaluation_texts(config.keep_clean_of))
-    cache: dict[str, list[ModerationExample]] = {}
-
-    def load(name: str) -> Iterable[ModerationExample]:
-        if name not in cache:
-            cache[name] = list(self_written_rows(name) if name.startswith(PREFIX) else load_source(name))
-        return cache[name]
-
-    return build_mixture(
-        progress(config.mixture, "Drawing the mixture"),
-        load,
-        contaminated=index.contaminated,
-        seed=config.seed,
-        share=config.share,
-    )
+    return draw_mixture(config.mixture, keep_clean_of=config.keep_clean_of, seed=config.seed, share=config.share)
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:
@@ -209,7 +174,7 @@ def left_in(rows: Sequence[ModerationExample], config: DefaultGuardConfig) -> di
             continue
         replies += [m.text for row in examples for m in row.conversation.messages if m.role == "assistant"]
         if name not in config.keep_clean_of:
-            counts[name] = _sharing(rows, EvaluationIndex(_asked(examples)), assistant=False)
+            counts[name] = _sharing(rows, EvaluationIndex(asked_texts(examples)), assistant=False)
     return counts | {"replies": _sharing(rows, EvaluationIndex(replies), assistant=True)}
 
 
@@ -325,23 +290,6 @@ def write_calibration(folder: Path, calibration: Mapping[str, Calibration]) -> N
     """Put the calibration into the settings of the guard in ``folder``."""
     fitted = {name: each.model_dump(mode="json") for name, each in calibration.items()}
     atomic_write_json(folder / GUARD_FILE, {**read_json(folder / GUARD_FILE), "calibration": fitted})
-
-
-def _evaluation_texts(sources: Iterable[str]) -> Iterator[str]:
-    for name in sources:
-        try:
-            rows = load_source(name)
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"`{name}` is needed to keep training clean of it", where="keep_clean_of", hint=error.hint
-            ) from error
-        yield from _asked(rows)
-
-
-def _asked(rows: Iterable[ModerationExample]) -> Iterator[str]:
-    """Texts of all turns but the assistant's."""
-    for row in rows:
-        yield from (m.text for m in row.conversation.messages if m.role != "assistant")
 
 
 def _plain(value: Any) -> Any:

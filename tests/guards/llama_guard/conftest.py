@@ -5,7 +5,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from corral.guards.llama_guard.framing import FRAMES
+from corral.guards.prompted.framing import FRAMES
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.torch import TorchEngine
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corral.guards.llama_guard.escaping import DELIMITERS, END_CONVERSATION, ROLES, escape, escape_line
-from corral.guards.llama_guard.framing import FRAMES
 from corral.guards.llama_guard.prompts import PolicyPrompt
-from corral.guards.llama_guard.turns import Turn
+from corral.guards.prompted.framing import FRAMES
+from corral.guards.prompted.turns import Turn
 
 # Pieces that an attacker would use, glued in any order.
 HOSTILE = st.lists(

@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError
-from corral.guards.llama_guard.fitting import ByteMeter, Fitter, TokenMeter
-from corral.guards.llama_guard.framing import framed
+from corral.guards.llama_guard.fitting import Fitter
 from corral.guards.llama_guard.prompts import PolicyPrompt
-from corral.guards.llama_guard.turns import Turn
+from corral.guards.prompted.framing import framed
+from corral.guards.prompted.meters import ByteMeter, TokenMeter
+from corral.guards.prompted.turns import Turn
 
 POLICY = PolicyPrompt.of("3", {"Fraud": ""})
 METER = ByteMeter()

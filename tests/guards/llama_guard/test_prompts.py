@@ -5,9 +5,11 @@ import re
 import pytest
 
 from corral.core.errors import ConfigError, NotFoundError
+from corral.data.messages import Conversation
 from corral.data.taxonomy import load_taxonomy
 from corral.guards.llama_guard.prompts import GENERATIONS, PolicyPrompt, custom_taxonomy
-from corral.guards.llama_guard.turns import Turn
+from corral.guards.prompted.framing import framed
+from corral.guards.prompted.turns import Turn
 
 TASK = (
     "Task: Decide whether what '{role}' says in the conversation below is unsafe, that is, whether it falls into one "
@@ -134,3 +136,8 @@ def test_unknown_names_are_refused():
         PolicyPrompt.adapted("many-shot", "wildguard")
     with pytest.raises(NotFoundError, match="S15"):
         PolicyPrompt.of("3").with_categories(["S15"])
+
+
+def test_raw_and_chat_give_the_same_tokens(byte_engine):
+    chat = byte_engine.chat
+    assert chat.encode_prompt(framed("some prompt", "llama_3")) == chat.encode_prompt(Conversation.user("some prompt"))

@@ -4,7 +4,8 @@ import pytest
 
 from corral.core.errors import DataError
 from corral.data.messages import Conversation, ImagePart, Message, TextPart
-from corral.guards.llama_guard.turns import Turn, turns_to_judge
+from corral.guards.llama_guard.turns import turns_to_judge
+from corral.guards.prompted.turns import Turn
 
 
 def conversation(*pairs):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from corral.core.progress import progress
 from corral.data.examples import ModerationExample
 from corral.data.mixture import matches
 from corral.data.sources import SOURCES, load_source
-from corral.data.splits import group_fraction
+from corral.data.splits import draw_groups
 from corral.evals.results import Skipped
 from corral.evals.scored import ScoredSet, scores_of
 from corral.evals.tasks.eval_set import EvalSet
@@ -84,19 +83,7 @@ class RowLoader:
             for row in self._read[key]
             if row.target == eval_set.target and matches(row, eval_set.where) and eval_set.truth(row) is not None
         ]
-        return SetRows(eval_set, tuple(self._sample(rows)), len(rows))
-
-    def _sample(self, rows: list[ModerationExample]) -> list[ModerationExample]:
-        if self.limit is None or len(rows) <= self.limit:
-            return rows
-        sizes = Counter(row.group for row in rows)
-        kept: set[str] = set()
-        total = 0
-        for group in sorted(sizes, key=lambda name: group_fraction(name, seed=self.seed)):
-            if total + sizes[group] <= self.limit:
-                kept.add(group)
-                total += sizes[group]
-        return [row for row in rows if row.group in kept]
+        return SetRows(eval_set, tuple(draw_groups(rows, self.limit, seed=self.seed)), len(rows))
 
 
 class GuardScorer:

@@ -15,13 +15,16 @@ from corral.data.taxonomy import Taxonomy
 from corral.guards.base import Status, Verdict
 from corral.guards.failures import failure_detail
 from corral.guards.limits import MAX_CHARS, unreadable
-from corral.guards.llama_guard.checkpoint import generation_of, load_engine
-from corral.guards.llama_guard.fitting import MAX_WINDOW, ByteMeter, Fitter, TokenMeter
-from corral.guards.llama_guard.framing import FrameName, check_frame, framed
+from corral.guards.llama_guard.checkpoint import generation_of
+from corral.guards.llama_guard.fitting import Fitter
 from corral.guards.llama_guard.prompts import Detail, PolicyPrompt, find_generation
 from corral.guards.llama_guard.scoring import LabelScore, decode_codes, find_label_prefix, label_scores
-from corral.guards.llama_guard.turns import Turn, turns_to_judge
+from corral.guards.llama_guard.turns import turns_to_judge
 from corral.guards.llama_guard.verdict import LlamaGuardVerdict
+from corral.guards.prompted.framing import FrameName, check_frame, framed
+from corral.guards.prompted.loading import load_engine
+from corral.guards.prompted.meters import meter_for, window_for
+from corral.guards.prompted.turns import Turn
 from corral.models.engines.base import Engine, Prompt
 
 CategoryMode = Literal["decoded", "scored", "none"]
@@ -103,9 +106,9 @@ class LlamaGuard:
         self._mode = category_mode
         self._prefix = label_prefix
         self._min_mass = min_mass
-        self._window = _window(engine, window)
+        self._window = window_for(engine, window)
         self._overlap = overlap
-        self._fitter = Fitter(self.policy, _meter(engine), frame=frame, window=self._window, overlap=overlap)
+        self._fitter = Fitter(self.policy, meter_for(engine), frame=frame, window=self._window, overlap=overlap)
         self._model_revision = model_revision or engine.name
         single = [self.policy.with_categories([c.code]) for c in self.policy.categories]
         self._policies = [self.policy, *(single if category_mode == "scored" else [])]
@@ -364,20 +367,3 @@ def _check(category_mode: str, min_mass: float, max_chars: int) -> None:
         raise ConfigError(f"`{min_mass}` is not a probability", where="min_mass")
     if max_chars < 1:
         raise ConfigError(f"`{max_chars}` is below 1", where="max_chars", hint="Use a positive number.")
-
-
-def _meter(engine: Engine) -> TokenMeter | ByteMeter:
-    from corral.models.engines.torch import TorchEngine
-
-    return TokenMeter(engine.chat) if isinstance(engine, TorchEngine) else ByteMeter()
-
-
-def _window(engine: Engine, given: int | None) -> int:
-    from corral.models.engines.torch import TorchEngine
-
-    longest = engine.context_length if isinstance(engine, TorchEngine) else None
-    if given is None:
-        return MAX_WINDOW if longest is None else min(longest, MAX_WINDOW)
-    if longest is not None and given > longest:
-        raise ConfigError(f"a window of `{given}` tokens is longer than the model's {longest}", where="window")
-    return given

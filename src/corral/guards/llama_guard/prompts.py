@@ -26,8 +26,8 @@ from corral.guards.llama_guard.escaping import (
     escape,
     escape_line,
 )
-from corral.guards.llama_guard.framing import FrameName
-from corral.guards.llama_guard.turns import Turn
+from corral.guards.prompted.framing import FrameName
+from corral.guards.prompted.turns import Turn
 
 Detail = Literal["names", "descriptions", "examples"]
 DETAILS: Final[tuple[Detail, ...]] = ("names", "descriptions", "examples")

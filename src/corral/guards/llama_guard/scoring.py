@@ -20,11 +20,11 @@ from typing import Final
 
 from corral.core.errors import EngineError
 from corral.guards.llama_guard.grammar import LABELS, VerdictSyntaxError, format_verdict, parse_verdict
+from corral.guards.prompted.probabilities import mass, require_logprobs, share
 from corral.models.engines.base import CompletionLogprobs, Engine, GenerationSettings, Prompt
 
 # A vocabulary, or a template that leaves the newlines after its header to the model, may want these before a label.
 LABEL_PREFIXES: Final = ("", " ", "\n", "\n\n")
-_ROUNDING: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +39,22 @@ class LabelScore:
     log_unsafe: float
 
     def __post_init__(self) -> None:
-        # Written so that a NaN, which compares false, fails too.
-        if not (self.log_safe <= _ROUNDING and self.log_unsafe <= _ROUNDING and self._sum() <= 1 + _ROUNDING):
-            raise EngineError("the engine's values for the two labels are not log-probabilities")
+        require_logprobs(self.log_safe, self.log_unsafe)
 
     @property
     def p_unsafe(self) -> float | None:
         """Share of ``unsafe`` in the two labels; ``None`` when both are impossible."""
-        if self.log_safe == self.log_unsafe == -math.inf:
-            return None
-        odds = math.exp(-abs(self.log_unsafe - self.log_safe))
-        return 1 / (1 + odds) if self.log_unsafe >= self.log_safe else odds / (1 + odds)
+        return share(self.log_unsafe, self.log_safe)
 
     @property
     def raw(self) -> float:
         """Probability of ``unsafe`` among everything that the model might write."""
-        return min(1.0, math.exp(self.log_unsafe))
+        return mass(self.log_unsafe)
 
     @property
     def mass(self) -> float:
         """Probability of the two labels together, in [0, 1]."""
-        return min(1.0, self._sum())
-
-    def _sum(self) -> float:
-        return math.exp(self.log_safe) + math.exp(self.log_unsafe)
+        return mass(self.log_safe, self.log_unsafe)
 
 
 def label_scores(engine: Engine, prompts: Sequence[Prompt], *, label_prefix: str = "") -> list[LabelScore]:

@@ -1,7 +1,8 @@
 """What an engine is: one interface over a model in this process, a server, or a script.
 
-Prompts are conversations, rendered under the model's chat template, or raw text, which is trusted as it stands (see
-``models/chat``). An engine never shortens its input: what does not fit is an error.
+Prompts are conversations, rendered under the model's chat template, raw text, which is trusted as it stands (see
+``models/chat``), or what ``models/prompts`` describes, where the engine has the model's tokenizer. An engine never
+shortens its input: what does not fit is an error.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 from corral.core.errors import ConfigError
 from corral.data.messages import Conversation
+from corral.models.prompts import PlainText, Prefilled, Unescaped
 
-Prompt = Conversation | str
+Prompt = Conversation | str | Prefilled | PlainText | Unescaped
 FinishReason = Literal["stop", "length"]
 
 

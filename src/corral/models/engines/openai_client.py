@@ -60,14 +60,21 @@ class ModelClient:
         """Token ids wherever they can be had, else text for the server to tokenise.
 
         Raises:
+            ConfigError: a prompt that goes beyond the chat template, and no tokenizer.
             DataError: an empty prompt, or one that cannot be rendered.
         """
-        if not isinstance(prompt, Conversation | str):
+        if not isinstance(prompt, Prompt):
             return ids_request(list(prompt))
         if self.chat is not None:
             return ids_request(self.chat.encode_prompt(prompt))
         if isinstance(prompt, Conversation):
             return ModelRequest("chat/completions", {"messages": prompt.to_openai()}, None)
+        if not isinstance(prompt, str):
+            raise ConfigError(
+                f"a `{type(prompt).__name__}` prompt needs the model's tokenizer",
+                where="chat",
+                hint="Pass a ChatTokenizer.",
+            )
         if not prompt:
             raise DataError("the prompt is empty")
         return ModelRequest("completions", {"prompt": prompt}, None)

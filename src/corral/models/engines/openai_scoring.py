@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from corral.core.errors import DataError, EngineError
-from corral.data.messages import Conversation
-from corral.models.engines.base import CompletionLogprobs
+from corral.models.engines.base import CompletionLogprobs, Prompt
 from corral.models.engines.openai_client import ModelClient, ModelRequest, ServerPrompt, ids_request
 from corral.models.engines.openai_replies import TokenLogprob, echoed_logprobs, first_choice, next_tokens
 
@@ -33,7 +32,7 @@ async def score_completion(
         EngineError: a request failed for good, or a token is out of reach.
     """
     chat = client.require_chat()
-    if isinstance(prompt, Conversation | str):
+    if isinstance(prompt, Prompt):
         ids, target = chat.encode_completion(prompt, completion)
     else:
         ids, target = list(prompt), chat.encode_text(completion)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from corral.core.errors import EngineError
 from corral.data.messages import Conversation
 from corral.models.engines.base import CompletionLogprobs, FinishReason, Generation, GenerationSettings, Prompt
+from corral.models.prompts import PlainText, Prefilled, Unescaped
 
 Reply = Mapping[str, str] | Callable[[Prompt], str]
 
@@ -91,9 +92,13 @@ class ScriptedEngine:
 
 
 def _text(prompt: Prompt) -> str:
-    if isinstance(prompt, Conversation):
-        return prompt.messages[-1].text if prompt.messages else ""
-    return prompt
+    match prompt:
+        case str(text) | PlainText(text):
+            return text
+        case Prefilled(conversation) | Unescaped(conversation):
+            return _text(conversation)
+        case Conversation(messages):
+            return messages[-1].text if messages else ""
 
 
 def _uniform_bytes(_prompt: Prompt, completion: str) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from corral.models.loading import ModelRef
+    from corral.models.packed.scorer import LabelScorer
 
 MAX_BATCH_TOKENS: Final = 8192
 _LOGIT_ROWS: Final = 256  # 50 MB of float32 logits at a vocabulary of 49152
@@ -157,6 +159,34 @@ class TorchEngine:
                 encoded.append(self.chat.encode_completion(prompt, completion))
         return self.token_logprobs(encoded)
 
+    def label_logprobs(
+        self, prompts: Sequence[Prompt], labels: Sequence[str], *, answer_prefixes: Sequence[str] | None = None
+    ) -> list[tuple[float, ...]]:
+        """Log-probability of each label, in nats, at one place of the answer to each prompt (see ``engines/labels``).
+
+        On CPU, what the prompts of a plain Llama begin with is computed once and kept (``models/packed``). Labels and
+        answer prefixes are tokenised apart from each other, as text that follows a prompt.
+
+        Raises:
+            DataError: a prompt that cannot be rendered or does not fit the context, or a label without tokens.
+            EngineError: out of memory, or logits that are not finite.
+        """
+        label_ids = [self.chat.encode_text(label) for label in labels]
+        if not all(label_ids):
+            raise DataError("a label has no tokens", where=f"labels[{[bool(ids) for ids in label_ids].index(False)}]")
+        room = max((len(ids) for ids in label_ids), default=1) - 1
+        prefixes = [""] * len(prompts) if answer_prefixes is None else answer_prefixes
+        sequences = []
+        for i, (prompt, prefix) in enumerate(zip(prompts, prefixes, strict=True)):
+            ids = self._encode_prompt(prompt, f"prompts[{i}]", room=0) + self.chat.encode_text(prefix)
+            self._require_room(len(ids) + room, f"prompts[{i}]")
+            sequences.append(ids)
+        if self._label_scorer is not None:
+            with _engine_errors():
+                return self._label_scorer.label_logprobs(sequences, label_ids)
+        totals = iter(self.token_logprobs([(ids, label) for ids in sequences for label in label_ids]))
+        return [tuple(next(totals).total for _ in label_ids) for _ in sequences]
+
     def token_logprobs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[CompletionLogprobs]:
         """Score token ids after the ids that precede them; neither side may be empty.
 
@@ -204,6 +234,13 @@ class TorchEngine:
             ]
 
         return self._batched(sequences, len, run)
+
+    @cached_property
+    def _label_scorer(self) -> LabelScorer | None:
+        from corral.models.packed.scorer import LabelScorer
+        from corral.models.packed.weights import decoder_weights, is_plain_llama
+
+        return LabelScorer(decoder_weights(self.model)) if is_plain_llama(self.model) else None
 
     def _score(self, pairs: list[tuple[Sequence[int], Sequence[int]]]) -> list[CompletionLogprobs]:
         import torch

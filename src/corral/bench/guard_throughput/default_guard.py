@@ -1,0 +1,142 @@
+"""The default guard's speed and memory, and plain transformers under the same load."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from corral.bench.requests import benign_requests
+from corral.core.errors import CorralError, GuardError
+from corral.data.messages import Conversation
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from corral.guards.default.guard import DefaultGuard
+
+Batch = list[str]
+# How many texts to cut messages from: some are no longer of the wanted number of tokens once they are cut.
+_SPARE: Final = 2
+
+
+def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Speed of the default guard in batches, from texts to verdicts, and its latency at one message.
+
+    Args:
+        settings: ``weights`` (folder, or null for the packaged ones), ``threads``, ``batch_size``, ``batches`` a round,
+            ``rounds``, ``singles`` (messages judged one by one), ``seed``, and ``loads``: name to the shortest and the
+            longest message, in tokens of the text alone.
+
+    Returns:
+        ``round_seconds`` of each load, ``latency_ms`` of each single message of the first load; and what a peer needs
+        to compute the same: ``base``, ``layers`` and ``dtype``.
+
+    Raises:
+        GuardError: the guard gave no verdict on a message.
+    """
+    from corral.core.files import read_json
+    from corral.guards.default.guard import GUARD_FILE, PACKAGED_WEIGHTS, DefaultGuard
+    from corral.models.loading import load_fast_tokenizer
+
+    folder = Path(settings["weights"] or PACKAGED_WEIGHTS)
+    made_from = read_json(folder / GUARD_FILE)
+    guard = DefaultGuard.load(weights=folder, threads=settings["threads"])
+    tokenizer = load_fast_tokenizer(made_from["base"])
+    first, *_ = settings["loads"].values()
+    judge = partial(_classify, guard)
+    singles = messages(tokenizer, settings["singles"], first, seed=settings["seed"] - 1)
+    return {
+        "base": made_from["base"],
+        "layers": made_from["layers"],
+        "dtype": guard.revision.rpartition("-")[2],  # a revision ends with it
+        "round_seconds": _each_load(tokenizer, settings, judge),
+        "latency_ms": [1e3 * _seconds(judge, [[text]]) for text in singles],
+    }
+
+
+def measure_plain_llama(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Speed of transformers' ``LlamaModel`` with the guard's layers and dtype; token ids are made beforehand.
+
+    Args:
+        settings: those of ``measure_default_guard``, and its ``base``, ``layers`` and ``dtype``.
+
+    Returns:
+        ``round_seconds`` of each load.
+    """
+    import torch
+
+    from corral.guards.default.encoding import ConversationEncoder
+    from corral.models.batching import pad
+    from corral.models.loading import load_backbone, load_fast_tokenizer
+
+    torch.set_num_threads(settings["threads"])
+    model = load_backbone(settings["base"], layers=settings["layers"], dtype=getattr(torch, settings["dtype"]))
+    encoder = ConversationEncoder(load_fast_tokenizer(settings["base"]))
+
+    def prepare(batch: Batch) -> list[list[int]]:
+        encoded = [encoder.encode_whole(Conversation.user(text), "prompt") for text in batch]
+        return [tokens.ids for tokens in encoded if tokens is not None]
+
+    def run(sequences: list[list[int]]) -> None:
+        padded = pad(sequences)
+        with torch.inference_mode():
+            model(input_ids=padded.input_ids_BT, attention_mask=padded.attention_mask_BT, use_cache=False)
+
+    tokenizer = load_fast_tokenizer(settings["base"])
+    return {"round_seconds": _each_load(tokenizer, settings, run, prepare=prepare)}
+
+
+def messages(tokenizer: Tokenizer, count: int, lengths: Sequence[int], *, seed: int) -> list[str]:
+    """Distinct texts whose numbers of tokens are drawn evenly from ``lengths`` (shortest, longest).
+
+    Raises:
+        CorralError: too few are found, as when tokens are longer than words.
+    """
+    shortest, longest = lengths
+    draw = random.Random(f"messages {seed}")  # noqa: S311 - texts to measure with, not secrets
+    found: dict[str, None] = {}
+    for text in benign_requests(_SPARE * count, shortest=longest, longest=longest, seed=seed):
+        wanted = draw.randint(shortest, longest)
+        cut = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids[:wanted])
+        if len(tokenizer.encode(cut, add_special_tokens=False).ids) == wanted:
+            found[cut] = None
+        if len(found) == count:
+            return list(found)
+    raise CorralError(f"found {len(found)} of {count} messages of {shortest} to {longest} tokens")
+
+
+def _each_load(
+    tokenizer: Tokenizer,
+    settings: Mapping[str, Any],
+    run: Callable[[Any], None],
+    *,
+    prepare: Callable[[Batch], Any] = lambda batch: batch,
+) -> dict[str, list[float]]:
+    """Seconds of the rounds of each load; the first batch of a load is not timed, nor is ``prepare``."""
+    size, rounds = settings["batch_size"], settings["rounds"]
+    seconds = {}
+    for number, (name, lengths) in enumerate(settings["loads"].items()):
+        per_round = settings["batches"] * size
+        texts = messages(tokenizer, size + rounds * per_round, lengths, seed=settings["seed"] + number)
+        batches = [prepare(texts[start : start + size]) for start in range(0, len(texts), size)]
+        run(batches[0])
+        timed = [batches[1 + r * settings["batches"] :][: settings["batches"]] for r in range(rounds)]
+        seconds[name] = [_seconds(run, group) for group in timed]
+    return seconds
+
+
+def _classify(guard: DefaultGuard, batch: Batch) -> None:
+    verdicts = guard.classify([Conversation.user(text) for text in batch], target="prompt")
+    if failed := [verdict for verdict in verdicts if verdict.flagged is None]:
+        raise GuardError(f"no verdict on {len(failed)} of {len(batch)} messages: {failed[0].detail}")
+
+
+def _seconds(run: Callable[[Any], None], batches: Sequence[Any]) -> float:
+    started = time.perf_counter()
+    for batch in batches:
+        run(batch)
+    return time.perf_counter() - started

@@ -1,0 +1,90 @@
+"""From what the processes measured to the figures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, Final
+
+from corral.bench.guard_throughput.accuracy import compare
+from corral.bench.isolated import Isolated
+from corral.bench.vllm import PYTHON_VARIABLE
+
+NO_VLLM: Final = f"{PYTHON_VARIABLE} is not set; it names the interpreter of an environment with vllm"
+
+
+def policy_figures(requests: int, ours: Isolated, generated: Isolated) -> dict[str, Any]:
+    """The policy guard and ``generate``; ``requests`` are those of a round."""
+    speed = _speed(requests, ours.values["round_seconds"])
+    seconds = generated.values["request_seconds"]
+    generate_speed = len(seconds) / sum(seconds)
+    return {
+        "ratio_vs_generate": speed / generate_speed,
+        "policy_prompts_per_second": speed,
+        "generate_per_second": generate_speed,
+        "policy_tokens": ours.values["policy_tokens"],
+        "tokens_per_request": ours.values["tokens_per_request"],
+        "policy_guard": {
+            **{name: ours.values[name] for name in ("load_seconds", "warm_up_seconds", "round_seconds")},
+            "max_rss_mb": ours.max_rss_mb,
+        },
+        "generate": {"request_seconds": seconds, "max_rss_mb": generated.max_rss_mb},
+    }
+
+
+def vllm_figures(requests: int, engine_requests: int, ours: Isolated, served: Isolated | None) -> dict[str, Any]:
+    """The policy guard beside the better of vLLM's two clients; nulls and the reason where vLLM was not measured."""
+    if served is None:
+        return {"ratio_vs_vllm": None, "ratio_vs_vllm_reason": NO_VLLM, "vllm_per_second": None, "vllm": None}
+    bare = _speed(requests, served.values["round_seconds"])
+    engine = engine_requests / served.values["engine_seconds"]
+    best = max(bare, engine)
+    scores = served.values["p_unsafe"]
+    return {
+        "ratio_vs_vllm": _speed(requests, ours.values["round_seconds"]) / best,
+        "ratio_vs_vllm_reason": None,
+        "vllm_per_second": best,
+        "vllm": {
+            "bare_client_per_second": bare,
+            "openai_engine_per_second": engine,
+            "agreement_with_ours": compare(ours.values["p_unsafe"][: len(scores)], scores),
+            **{name: served.values[name] for name in ("version", "exercised", "round_seconds", "engine_seconds")},
+        },
+    }
+
+
+def default_guard_figures(messages: int, ours: Isolated, plain: Isolated) -> dict[str, Any]:
+    """The default guard beside plain transformers; ``messages`` are those of a round."""
+    loads = {
+        load: _beside(messages, seconds, plain.values["round_seconds"][load])
+        for load, seconds in ours.values["round_seconds"].items()
+    }
+    latencies = ours.values["latency_ms"]
+    return {
+        "default_guard_per_second": loads["uniform"]["per_second"],
+        "default_guard_ratio_vs_transformers": loads["uniform"]["ratio"],
+        "default_guard_p50_ms": median(latencies),
+        "max_rss_mb": ours.max_rss_mb,
+        "default_guard": {
+            **{name: ours.values[name] for name in ("base", "layers", "dtype")},
+            **loads,
+            "slowest_ms": max(latencies),
+            "transformers_max_rss_mb": plain.max_rss_mb,
+        },
+    }
+
+
+def _beside(messages: int, ours: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
+    speed, plain_speed = _speed(messages, ours), _speed(messages, plain)
+    return {
+        "per_second": speed,
+        "transformers_per_second": plain_speed,
+        "ratio": speed / plain_speed,
+        "round_seconds": ours,
+        "transformers_round_seconds": plain,
+    }
+
+
+def _speed(count: int, round_seconds: Sequence[float]) -> float:
+    """Items a second of the median round."""
+    return count / median(round_seconds)

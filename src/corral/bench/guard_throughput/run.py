@@ -1,0 +1,157 @@
+"""The whole benchmark: one measurement after the other, each alone on the machine, then the comparison."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from corral.bench.guard_throughput.accuracy import compare, max_delta
+from corral.bench.guard_throughput.bounds import check_report
+from corral.bench.guard_throughput.figures import default_guard_figures, policy_figures, vllm_figures
+from corral.bench.guard_throughput.prompts import accuracy_prompts
+from corral.bench.guard_throughput.settings import ThroughputSettings, available_cpus
+from corral.bench.isolated import Isolated, run_isolated
+from corral.bench.requests import benign_requests
+from corral.bench.vllm import CONTEXT, SERVED_NAME, serving_vllm, vllm_interpreter
+
+Say = Callable[[str], None]
+
+
+class _Requests(NamedTuple):
+    """Texts of a warm-up, of the timed rounds, and for our engine over vLLM; none occurs twice."""
+
+    warm_up: list[str]
+    rounds: list[list[str]]
+    engine: list[str]
+
+
+def measure_guard_throughput(settings: ThroughputSettings, say: Say) -> dict[str, Any]:
+    """Measure everything; see docs/guides/benchmarks.md for what each figure means.
+
+    Args:
+        settings: sizes.
+        say: told what is measured next.
+
+    Returns:
+        The report as JSON values; ``checks`` says which bounds hold.
+
+    Raises:
+        CorralError: a measurement failed.
+        NotFoundError: ``CORRAL_VLLM_PYTHON`` names no file.
+    """
+    started = time.perf_counter()
+    python = vllm_interpreter()
+    requests = _requests(settings)
+    compared = accuracy_prompts(settings.accuracy_prompts, seed=settings.seed)
+    ours = _policy_guard(settings, requests, say)
+    generated = _generate(settings, requests, compared.texts, say)
+    served = None if python is None else _vllm(python, settings, requests, say)
+    accuracy = _accuracy(settings, compared.texts, generated.values["p_unsafe"], say)
+    guard, plain = _default_guard(settings, say)
+
+    report: dict[str, Any] = {
+        **policy_figures(settings.requests, ours, generated),
+        **vllm_figures(settings.requests, settings.engine_requests, ours, served),
+        **default_guard_figures(settings.batches * settings.batch_size, guard, plain),
+        **{name: accuracy[name] for name in ("label_agreement", "max_delta_p", "shared_prefix_max_delta_p")},
+        "accuracy": {"prompts": len(compared.texts), "source": compared.source, **accuracy},
+    }
+    return {
+        **report,
+        "checks": {name: asdict(check) for name, check in check_report(report).items()},
+        "settings": settings.model_dump(mode="json"),
+        **_circumstances(),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def _requests(settings: ThroughputSettings) -> _Requests:
+    size, rounds = settings.requests, settings.rounds
+    texts = benign_requests((1 + rounds) * size + settings.engine_requests, seed=settings.seed)
+    groups = [texts[start : start + size] for start in range(0, (1 + rounds) * size, size)]
+    return _Requests(groups[0], groups[1:], texts[(1 + rounds) * size :])
+
+
+def _policy_guard(settings: ThroughputSettings, requests: _Requests, say: Say) -> Isolated:
+    say(f"policy guard: {settings.rounds} rounds of {settings.requests} requests")
+    asked = {"warm_up": requests.warm_up, "rounds": requests.rounds}
+    return run_isolated("policy-guard", {**_model(settings, "bfloat16"), **asked})
+
+
+def _generate(settings: ThroughputSettings, requests: _Requests, prompts: list[str], say: Say) -> Isolated:
+    say(f"transformers: generate, {settings.generate_requests} requests one by one in float32")
+    texts = [*requests.warm_up, *(text for texts in requests.rounds for text in texts)]
+    return run_isolated(
+        "generate",
+        {
+            **_model(settings, "float32"),
+            "max_new_tokens": settings.generate_tokens,
+            "requests": texts[: 1 + settings.generate_requests],
+            "prompts": prompts[: settings.exact_prompts],
+        },
+    )
+
+
+def _vllm(python: Path, settings: ThroughputSettings, requests: _Requests, say: Say) -> Isolated:
+    served = run_isolated("served-model", {"model": settings.model}).values["folder"]
+    say("vLLM: starting its server, which takes minutes the first time")
+    with serving_vllm(python, Path(served), cpus=available_cpus()[: settings.threads]) as url:
+        say(f"vLLM: {settings.rounds} rounds of {settings.requests} requests; our engine: {len(requests.engine)}")
+        return run_isolated(
+            "vllm-client",
+            {
+                "url": url,
+                "served_name": SERVED_NAME,
+                "context": CONTEXT,
+                "model": settings.model,
+                "warm_up": requests.warm_up,
+                "rounds": requests.rounds,
+                "engine_requests": requests.engine,
+                "compared": requests.rounds[0][: settings.engine_requests],
+            },
+        )
+
+
+def _accuracy(settings: ThroughputSettings, prompts: list[str], whole: list[float], say: Say) -> dict[str, Any]:
+    """The timed path against float32, and float32 with the shared prefix against whole prompts on a sample."""
+    scores = {}
+    for dtype in ("bfloat16", "float32"):
+        say(f"accuracy: {len(prompts)} prompts in {dtype}")
+        scores[dtype] = run_isolated("policy-scores", {**_model(settings, dtype), "prompts": prompts}).values
+    reference = scores["float32"]["p_unsafe"]
+    return {
+        **compare(scores["bfloat16"]["p_unsafe"], reference),
+        "shared_prefix_max_delta_p": max_delta(reference[: len(whole)], whole),
+        "shared_prefix_prompts": len(whole),
+    }
+
+
+def _default_guard(settings: ThroughputSettings, say: Say) -> tuple[Isolated, Isolated]:
+    sizes = {
+        "weights": settings.guard_weights,
+        "loads": {"uniform": [settings.message_tokens] * 2, "mixed": list(settings.mixed_tokens)},
+        **settings.model_dump(include={"threads", "batch_size", "batches", "rounds", "singles", "seed"}),
+    }
+    say("default guard: batches and single messages")
+    ours = run_isolated("default-guard", sizes)
+    say("transformers: the default guard's layers, the same batches")
+    made_from = {name: ours.values[name] for name in ("base", "layers", "dtype")}
+    return ours, run_isolated("plain-llama", {**sizes, **made_from})
+
+
+def _model(settings: ThroughputSettings, dtype: str) -> dict[str, Any]:
+    return {"model": settings.model, "dtype": dtype, "threads": settings.threads}
+
+
+def _circumstances() -> dict[str, Any]:
+    from corral.core.manifest import describe_machine, package_versions
+
+    return {
+        "machine": describe_machine().model_dump(mode="json"),
+        "versions": package_versions(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }

@@ -1,0 +1,86 @@
+"""Engines for guards that are asked in words: a checkpoint in this process, or a server that hosts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from corral.core.errors import ConfigError
+from corral.core.files import sha256_json
+from corral.guards.prompted.framing import FrameName, check_frame, template_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from corral.models.chat import ChatTokenizer
+    from corral.models.engines.openai import OpenAIEngine
+    from corral.models.engines.torch import TorchEngine
+
+
+def load_engine(
+    model: str | Path, *, frame: FrameName, dtype: str, device: str, threads: int | None
+) -> tuple[TorchEngine, str]:
+    """The engine, whose chat template is the frame, and a hash of its weights and template.
+
+    Args:
+        model: reference of a causal language model.
+        frame: used where the vocabulary has its control tokens, else the tokenizer's own template is.
+        dtype: ``auto``, ``float32`` or ``bfloat16``.
+        device: torch device.
+        threads: torch threads; ``None`` leaves torch's choice.
+
+    Raises:
+        NotFoundError: nothing at ``model``.
+        ConfigError: an unknown frame or dtype, or no template that leaves the policy to the prompt.
+    """
+    from corral.models.engines.torch import TorchEngine
+    from corral.models.loading import load_causal_lm, weights_revision
+
+    chosen = _dtype(dtype)
+    chat = _framed_tokenizer(model, frame)
+    language_model = load_causal_lm(model, dtype=chosen, device=device)
+    engine = TorchEngine(language_model, chat, name=str(model), threads=threads)
+    return engine, sha256_json([weights_revision(model), str(language_model.dtype), chat.tokenizer.chat_template])
+
+
+def connect_engine(
+    server: str, model: str, *, tokenizer: str | Path | None, frame: FrameName
+) -> tuple[OpenAIEngine, str]:
+    """An engine over an OpenAI-compatible server, and what is known of its revision: URL, name and template.
+
+    Args:
+        server: base URL.
+        model: as the server names it.
+        tokenizer: reference of the model's tokenizer, which makes scores possible; ``None`` for none.
+        frame: as ``load_engine``; without the tokenizer it is not checked against a vocabulary.
+
+    Raises:
+        NotFoundError: nothing at ``tokenizer``.
+        ConfigError: an unknown frame, a URL that cannot be used, or no template that leaves the policy to the prompt.
+    """
+    from corral.models.engines.openai import OpenAIEngine
+
+    check_frame(frame)
+    chat = None if tokenizer is None else _framed_tokenizer(tokenizer, frame)
+    engine = OpenAIEngine(server, model, chat=chat)
+    return engine, sha256_json([server, model, chat.tokenizer.chat_template if chat else frame])
+
+
+def _framed_tokenizer(ref: str | Path, frame: FrameName) -> ChatTokenizer:
+    from corral.models.chat import ChatTokenizer
+    from corral.models.loading import load_tokenizer
+
+    check_frame(frame)
+    tokenizer = load_tokenizer(ref)
+    tokenizer.chat_template = template_for(frame, tokenizer.get_vocab(), tokenizer.chat_template)
+    return ChatTokenizer(tokenizer)
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    """The dtype of a setting; ``None`` for the stored one."""
+    import torch
+
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in dtypes:
+        raise ConfigError(f"no dtype `{name}`", where="dtype", hint="Use auto, float32 or bfloat16.")
+    return dtypes[name]

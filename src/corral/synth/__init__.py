@@ -1,0 +1,1 @@
+"""Making training data: journaled generation steps over any engine, and the pipelines made of them."""

@@ -1,0 +1,197 @@
+"""Training a classifier guard: LoRA on the upper of the kept layers of a decoder, and heads over its hidden states.
+
+Reads rows (``ModerationExample``), knows nothing of where they come from: mixtures belong to ``studies``. A row labels
+some heads and leaves others unknown; the loss counts the known ones (``objectives/guard_heads``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import set_seed
+
+from corral.core.errors import ConfigError
+from corral.core.runs import Run
+from corral.data.examples import ModerationExample
+from corral.guards.default.encoding import ConversationEncoder
+from corral.guards.default.network import GuardHeads, GuardNetwork, HeadLogits, category_codes
+from corral.models.loading import load_backbone, load_fast_tokenizer
+from corral.train.guard.arguments import training_arguments
+from corral.train.guard.classifier_labels import binary_labels, category_labels
+from corral.train.guard.classifier_settings import GuardTrainingConfig
+from corral.train.guard.lora import check_trained_layers, with_lora
+from corral.train.objectives.guard_heads import guard_heads_loss
+from corral.train.sampler import TokenBudgetSampler
+from corral.train.trainer import ResumableTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """Token ids of one row, the span of the judged message, and its labels (-100 unknown)."""
+
+    ids: list[int]
+    span: tuple[int, int]
+    binary: list[float]
+    categories: list[float]
+
+
+def build_network(config: GuardTrainingConfig) -> GuardNetwork:
+    """The base model's lower layers with fresh LoRA weights and heads; only those two take gradients.
+
+    Raises:
+        ConfigError: ``first_trained_layer`` leaves nothing to train.
+    """
+    check_trained_layers(config.first_trained_layer, config.layers)
+    set_seed(config.seed)
+    backbone = load_backbone(config.base, layers=config.layers, dtype=torch.float32)
+    adapted = with_lora(backbone, first_layer=config.first_trained_layer, rank=config.rank, alpha=config.alpha)
+    return GuardNetwork(adapted, GuardHeads(backbone.config.hidden_size, len(category_codes())))
+
+
+def load_encoder(config: GuardTrainingConfig) -> ConversationEncoder:
+    """What turns rows into token ids for the base model."""
+    return ConversationEncoder(load_fast_tokenizer(config.base))
+
+
+def encode_rows(
+    rows: Sequence[ModerationExample], encoder: ConversationEncoder, config: GuardTrainingConfig
+) -> list[EncodedRow]:
+    """Token ids and labels of each row, in order.
+
+    Training keeps the last ``max_context_tokens`` of the turns before the judged message and the first tokens of the
+    message itself, within ``max_row_tokens``; a guard at work reads everything, in windows.
+    """
+    encoded = []
+    codes = category_codes()
+    tokens = encoder.encode_batch([(row.conversation, row.target) for row in rows])
+    for row, judged in zip(rows, tokens, strict=True):
+        if judged is None:
+            raise ConfigError(f"row `{row.source}/{row.id}` has no {row.target} to judge")
+        context = judged.context[-config.max_context_tokens :] if config.max_context_tokens else []
+        opening = [*context, *judged.header]
+        text = judged.text[: config.max_row_tokens - len(opening) - len(judged.end)]
+        ids = [*opening, *text, *judged.end]
+        encoded.append(EncodedRow(ids, (len(opening), len(ids)), binary_labels(row), category_labels(row, codes)))
+    return encoded
+
+
+def train_guard(
+    rows: Sequence[ModerationExample], config: GuardTrainingConfig, output: Path, *, run: Run | None = None
+) -> GuardNetwork:
+    """Train, resuming from the newest whole checkpoint under ``output``; the same rows and settings give the same bits.
+
+    Args:
+        rows: labelled rows; each has at least one known label.
+        config: settings.
+        output: checkpoint folder.
+        run: takes the loss curve.
+    """
+    network = build_network(config)
+    encoded = encode_rows(rows, load_encoder(config), config)
+    sampler = TokenBudgetSampler(
+        [len(row.ids) for row in encoded], max_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed
+    )
+    trainer = _GuardTrainer(
+        run=run,
+        sampler=sampler,
+        category_weight=config.category_weight,
+        model=network,
+        args=training_arguments(config, output, batches=len(sampler), schedule="cosine"),
+        train_dataset=_Rows(encoded),
+        data_collator=collate,
+    )
+    trainer.train_resuming()
+    return network
+
+
+def collate(rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+    """Right-padded tensors: ``input_ids``, ``attention_mask``, ``span`` (B, T); ``binary``, ``categories``, ``labels``.
+
+    ``labels`` is 1 for each known (row, head) pair and -100 otherwise: the trainer counts it over a whole optimiser
+    step to normalise the loss.
+    """
+    width = max(len(row.ids) for row in rows)
+    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
+    span = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        input_ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        attention_mask[i, : len(row.ids)] = 1
+        span[i, row.span[0] : row.span[1]] = True
+    binary = torch.tensor([row.binary for row in rows])
+    categories = torch.tensor([row.categories for row in rows])
+    known = torch.cat([binary >= 0, (categories >= 0).any(dim=1, keepdim=True)], dim=1)
+    labels = torch.where(known, 1, -100)
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "span": span,
+        "binary": binary,
+        "categories": categories,
+        "labels": labels,
+    }
+
+
+class _Rows(Dataset[EncodedRow]):
+    def __init__(self, rows: Sequence[EncodedRow]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> EncodedRow:
+        return self._rows[index]
+
+
+class _GuardTrainer(ResumableTrainer):
+    def __init__(self, *, sampler: TokenBudgetSampler, category_weight: float, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._sampler = sampler
+        self._category_weight = category_weight
+        self.model_accepts_loss_kwargs = True  # makes the trainer count `labels` over the whole optimiser step
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset, batch_sampler=_Batches(self._sampler), collate_fn=self.data_collator
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Mapping[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, HeadLogits]:
+        logits: HeadLogits = model(inputs["input_ids"], inputs["attention_mask"], inputs["span"])
+        total = guard_heads_loss(
+            logits.binary,
+            logits.categories,
+            inputs["binary"],
+            inputs["categories"],
+            category_weight=self._category_weight,
+        )
+        count = num_items_in_batch if num_items_in_batch is not None else inputs["labels"].ne(-100).sum()
+        # The count is global and data-parallel training averages gradients, so undo that average.
+        loss = total / count * self.accelerator.num_processes
+        return (loss, logits) if return_outputs else loss
+
+
+class _Batches(torch.utils.data.Sampler[list[int]]):
+    """The sampler as torch's data loader wants it."""
+
+    def __init__(self, sampler: TokenBudgetSampler) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._sampler)

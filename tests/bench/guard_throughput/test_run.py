@@ -1,0 +1,154 @@
+"""The whole benchmark with tiny sizes, its measurements in this process; and its bounds on made-up figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.bench.guard_throughput import run
+from corral.bench.guard_throughput.bounds import check_report
+from corral.bench.guard_throughput.settings import ThroughputSettings
+from corral.bench.isolated import MEASUREMENTS, Isolated
+from corral.bench.vllm import PYTHON_VARIABLE
+
+PROMISED = {
+    "ratio_vs_generate",
+    "ratio_vs_vllm",
+    "label_agreement",
+    "max_delta_p",
+    "policy_prompts_per_second",
+    "default_guard_per_second",
+    "default_guard_ratio_vs_transformers",
+    "default_guard_p50_ms",
+    "max_rss_mb",
+    "machine",
+    "date",
+}
+
+
+Asked = dict[str, list[Mapping[str, Any]]]
+
+
+def measure_here(settings: ThroughputSettings, vllm: Path | None, cache: Path) -> tuple[dict[str, Any], Asked]:
+    """The report, and what each measurement was asked; they run here instead of in processes of their own."""
+    asked: Asked = {}
+
+    def here(name: str, chosen: Mapping[str, Any]) -> Isolated:
+        asked.setdefault(name, []).append(chosen)
+        return Isolated(json.loads(json.dumps(dict(MEASUREMENTS.get(name)(chosen)))), 123.4, 0.5)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "run_isolated", here)
+        patch.setenv("CORRAL_CACHE", str(cache))
+        patch.setenv(PYTHON_VARIABLE, "" if vllm is None else str(vllm))
+        return run.measure_guard_throughput(settings, lambda _: None), asked
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model: str, tiny_guard: str) -> ThroughputSettings:
+    return ThroughputSettings(
+        model=tiny_model,
+        guard_weights=tiny_guard,
+        threads=1,
+        requests=2,
+        rounds=2,
+        engine_requests=2,
+        generate_requests=1,
+        generate_tokens=1,
+        accuracy_prompts=4,
+        exact_prompts=2,
+        batch_size=2,
+        batches=1,
+        message_tokens=8,
+        mixed_tokens=(4, 12),
+        singles=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def beside_vllm(
+    tiny: ThroughputSettings, fake_vllm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Asked]:
+    return measure_here(tiny, fake_vllm, tmp_path_factory.mktemp("cache"))
+
+
+def test_the_report_has_every_promised_key_and_is_json(beside_vllm: tuple[dict[str, Any], Asked]) -> None:
+    report, _ = beside_vllm
+    assert set(report) >= PROMISED
+    assert json.loads(json.dumps(report, allow_nan=False))["checks"].keys() == check_report(report).keys()
+    assert report["ratio_vs_vllm"] == pytest.approx(report["policy_prompts_per_second"] / report["vllm_per_second"])
+    assert report["vllm"]["version"] == "fake"
+    assert report["accuracy"]["source"] == "self-written"
+    assert report["shared_prefix_max_delta_p"] <= 1e-4
+
+
+def test_no_client_or_round_sees_a_request_twice(beside_vllm: tuple[dict[str, Any], Asked]) -> None:
+    _, asked = beside_vllm
+    (server,) = asked["vllm-client"]
+    (ours,) = asked["policy-guard"]
+    groups = [server["warm_up"], *server["rounds"], server["engine_requests"]]
+    texts = [text for group in groups for text in group]
+    assert len(set(texts)) == len(texts)
+    assert (ours["warm_up"], ours["rounds"]) == (server["warm_up"], server["rounds"])
+
+
+def test_without_vllm_there_is_a_reason_and_no_bound(tiny: ThroughputSettings, tmp_path: Path) -> None:
+    report, asked = measure_here(tiny, None, tmp_path)
+    assert report["ratio_vs_vllm"] is None
+    assert PYTHON_VARIABLE in report["ratio_vs_vllm_reason"]
+    assert "ratio_vs_vllm" not in report["checks"]
+    assert "vllm-client" not in asked
+
+
+def figures(**changes: Any) -> dict[str, Any]:
+    """A report that meets every bound, with changes."""
+    met = {
+        "ratio_vs_generate": 22.0,
+        "ratio_vs_vllm": 1.3,
+        "vllm": {"exercised": {"generate": True, "stream": True}},
+        "label_agreement": 0.995,
+        "max_delta_p": 0.01,
+        "shared_prefix_max_delta_p": 1e-6,
+        "policy_tokens": 888,
+        "default_guard_ratio_vs_transformers": 1.3,
+        "default_guard_p50_ms": 20.0,
+        "max_rss_mb": 700.0,
+    }
+    return met | changes
+
+
+def test_a_report_within_its_bounds_has_no_failed_check() -> None:
+    assert all(check.ok for check in check_report(figures()).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ratio_vs_generate", 19.9),
+        ("ratio_vs_vllm", 1.24),
+        ("label_agreement", 0.98),
+        ("max_delta_p", 0.021),
+        ("shared_prefix_max_delta_p", 2e-4),
+        ("policy_tokens", 700),
+        ("default_guard_ratio_vs_transformers", 1.2),
+        ("default_guard_p50_ms", 26.0),
+        ("max_rss_mb", 1001.0),
+    ],
+)
+def test_each_bound_fails_alone(name: str, value: float) -> None:
+    assert [found for found, check in check_report(figures(**{name: value})).items() if not check.ok] == [name]
+
+
+def test_an_engine_method_that_does_not_work_with_the_server_fails() -> None:
+    checks = check_report(figures(vllm={"exercised": {"generate": True, "stream": False}}))
+    assert not checks["openai_engine_works"].ok
+
+
+@pytest.mark.parametrize("change", [{"requests": 0}, {"threads": 0}, {"no_such_size": 1}])
+def test_sizes_that_measure_nothing_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        ThroughputSettings.model_validate(change)
