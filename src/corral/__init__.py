@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from corral.data.taxonomy import Taxonomy as Taxonomy
     from corral.data.taxonomy import crosswalk as crosswalk
     from corral.data.taxonomy import load_taxonomy as load_taxonomy
+    from corral.evals.scorecard import scorecard as scorecard
     from corral.guards.base import Guard as Guard
     from corral.guards.base import Status as Status
     from corral.guards.base import Verdict as Verdict
@@ -75,6 +76,7 @@ _MODULES: Final = {
     "corral.data.readers": ("read_rows",),
     "corral.data.sources": ("load_source",),
     "corral.data.taxonomy": ("Category", "Taxonomy", "crosswalk", "load_taxonomy"),
+    "corral.evals.scorecard": ("scorecard",),
     "corral.guards.base": ("Guard", "Status", "Verdict"),
     "corral.guards.loading": ("load_guard",),
     "corral.guards.moderator": ("Moderator",),

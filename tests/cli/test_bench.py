@@ -23,7 +23,15 @@ REPORT: dict[str, Any] = {
     "label_agreement": 0.998,
     "max_delta_p": 0.03,
     "shared_prefix_max_delta_p": 2e-6,
-    "accuracy": {"prompts": 9, "source": "self-written", "p05": 0.1, "p95": 0.9, "near_threshold": 2, "unsafe": 3},
+    "accuracy": {
+        "prompts": 9,
+        "source": "self-written",
+        "p05": 0.1,
+        "p95": 0.9,
+        "near_threshold": 2,
+        "unsafe": 3,
+        "label_agreement_at_median": 0.97,
+    },
     "default_guard_ratio_vs_transformers": 1.5,
     "default_guard_p50_ms": 21.0,
     "max_rss_mb": 640.0,
@@ -90,6 +98,7 @@ def test_the_table_shows_both_sides_the_ratio_and_the_bound(
     assert line.split() == ["policy", "guard,", "generate", "12.00/s", "0.50/s", "24.00", ">=", "20", "yes"]
     assert "vLLM was not measured: it was not asked for." in out
     assert "9 prompts (self-written)" in out
+    assert "0.9700 keep their side of the median score" in out
 
 
 def test_vllm_has_a_line_where_it_was_measured(

@@ -46,6 +46,37 @@ def test_hidden_states_equal_those_of_transformers_on_every_token(reference, dec
     assert not ours[~real].any()
 
 
+def test_off_the_cpu_hidden_states_equal_those_of_transformers_too(reference, decoder, monkeypatch):
+    # The path of other devices, computed on this one.
+    monkeypatch.setattr("corral.models.llama._is_cpu", lambda tensor: False)
+    batch = pad([[5, 6, 7, 8], [9], [10, 11]])
+    with torch.inference_mode():
+        ours = decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state
+        theirs = reference(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).last_hidden_state
+    real = batch.attention_mask_BT.bool()
+    torch.testing.assert_close(ours[real], theirs[real], atol=1e-5, rtol=1e-5)
+    assert not ours[~real].any()
+
+
+def test_a_row_without_tokens_is_all_zeros(decoder):
+    mask = torch.tensor([[1, 1], [0, 0], [1, 0]])
+    states = decoder(torch.tensor([[1, 2], [3, 4], [5, 6]]), mask).last_hidden_state
+    assert not states[1].any()
+    assert states[0].any()
+
+
+def test_weights_that_change_after_the_first_pass_are_used(folder):
+    decoder = load_inference_decoder(folder)
+    batch = pad([[5, 6, 7]])
+    before = decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state
+    with torch.no_grad():
+        decoder.layers[0].self_attn.k_proj.weight.zero_()
+    changed = decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state
+    assert not torch.allclose(before, changed)
+    decoder.load_state_dict(load_inference_decoder(folder).state_dict(), assign=True)
+    torch.testing.assert_close(decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state, before)
+
+
 def test_the_final_norm_is_kept_on_request(folder):
     batch = pad([[5, 6, 7]])
     ours = load_inference_decoder(folder, final_norm=True)(batch.input_ids_BT, batch.attention_mask_BT)

@@ -55,3 +55,13 @@ def test_a_vocabulary_that_spells_control_tokens_itself_is_refused():
     assert PlainTextEncoder(tokenizer).encode("word") == [1]
     with pytest.raises(DataError, match="cannot tell"):
         PlainTextEncoder(tokenizer).encode("word <end>")
+
+
+@given(hostile)
+def test_token_ends_follow_each_other_and_reach_the_end_of_the_text(backend, parts):
+    text = "".join(parts)
+    encoder = PlainTextEncoder(backend)
+    ids, ends = encoder.encode_with_ends(text)
+    assert ids == encoder.encode(text)
+    assert ends == sorted(ends)
+    assert (ends[-1] if ends else 0) == len(text)

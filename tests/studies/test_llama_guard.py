@@ -25,7 +25,7 @@ from corral.evals.tasks.policy_sensitivity import violated_codes
 from corral.guards.llama_guard.guard import LlamaGuard
 from corral.guards.llama_guard.prompts import PolicyPrompt
 from corral.models.engines.torch import TorchEngine
-from corral.studies.llama_guard import trainings
+from corral.studies.llama_guard import LlamaGuardRecipe, trainings
 from corral.studies.llama_guard.baselines import small_training_beats_baselines
 from corral.studies.llama_guard.experiment import Experiment, Finding
 from corral.studies.llama_guard.ladder import adaptation_ladder
@@ -276,3 +276,14 @@ def test_the_arms_and_shares_are_checked() -> None:
     for wrong in ({"arms": {"augmented": {}}}, {"ladder": {"shares": [0.5, 0.1]}}):
         with pytest.raises(ValueError, match=r"arms|shares"):
             LlamaGuardConfig.model_validate(wrong)
+
+
+def test_a_study_on_templated_text_can_stand_beside_the_main_one(rows: StudyRows) -> None:
+    beside = {**settings().model_dump(include={"data", "training", "rows", "ladder"}), "claims": CLAIMS[:1]}
+    config = LlamaGuardConfig.model_validate({**settings(profile="small").model_dump(), "mechanism": beside})
+    steps = LlamaGuardRecipe().plan(config)
+    assert any("augmentation_makes_policy_matter_mechanism" in step for step in steps)
+    experiment = Experiment(settings(), rows, None, _HandMade(reads_if_augmented), {}, "_mechanism")  # type: ignore[arg-type]
+    claim = policy_matters(experiment).claim
+    assert claim.claim == "augmentation_makes_policy_matter_mechanism"
+    assert claim.toy

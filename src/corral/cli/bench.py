@@ -67,6 +67,7 @@ def _print_guard_throughput(report: dict[str, Any]) -> None:
             ("accuracy on", f"{accuracy['prompts']} prompts ({accuracy['source']})"),
             ("scores", f"{accuracy['p05']:.3f} to {accuracy['p95']:.3f} (5th to 95th percentile)"),
             ("near 0.5", f"{accuracy['near_threshold']} within 0.02; {accuracy['unsafe']} at 0.5 or above"),
+            ("at the median", f"{accuracy['label_agreement_at_median']:.4f} keep their side of the median score"),
             ("prompt", f"{report['policy_tokens']} tokens and {report['tokens_per_request']:.0f} of the request"),
             ("seconds", report["seconds"]),
         ]

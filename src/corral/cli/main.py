@@ -54,6 +54,8 @@ VERBS: Final[dict[str, Verb]] = {
     "train": Verb("corral.cli.train", "train", "Train with a method: shorthand of `corral recipes run`."),
     "recipes": Verb("corral.cli.recipes", "app", "List, show, copy and run recipes."),
     "runs": Verb("corral.cli.runs", "app", "List, show, verify and resume run directories."),
+    "compare": Verb("corral.cli.compare", "compare", "Compare scorecards: paired differences, ability against safety."),
+    "redteam": Verb("corral.cli.redteam", "app", "Attack a model and its guards with published styles."),
     "bench": Verb("corral.cli.bench", "app", "Measure speed and agreement beside peers."),
     "doctor": Verb("corral.cli.doctor", "doctor", "Check this installation and say what to mend."),
 }

@@ -1,4 +1,4 @@
-"""``corral moderate``: judge a text, standard input, or a file of conversations.
+"""``corral moderate``: judge a text, an image or clip, standard input, or a file of conversations.
 
 Exit codes: 0 fine (for a file: every row was answered), 1 a row could not be read or got no verdict, 2 the user's
 mistake, 130 interrupted; for a single text, or a file with ``--check``: 3 flagged or blocked, 4 undecided.
@@ -7,24 +7,27 @@ mistake, 130 interrupted; for a single text, or a file with ``--check``: 3 flagg
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import IO, Annotated, Any
 
 import typer
 
 from corral.cli.guard_settings import settings_by_guard
 from corral.cli.moderation_input import choose_input
+from corral.cli.moderation_media import DEFAULT_MEDIA_GUARD, decide_media, frame_notes, is_media, media_channel
 from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, judged_rows, print_verdict
-from corral.cli.moderation_rows import INTERRUPTED, action_exit_code, missing_verdicts
+from corral.cli.moderation_rows import INTERRUPTED, action_exit_code, decision_row, missing_verdicts
 from corral.cli.moderation_stream import Stream, TargetOption, judge, row_of
 from corral.cli.output import print_json, remark
 from corral.core.errors import UserError
 from corral.data.messages import Conversation, Message
 from corral.guards.loading import load_guard
+from corral.guards.media.moderator import MediaModerator
 from corral.guards.moderator import Moderator
-from corral.guards.policy import Policy
+from corral.guards.policy import Decision, Policy
 
 
 class Format(StrEnum):
@@ -66,6 +69,16 @@ def moderate(
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
     ] = None,
+    media: Annotated[bool, typer.Option("--media", help="The file is an image or clip, whatever its name.")] = False,
+    media_guard: Annotated[
+        str, typer.Option(help="Guard of images and clips: open-nsfw, vision, or scripted-media (flags red pictures).")
+    ] = DEFAULT_MEDIA_GUARD,
+    media_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder under which rows may name images by path; default: data URIs only.", show_default=False
+        ),
+    ] = None,
     policy: Annotated[
         Path | None,
         typer.Option(help="YAML file of thresholds and actions; the default blocks harm.", show_default=False),
@@ -99,10 +112,11 @@ def moderate(
         bool, typer.Option("--show-content", help="Show the beginning of each text in tables.")
     ] = False,
 ) -> None:
-    """Judge a text, standard input or a file of conversations.
+    """Judge a text, an image or clip, standard input or a file of conversations.
 
-    A file holds one conversation a line: JSONL with messages (or prompt and response, or text), or plain lines; also
-    CSV, TSV, Parquet and JSON, by its ending.
+    A file named as an image or video (PNG, JPEG, WebP, GIF, MP4, MOV, WebM, MKV, AVI) is one. Any other holds one
+    conversation a line: JSONL with messages (or prompt and response, or text), or plain lines; also CSV, TSV, Parquet
+    and JSON, by its ending.
 
     Exit codes: 0 fine (for a file: every row was answered), 1 a row could not be read or got no verdict, 2 your
     mistake, 130 interrupted; for a single text, or a file with --check: 3 flagged or blocked, 4 undecided.
@@ -110,14 +124,20 @@ def moderate(
     try:
         given = choose_input(text, file)
         shape = _format(format, json=json)
-        _refuse_contradictions(single=isinstance(given, Conversation), format=format, out=out)
+        as_media = is_media(given, asked=media, input_format=input_format)
+        _refuse_contradictions(single=as_media or isinstance(given, Conversation), format=format, out=out)
         loaded_policy = Policy.default() if policy is None else Policy.load(policy)
-        settings = guard_settings(guard or loaded_policy.guards or ("default",), setting or [], max_chars)
+        names = guard or loaded_policy.guards or ("default",)
+        settings = guard_settings(names, setting or [], max_chars, media_guard=media_guard)
+        media_settings = settings.pop(media_guard)
+        if as_media:
+            raise typer.Exit(_one_media(given, loaded_policy, media_guard, media_settings, shape))
         moderator = Moderator([load_guard(name, **chosen) for name, chosen in settings.items()], loaded_policy)
         _use_threads(threads)
         if isinstance(given, Conversation):
             code = _one(moderator, given, target.value, shape)
         else:
+            moderator = MediaModerator(moderator, media_channel(media_guard, media_settings, media_root))
             stream = Stream(
                 moderator,
                 given,
@@ -127,7 +147,7 @@ def moderate(
                 strict=strict,
                 show_content=show_content,
                 show_progress=out is not None or not sys.stdout.isatty(),
-                settings={f"{name}.{key}": value for name, chosen in settings.items() for key, value in chosen.items()},
+                settings=_stream_settings(settings | {media_guard: media_settings}, media_guard, media_root),
             )
             code = _many(stream, shape, out, check=check)
     except KeyboardInterrupt:
@@ -136,20 +156,31 @@ def moderate(
     raise typer.Exit(code)
 
 
-def guard_settings(names: Sequence[str], settings: Sequence[str], max_chars: int | None) -> dict[str, dict[str, Any]]:
-    """The settings that each guard is loaded with.
+def guard_settings(
+    names: Sequence[str], settings: Sequence[str], max_chars: int | None, *, media_guard: str
+) -> dict[str, dict[str, Any]]:
+    """The settings that each guard is loaded with, that of images and clips last.
 
     Args:
         names: of the guards; each counts once.
+        media_guard: name of the guard of images and clips, to which ``max_chars`` means nothing.
         settings: ``guard.key=value``.
         max_chars: longest message, for every guard that has no such setting of its own; ``None`` leaves each its own.
 
     Raises:
         ConfigError: a setting of another form, or of a guard that is not named.
     """
-    chosen = settings_by_guard(settings, list(dict.fromkeys(names)))
+    chosen = settings_by_guard(settings, list(dict.fromkeys([*names, media_guard])))
     common = {} if max_chars is None else {"max_chars": max_chars}
-    return {name: common | own for name, own in chosen.items()}
+    return {name: own if name == media_guard else common | own for name, own in chosen.items()}
+
+
+def _stream_settings(
+    settings: Mapping[str, Mapping[str, Any]], media_guard: str, media_root: Path | None
+) -> dict[str, Any]:
+    """What a journal's rows depend on beside text guards, policy and input."""
+    values = {f"{name}.{key}": value for name, chosen in settings.items() for key, value in chosen.items()}
+    return values | {"media_guard": media_guard, "media_root": None if media_root is None else str(media_root)}
 
 
 def _format(format: Format | None, *, json: bool) -> Format:
@@ -179,19 +210,46 @@ def _one(moderator: Moderator, conversation: Conversation, target: TargetOption,
         conversation = Conversation(tuple(Message("assistant", m.content) for m in conversation.messages))
     (decisions,) = judge(moderator, [conversation], target)
     row = row_of(conversation, decisions, target)
-    missing = missing_verdicts(decisions.values())
+    _print_one(row, list(decisions.values()), moderator.policy, shape)
+    return action_exit_code([row["action"]])
+
+
+def _print_one(
+    row: Mapping[str, Any],
+    decisions: Sequence[Decision],
+    policy: Policy,
+    shape: Format,
+    *,
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    missing = missing_verdicts(decisions)
     if shape is Format.TABLE:
-        policy = f"{moderator.policy.id} ({moderator.policy.hash})"
         print_verdict(
             judged_rows(row)[0],
-            reasons=[r for d in decisions.values() for r in d.reasons],
+            reasons=[reason for decision in decisions for reason in decision.reasons],
             missing=missing,
-            policy=policy,
+            policy=f"{policy.id} ({policy.hash})",
+            notes=notes,
         )
-    else:
-        print_json(row) if shape is Format.JSON else print(json_line(row))
-        for line in missing:
-            remark(f"no verdict: {line}")
+        return
+    print_json(row) if shape is Format.JSON else print(json_line(row))
+    for line in missing:
+        remark(f"no verdict: {line}")
+
+
+def _one_media(
+    source: Conversation | Path | IO[bytes],
+    policy: Policy,
+    guard: str,
+    settings: Mapping[str, Any],
+    shape: Format,
+) -> int:
+    """Judge a single image or clip and return the exit code."""
+    if isinstance(source, Conversation):
+        raise UserError("--media is for files and standard input, and a text was given", hint="Give a file or `-`.")
+    name, decision, found = decide_media(source, policy, guard, settings)
+    row = decision_row(name, decision)
+    _print_one(row, [decision], policy, shape, notes=frame_notes(found))
     return action_exit_code([row["action"]])
 
 

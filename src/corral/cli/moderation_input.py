@@ -12,6 +12,7 @@ from typing import IO, Final, cast
 from corral.core.errors import DataError, NotFoundError, UserError
 from corral.core.files import sha256_file
 from corral.data.conversations import conversation_items
+from corral.data.media.kinds import MEDIA_SUFFIXES
 from corral.data.messages import Conversation
 from corral.data.readers import Item, RejectedRow, Row, read_items
 
@@ -133,7 +134,7 @@ def _exists(text: str) -> bool:
             return True
     except (OSError, ValueError):  # longer than a path can be, or with characters that none has
         return False
-    if text.lower().endswith(_DATA_SUFFIXES) and not any(character.isspace() for character in text):
+    if text.lower().endswith(_DATA_SUFFIXES + MEDIA_SUFFIXES) and not any(character.isspace() for character in text):
         raise NotFoundError(
             "there is no such file",
             where=text,

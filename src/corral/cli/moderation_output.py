@@ -103,7 +103,14 @@ def judged_rows(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [judged for judged in row["verdicts"].values() if judged] if "verdicts" in row else [row]
 
 
-def print_verdict(row: Mapping[str, Any], *, reasons: Sequence[str], missing: Sequence[str], policy: str) -> None:
+def print_verdict(
+    row: Mapping[str, Any],
+    *,
+    reasons: Sequence[str],
+    missing: Sequence[str],
+    policy: str,
+    notes: Mapping[str, str],
+) -> None:
     """Print what became of one text for the person who asked.
 
     Args:
@@ -111,6 +118,7 @@ def print_verdict(row: Mapping[str, Any], *, reasons: Sequence[str], missing: Se
         reasons: ``Decision.reasons``.
         missing: why guards gave no verdict.
         policy: id and hash of the policy.
+        notes: heading to line, of what only a person is told.
     """
     from rich.text import Text
 
@@ -124,6 +132,8 @@ def print_verdict(row: Mapping[str, Any], *, reasons: Sequence[str], missing: Se
         print(f"  {heading:<11} {score:.2f}  {_category_name(code)} ({code})")
     windows = "1 window" if row["windows"] == 1 else f"{row['windows']} windows"
     print(f"  {'judged':<11} {row['target']} by {row['guard']}, {windows}, {row['latency_ms']:.0f} ms")
+    for heading, line in notes.items():
+        print(f"  {heading:<11} {line}")
     print(f"  {'policy':<11} {printable(policy)}")
     if reasons:
         more = f" and {len(reasons) - _SHOWN_REASONS} more" if len(reasons) > _SHOWN_REASONS else ""

@@ -31,7 +31,7 @@ Statistic: TypeAlias = Callable[[Floats], Floats]
 
 CALIBRATION_BINS: Final = 15
 
-Rate = Literal["precision", "recall", "f1", "fpr", "fnr", "accuracy", "flag_rate"]
+Rate = Literal["precision", "recall", "f1", "fpr", "fnr", "accuracy", "flag_rate", "specificity", "kappa"]
 
 
 class Ranking:
@@ -105,7 +105,8 @@ def recall_at_fpr(labels_N: Values, scores_N: Values, limit: float) -> Statistic
 def rate(labels_N: Values, flagged_N: Values, name: Rate) -> Statistic:
     """A figure of the confusion matrix, undefined where its denominator is 0.
 
-    F1 is 0 when nothing is flagged, and undefined without positives.
+    F1 is 0 when nothing is flagged, and undefined without positives. ``kappa`` is Cohen's (1960): agreement beyond
+    what the margins give by chance.
     """
     positive, flagged = as_binary(labels_N) == 1, as_flags(flagged_N)
     require_equal_lengths(positive, flagged)
@@ -123,6 +124,8 @@ def rate(labels_N: Values, flagged_N: Values, name: Rate) -> Statistic:
             "fnr": (fn, tp + fn),
             "accuracy": (tp + tn, tp + fp + fn + tn),
             "flag_rate": (tp + fp, tp + fp + fn + tn),
+            "specificity": (tn, fp + tn),
+            "kappa": (2 * (tp * tn - fn * fp), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn)),
         }[name]
         return _ratio(numerator, denominator)
 

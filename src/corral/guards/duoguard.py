@@ -33,11 +33,10 @@ from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArr
 from corral.guards.limits import MAX_CHARS
 from corral.guards.windows import JudgedWindows, Window, check_windows, window_spans
 from corral.models.batching import PaddingSide, pad
-from corral.models.loading import ModelRef, load_fast_tokenizer, load_sequence_classifier, weights_revision
+from corral.models.loading import ModelRef, find_dtype, load_fast_tokenizer, load_sequence_classifier, weights_revision
 from corral.models.plain_text import PlainTextEncoder
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
@@ -135,7 +134,7 @@ class DuoGuard(ClassifierGuard):
         given = ModelRef.parse(tokenizer) if tokenizer is not None else None
         loaded_tokenizer = _load_tokenizer(ref, given)
         return cls(
-            load_sequence_classifier(ref, dtype=_dtype(dtype), device=device),
+            load_sequence_classifier(ref, dtype=find_dtype(dtype), device=device),
             loaded_tokenizer,
             revision=sha256_json([weights_revision(ref), loaded_tokenizer.to_str()]),
             calibrations=load_calibrations(Path(calibration)) if calibration is not None else {},
@@ -253,16 +252,6 @@ def load_calibrations(path: Path) -> dict[str, Calibration]:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{field}: {first['msg']}", where=str(path), hint="Fit the calibrations again.") from error
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    """The dtype of a setting; ``None`` for the stored one."""
-    import torch
-
-    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in dtypes:
-        raise ConfigError(f"no dtype `{name}`", where="dtype", hint="Use auto, float32 or bfloat16.")
-    return dtypes[name]
 
 
 def _load_tokenizer(model: ModelRef, given: ModelRef | None) -> Tokenizer:

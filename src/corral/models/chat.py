@@ -124,6 +124,10 @@ class ChatTokenizer:
         """Token ids of anybody's text, without a beginning-of-sequence token and without control tokens."""
         return self._plain.encode(text)
 
+    def encode_text_with_ends(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids of ``encode_text``, and where in the text each token ends (see ``PlainTextEncoder``)."""
+        return self._plain.encode_with_ends(text)
+
     def encode_prompt(self, prompt: Conversation | str | Prefilled | PlainText | Unescaped) -> list[int]:
         """Token ids to generate from: a conversation with the assistant's turn opened, raw text, or see ``prompts``.
 

@@ -1,9 +1,10 @@
 """A Llama decoder stack for inference, in plain torch.
 
 transformers' ``LlamaModel`` costs some three seconds to import, which a command that answers one question cannot
-spend, and computes padding like text. This one imports torch alone and packs: linear layers see real tokens only. It
-has no cache, no head and no training features; parameter names are those of ``LlamaModel``, so a state dict or a LoRA
-adapter of one fits the other, and a test holds their outputs equal.
+spend, and computes padding like text. This one imports torch alone and packs: linear layers see real tokens only. On
+CPU all of it is the packed forward pass of ``models/packed``; elsewhere attention is torch's own. It has no cache, no
+head and no training features; parameter names are those of ``LlamaModel``, so a state dict or a LoRA adapter of one
+fits the other, and a test holds their outputs equal.
 
 Sources: Llama (arXiv 2302.13971), RMSNorm (arXiv 1910.07467), rotary embedding (arXiv 2104.09864) in transformers'
 half-split layout, grouped-query attention (arXiv 2305.13245).
@@ -14,10 +15,10 @@ E head size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,68 +26,34 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.core.errors import DataError, NotFoundError
 from corral.core.files import read_json
+from corral.models.llama_shape import LlamaShape
+from corral.models.packed.attention import Segment
+from corral.models.packed.decoder import token_states
+from corral.models.packed.weights import StackWeights, layer_weights
 
-
-@dataclass(frozen=True, slots=True)
-class LlamaShape:
-    """The numbers of a ``LlamaConfig`` that the forward pass needs."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    key_heads: int
-    head_size: int
-    norm_epsilon: float
-    rope_theta: float
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, where: str = "config.json") -> LlamaShape:
-        """Read the fields of a transformers ``config.json``.
-
-        Raises:
-            DataError: not a plain Llama (another architecture, biases, another activation, scaled rotary frequencies).
-        """
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        plain = {
-            "model_type": config.get("model_type") == "llama",
-            "hidden_act": config.get("hidden_act", "silu") == "silu",
-            "attention_bias": not config.get("attention_bias", False),
-            "mlp_bias": not config.get("mlp_bias", False),
-            "rope_parameters": rope.get("rope_type", "default") == "default",
-        }
-        for field, holds in plain.items():
-            if not holds:
-                raise DataError(f"`{field}` is not that of a plain Llama", where=where, hint="Use `load_backbone`.")
-        heads = config["num_attention_heads"]
-        return cls(
-            vocab_size=config["vocab_size"],
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            key_heads=config.get("num_key_value_heads") or heads,
-            head_size=config.get("head_dim") or config["hidden_size"] // heads,
-            norm_epsilon=config.get("rms_norm_eps", 1e-6),
-            rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10000.0),
-        )
+__all__ = ["DecoderOutput", "LlamaDecoder", "LlamaShape"]
 
 
 class DecoderOutput(NamedTuple):
-    """Hidden states (B, T, D) after the last layer (and norm, if kept); zeros on padding."""
+    """Hidden states (B, T, D) after the last layer (and norm, if kept); zeros on padding.
+
+    On CPU they are float32 whatever the weights are, elsewhere of the weights' dtype.
+    """
 
     last_hidden_state: Tensor
 
 
 class _Packing(NamedTuple):
-    """Which cells of the (B, T) rectangle hold tokens, and the rotary tables at those cells."""
+    """Which cells of the (B, T) rectangle hold tokens."""
 
     cells_N: Tensor
     rows: int
     columns: int
-    cos_N1E: Tensor
-    sin_N1E: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """Of each token in its sequence."""
+        return self.cells_N % self.columns
 
     def spread(self, packed_Nx: Tensor) -> Tensor:
         """(N, ...) to (B, T, ...), zeros on padding."""
@@ -97,6 +64,13 @@ class _Packing(NamedTuple):
     def gather(self, padded_BTx: Tensor) -> Tensor:
         """(B, T, ...) to (N, ...)."""
         return padded_BTx.flatten(0, 1)[self.cells_N]
+
+
+class _Rotary(NamedTuple):
+    """Tables at the tokens of a packing."""
+
+    cos_N1E: Tensor
+    sin_N1E: Tensor
 
 
 class LlamaDecoder(nn.Module):
@@ -164,13 +138,47 @@ class LlamaDecoder(nn.Module):
         if use_cache or bool((mask_BT[:, 1:] & ~mask_BT[:, :-1]).any()):
             raise ValueError("only right padding without a cache is computed")
         cells_N = mask_BT.flatten().nonzero().squeeze(1)
-        rows, columns = mask_BT.shape
-        hidden_ND = F.embedding(input_ids.flatten()[cells_N], self.embed_tokens.weight)
-        cos, sin = _rotary(cells_N % columns, self.shape, hidden_ND.dtype)
-        packing = _Packing(cells_N, rows, columns, cos, sin)
+        packing = _Packing(cells_N, *mask_BT.shape)
+        states_ND = (self._packed if _is_cpu(input_ids) else self._padded)(input_ids.flatten()[cells_N], packing)
+        return DecoderOutput(packing.spread(self.norm(states_ND)))
+
+    def _packed(self, ids_N: Tensor, packing: _Packing) -> Tensor:
+        layers = tuple(layer_weights(layer) for layer in self.layers)
+        weights = StackWeights(self.shape, self.embed_tokens.weight.detach(), layers)
+        lengths = [n for n in (packing.cells_N // packing.columns).bincount().tolist() if n]
+        shared = _shared_tokens(torch.split(ids_N, lengths))
+        # The first sequence's beginning stands for all; the tokens after it follow, sequence by sequence.
+        after_N = packing.positions >= shared
+        chosen = torch.cat([torch.arange(shared), after_N.nonzero().squeeze(1)])
+        segments = []
+        start = shared
+        for length in lengths:
+            if length > shared:
+                tokens = slice(start, start + length - shared)
+                segments.append(Segment(tokens, tokens))
+                start = tokens.stop
+        states = token_states(weights, ids_N[chosen], packing.positions[chosen], segments, shared=shared)
+        return states[torch.where(after_N, after_N.cumsum(0) + shared - 1, packing.positions)]
+
+    def _padded(self, ids_N: Tensor, packing: _Packing) -> Tensor:
+        hidden_ND = F.embedding(ids_N, self.embed_tokens.weight)
+        rotary = _rotary(packing.positions, self.shape, hidden_ND.dtype)
         for layer in self.layers:
-            hidden_ND = layer(hidden_ND, packing)
-        return DecoderOutput(packing.spread(self.norm(hidden_ND)))
+            hidden_ND = layer(hidden_ND, packing, rotary)
+        return hidden_ND
+
+
+def _shared_tokens(sequences: Sequence[Tensor]) -> int:
+    """How many tokens all sequences begin with, if there are several."""
+    if len(sequences) < 2:
+        return 0
+    shortest = min(map(len, sequences))
+    beginnings = torch.stack([ids[:shortest] for ids in sequences])
+    return int((beginnings == beginnings[0]).all(dim=0).cumprod(0).sum())
+
+
+def _is_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 class _Linear(nn.Module):
@@ -210,9 +218,9 @@ class _Attention(nn.Module):
         self.v_proj = _Linear(shape.hidden_size, shape.key_heads * shape.head_size)
         self.o_proj = _Linear(shape.heads * shape.head_size, shape.hidden_size)
 
-    def forward(self, hidden_ND: Tensor, packing: _Packing) -> Tensor:
-        query_NHE = _rotate(self.q_proj(hidden_ND).unflatten(-1, (-1, self.head_size)), packing)
-        key_NKE = _rotate(self.k_proj(hidden_ND).unflatten(-1, (-1, self.head_size)), packing)
+    def forward(self, hidden_ND: Tensor, packing: _Packing, rotary: _Rotary) -> Tensor:
+        query_NHE = _rotate(self.q_proj(hidden_ND).unflatten(-1, (-1, self.head_size)), rotary)
+        key_NKE = _rotate(self.k_proj(hidden_ND).unflatten(-1, (-1, self.head_size)), rotary)
         value_NKE = self.v_proj(hidden_ND).unflatten(-1, (-1, self.head_size))
         # Padding is on the right and attention is causal, so no token sees it: no mask is needed.
         mixed_BHTE = F.scaled_dot_product_attention(
@@ -246,19 +254,19 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _RMSNorm(shape)
         self.mlp = _FeedForward(shape)
 
-    def forward(self, hidden_ND: Tensor, packing: _Packing) -> Tensor:
-        hidden_ND = hidden_ND + self.self_attn(self.input_layernorm(hidden_ND), packing)
+    def forward(self, hidden_ND: Tensor, packing: _Packing, rotary: _Rotary) -> Tensor:
+        hidden_ND = hidden_ND + self.self_attn(self.input_layernorm(hidden_ND), packing, rotary)
         output: Tensor = hidden_ND + self.mlp(self.post_attention_layernorm(hidden_ND))
         return output
 
 
-def _rotary(positions_N: Tensor, shape: LlamaShape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _rotary(positions_N: Tensor, shape: LlamaShape, dtype: torch.dtype) -> _Rotary:
     exponents = torch.arange(0, shape.head_size, 2, device=positions_N.device).float() / shape.head_size
     angles = positions_N[:, None].float() * (1.0 / shape.rope_theta**exponents)
     angles_N1E = torch.cat([angles, angles], dim=-1)[:, None]
-    return angles_N1E.cos().to(dtype), angles_N1E.sin().to(dtype)
+    return _Rotary(angles_N1E.cos().to(dtype), angles_N1E.sin().to(dtype))
 
 
-def _rotate(heads_NHE: Tensor, packing: _Packing) -> Tensor:
+def _rotate(heads_NHE: Tensor, rotary: _Rotary) -> Tensor:
     first, second = heads_NHE.chunk(2, dim=-1)
-    return heads_NHE * packing.cos_N1E + torch.cat([-second, first], dim=-1) * packing.sin_N1E
+    return heads_NHE * rotary.cos_N1E + torch.cat([-second, first], dim=-1) * rotary.sin_N1E

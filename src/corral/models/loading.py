@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ModelRef",
+    "find_dtype",
     "load_backbone",
     "load_causal_lm",
     "load_fast_tokenizer",
@@ -129,6 +130,20 @@ def load_inference_decoder(
     if ref.kind != "folder":
         raise UserError(f"`{ref}` is neither an embedded model nor a folder", hint="Use `load_backbone`.")
     return LlamaDecoder.from_directory(Path(ref.name), layers=layers, dtype=dtype, final_norm=final_norm).to(device)
+
+
+def find_dtype(name: str) -> torch.dtype | None:
+    """The dtype of a setting: ``float32``, ``bfloat16``, or ``None`` for ``auto``, which leaves the choice.
+
+    Raises:
+        ConfigError: another name.
+    """
+    import torch
+
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in dtypes:
+        raise ConfigError(f"no dtype `{name}`", where="dtype", hint="Use auto, float32 or bfloat16.")
+    return dtypes[name]
 
 
 def load_sequence_classifier(

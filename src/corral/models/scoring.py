@@ -11,12 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 from corral.core.errors import ConfigError, DataError
+from corral.models.chat import ChatTokenizer
+from corral.models.engines.base import CompletionLogprobs
 
-if TYPE_CHECKING:
-    from corral.models.engines.torch import TorchEngine
+
+@runtime_checkable
+class TokenEngine(Protocol):
+    """An engine that scores token ids and says how many it reads at once, as ``TorchEngine`` does."""
+
+    chat: ChatTokenizer
+    context_length: int
+
+    @property
+    def name(self) -> str:
+        """The model, as a user would name it."""
+
+    def token_logprobs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[CompletionLogprobs]:
+        """Score token ids after the ids that precede them; neither side may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +62,7 @@ class TextLikelihood:
 
 
 def text_likelihoods(
-    engine: TorchEngine, texts: Sequence[str], *, window: int | None = None, overlap: int = 0
+    engine: TokenEngine, texts: Sequence[str], *, window: int | None = None, overlap: int = 0
 ) -> list[TextLikelihood]:
     """Score whole texts; their sum (``+``) is the corpus.
 
@@ -64,11 +78,8 @@ def text_likelihoods(
             neither a beginning- nor an end-of-sequence token.
         EngineError: the model could not answer.
     """
-    tokenizer = engine.chat.tokenizer
-    prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    prefix = start_token(engine)
     window = engine.context_length if window is None else window
-    if prefix is None:
-        raise ConfigError("the tokenizer has no token to start a text with", where=engine.name)
     if not 0 <= overlap < window <= engine.context_length:
         raise ConfigError(
             f"window `{window}` and overlap `{overlap}` need 0 <= overlap < window <= {engine.context_length}"
@@ -87,6 +98,19 @@ def text_likelihoods(
         nats[index] += scored.total
         tokens[index] += len(scored.logprobs)
     return [TextLikelihood(nats[i], tokens[i], len(text.encode())) for i, text in enumerate(texts)]
+
+
+def start_token(engine: TokenEngine) -> int:
+    """What a text follows: the beginning-of-sequence token, or end-of-sequence for models without one.
+
+    Raises:
+        ConfigError: the tokenizer has neither.
+    """
+    tokenizer = engine.chat.tokenizer
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if token is None:
+        raise ConfigError("the tokenizer has no token to start a text with", where=engine.name)
+    return int(token)
 
 
 def rolling_windows(

@@ -131,7 +131,7 @@ def test_a_fall_on_plain_prompts_as_well_does_not(tmp_path: Path, scores: Scores
 def test_the_fall_beyond_vanilla_is_the_difference_of_the_falls(tmp_path: Path, scores: Scores) -> None:
     arms(tmp_path, all=(PERFECT, PERFECT), no_adversarial=(EVERYTHING, NONE))
     found = more_than_vanilla(scores)
-    assert found.value == pytest.approx((1 - 0) - (1 - 2 / 3))  # flag-all F1 is 2/3 at half positives
+    assert found.ours == pytest.approx((1 - 0) - (1 - 2 / 3))  # flag-all F1 is 2/3 at half positives
 
 
 def three_tasks(folder: Path, arm: str, values: list[float | None]) -> None:
@@ -173,9 +173,9 @@ def test_models_without_verdicts_are_not_called_close(tmp_path: Path, scores: Sc
     assert not multi_task_vs_single(scores, config).holds
 
 
-def moderated(low: float, high: float) -> dict[str, Any]:
+def moderated(low: float, high: float, rta: float = 0.05) -> dict[str, Any]:
     figure = {"value": (low + high) / 2, "ci95": [low, high]}
-    rates = {"asr": figure, "rta": figure}
+    rates = {"asr": figure, "rta": {"value": rta, "ci95": [rta, rta]}}
     both = {"undefended": rates, "defended": rates, "change": rates, "no_verdict": 0, "halves": {}}
     return {"target": "t", "judge": "j", "harmful": 4, "benign": 2, "results": {"wildguard both": both}}
 
@@ -187,6 +187,10 @@ def test_attack_success_must_fall_by_a_whole_interval(
     claim = moderator_in_the_loop(moderated(low, high), config)
     assert claim.holds is holds
     assert claim.n == 6
+
+
+def test_a_guard_that_blocks_everything_is_not_worth_it(config: WildGuardConfig) -> None:
+    assert not moderator_in_the_loop(moderated(-0.9, -0.7, rta=1.0), config).holds
 
 
 def test_unscored_prompts_count_as_flagged_and_unscored_replies_as_no_refusal(tmp_path: Path, scores: Scores) -> None:

@@ -21,6 +21,7 @@ from corral.data.media.frames import RgbImage, TimedFrame
 from corral.data.media.gif import gif_layout
 from corral.data.media.kinds import Kind, Modality
 from corral.data.media.limits import MediaLimits
+from corral.data.media.png import check_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +60,7 @@ class OpenedImage:
 
 
 def open_image(data: bytes, kind: Kind, limits: MediaLimits) -> OpenedImage:
-    """Check an image against its limits by its header, and time its frames; no picture is decoded.
+    """Check an image against its limits by its header, and time its frames; no picture is decoded to memory.
 
     Raises:
         MediaError: not an image of this kind, truncated before the first picture, or over a limit.
@@ -73,6 +74,8 @@ def open_image(data: bytes, kind: Kind, limits: MediaLimits) -> OpenedImage:
             size = image.size
             limits.check_size(*size)
             starts, duration = _timing(image, limits)
+        if kind.name == "png":
+            check_png(data)
     modality: Modality = "clip" if len(starts) > 1 else "image"
     still = modality == "image"
     return OpenedImage(kind.name, modality, *size, starts, 0.0 if still else duration, data, kind.reader, limits)

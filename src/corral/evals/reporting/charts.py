@@ -8,7 +8,7 @@ geometry is SVG, laid out in percent of the cell. Colours come from the page (``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,7 @@ SERIES: Final = 6
 """How many series the page has colours for; later ones share the last."""
 
 _INSET: Final = 2.5  # percent of a strip on either side, so that dots at its ends are whole
-_LANE: Final = 14
+_LANE: Final = 40  # as high as the two lines of text beside it
 _DOT: Final = 4.5
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 
@@ -87,7 +87,13 @@ def share_axis(title: str = "", *, reversed_: bool = False) -> Axis:
 
 
 def nice_axis(
-    values: Sequence[float], *, zero: bool = False, title: str = "", scale: float = 1.0, suffix: str = ""
+    values: Sequence[float],
+    *,
+    zero: bool = False,
+    title: str = "",
+    scale: float = 1.0,
+    suffix: str = "",
+    reversed_: bool = False,
 ) -> Axis:
     """Round ends around the values, and three to six ticks.
 
@@ -97,6 +103,7 @@ def nice_axis(
         title: see ``Axis``.
         scale: what values are multiplied by in labels, 100 for percent.
         suffix: behind the number of each label.
+        reversed_: see ``Axis``.
     """
     low, high = min(values), max(values)
     if zero:
@@ -109,7 +116,7 @@ def nice_axis(
     ticks = tuple(k * step for k in range(first, last + 1))
     decimals = max(0, -math.floor(math.log10(step * scale) + 1e-9)) if step * scale < 1 else int(step * scale % 1 != 0)
     labels = tuple(f"{scale * tick:.{decimals}f}{suffix}".replace("-", "\N{MINUS SIGN}") for tick in ticks)
-    return Axis(ticks[0], ticks[-1], ticks, labels, title)
+    return Axis(ticks[0], ticks[-1], ticks, labels, title, reversed_)
 
 
 def strip(points: Sequence[Point], axis: Axis, *, reference: float | None = None) -> Markup:
@@ -134,18 +141,27 @@ def strip_axis(axis: Axis) -> Markup:
     return element("svg", *labels, class_="axis", width="100%", height=16, aria_hidden="true")
 
 
-def legend(names: Sequence[str], *, hollow_first: bool = False) -> Markup:
-    """Names beside their dots."""
-    items = []
-    for number, name in enumerate(names):
-        dot = _dot(Point(0.0, series=number, hollow=hollow_first and number == 0), "6", 6)
-        items.append(element("li", element("svg", dot, width=12, height=12, aria_hidden="true"), name))
+def legend(names: Iterable[tuple[int, str]], *, hollow: int | None = None) -> Markup:
+    """Names beside their dots.
+
+    Args:
+        names: number of the series and its name.
+        hollow: the series that is drawn with open dots.
+    """
+    items = [
+        element("li", point_mark(Point(0.0, series=number, hollow=number == hollow)), name) for number, name in names
+    ]
     return element("ul", *items, class_="legend")
+
+
+def point_mark(point: Point) -> Markup:
+    """The dot of a point by itself, to stand beside text."""
+    return element("svg", _dot(point, "6", 6), class_="mark-of", width=12, height=12, aria_hidden="true")
 
 
 def scatter(points: Sequence[PlacedPoint], x: Axis, y: Axis, *, title: str, description: str) -> Markup:
     """Points with intervals both ways, in a frame of fixed proportions that shrinks with the window."""
-    width, height, left, right, top, bottom = 420, 330, 62, 16, 14, 48
+    width, height, left, right, top, bottom = 420, 330, 62, 16, 14, 52
 
     def across(value: float) -> float:
         return left + x.at(value) * (width - left - right)
@@ -156,7 +172,7 @@ def scatter(points: Sequence[PlacedPoint], x: Axis, y: Axis, *, title: str, desc
     frame = []
     for tick, label in zip(x.ticks, x.labels, strict=True):
         frame.append(element("line", x1=across(tick), x2=across(tick), y1=top, y2=height - bottom, class_="grid"))
-        at = height - bottom + 16
+        at = height - bottom + 20
         frame.append(element("text", label, x=across(tick), y=at, text_anchor="middle", class_="tick"))
     for tick, label in zip(y.ticks, y.labels, strict=True):
         frame.append(element("line", x1=left, x2=width - right, y1=up(tick), y2=up(tick), class_="grid"))

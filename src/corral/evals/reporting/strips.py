@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from corral.evals.reporting.charts import Axis, Point, strip, strip_axis
+from corral.evals.reporting.charts import Axis, Point, point_mark, strip, strip_axis
 from corral.evals.reporting.markup import Markup, element, join
 
 
@@ -20,7 +20,7 @@ class StripRow:
         reference: place of the dashed mark.
         note: below the label.
         part: rows of one part stand together under its name.
-        tone: ``better`` or ``worse`` colours the figures.
+        tones: ``better`` or ``worse`` colours the figure of a lane, "" does not; none colours any.
     """
 
     label: str
@@ -29,7 +29,7 @@ class StripRow:
     reference: float | None = None
     note: str = ""
     part: str = ""
-    tone: str = ""
+    tones: tuple[str, ...] = ()
 
 
 def strip_table(
@@ -64,9 +64,11 @@ def _body(part: str, rows: Sequence[StripRow], axis: Axis) -> Markup:
 def _row(row: StripRow, axis: Axis) -> Markup:
     note = element("span", row.note, class_="basis") if row.note else None
     label = join(row.label, element("br") if note else None, note)
+    tones = row.tones or ("",) * len(row.figures)
+    dots = [point_mark(point) if len(row.points) > 1 else None for point in row.points]
     figures = [
-        element("div", element("b", figure, class_=row.tone or None), element("span", basis, class_="basis"))
-        for figure, basis in row.figures
+        element("div", dot, element("b", figure, class_=tone or None), element("span", basis, class_="basis"))
+        for dot, (figure, basis), tone in zip(dots, row.figures, tones, strict=True)
     ]
     return element(
         "tr",

@@ -24,19 +24,34 @@ def value_text(value: float | None, unit: str) -> str:
     """A value with its unit; shares in percent, a dash for none."""
     if value is None:
         return "-"
-    return f"{number(value, unit)} %" if unit == "share" else f"{number(value, unit)} {unit}".rstrip()
+    shown = signed(value, unit) if unit == "points" else number(value, unit)
+    return f"{shown} {'%' if unit == 'share' else unit}".rstrip()
 
 
 def interval_text(ci95: tuple[float, float] | None, unit: str) -> str:
     """Both ends in brackets, without the unit."""
-    return NO_INTERVAL if ci95 is None else f"[{number(ci95[0], unit)}, {number(ci95[1], unit)}]"
+    if ci95 is None:
+        return NO_INTERVAL
+    if unit == "points":
+        return difference_interval_text(ci95, unit)
+    return f"[{number(ci95[0], unit)}, {number(ci95[1], unit)}]"
 
 
 def difference_text(value: float | None, unit: str) -> str:
     """A difference with its sign; of shares in percentage points."""
     if value is None:
         return "-"
-    return f"{signed(value, unit)} points" if unit == "share" else f"{signed(value, unit)} {unit}".rstrip()
+    return f"{signed(value, unit)} {'points' if unit == 'share' else unit}".rstrip()
+
+
+def difference_interval_text(ci95: tuple[float, float] | None, unit: str) -> str:
+    """Both ends of the interval of a difference in brackets, with their signs."""
+    return NO_INTERVAL if ci95 is None else f"[{signed(ci95[0], unit)}, {signed(ci95[1], unit)}]"
+
+
+def relative_text(value: float | None) -> str:
+    """A relative change in percent, with its sign."""
+    return "-" if value is None else f"{signed(value, 'share')} %"
 
 
 def signed(value: float, unit: str) -> str:
@@ -48,8 +63,8 @@ def signed(value: float, unit: str) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """Shares in percent with one decimal, anything else with four significant digits."""
-    if unit == "share":
+    """Shares and their differences in percent with one decimal, anything else with four significant digits."""
+    if unit in {"share", "points"}:
         shown = f"{100 * value:.1f}"
         return "0.0" if shown == "-0.0" else shown
     return significant(value)
@@ -63,6 +78,15 @@ def significant(value: float) -> str:
     if not -5 <= size <= 8:
         return f"{value:.3e}"
     return f"{value:,.{max(0, _DIGITS - 1 - size)}f}"
+
+
+def full_title(title: str, area: Area, group: str, guard: str) -> str:
+    """A measure's title with the guard and the set that it is about."""
+    if not guard:
+        return title
+    if area == "guard":
+        return f"{guard} on {group}: {title}"
+    return f"{guard}: {title}" if area == "cost" else f"{title}, behind {guard}"
 
 
 def basis_text(n: int, clusters: int, unscored: int) -> str:

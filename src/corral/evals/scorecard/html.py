@@ -10,11 +10,12 @@ from corral.evals.reporting.charts import PlacedPoint, Point, legend, scatter, s
 from corral.evals.reporting.markup import Markup, element, join
 from corral.evals.reporting.page import bullets, facts, folded, page, paragraph, plain_table, section
 from corral.evals.reporting.strips import StripRow, strip_table
-from corral.evals.reporting.wording import AREAS, basis_text, direction_text, interval_text, value_text
+from corral.evals.reporting.wording import AREAS, basis_text, direction_text, full_title, interval_text, value_text
 from corral.evals.scorecard.results import MeasureRow, Scorecard
 from corral.evals.tasks.task import Area, SampleScore
 
 _SHOWN_SAMPLES: Final = 50
+_BESIDE: Final = 4
 _SHARES: Final = (
     "A dot is the figure, the bar its 95 % interval, the dashed mark what a subject that knows nothing would get."
 )
@@ -58,72 +59,88 @@ def _facts(card: Scorecard) -> Markup:
 
 
 def _cards(card: Scorecard) -> Iterator[Markup]:
-    """The first headline measure of each area, and the same behind each guard."""
+    """A card an area: its first headline measure, and the others below, behind guards too."""
     for area, title in AREAS.items():
         headlines = [row for row in card.rows() if row.area == area and row.headline]
         if not headlines:
             continue
-        first = headlines[0]
-        behind = [row for row in headlines[1:] if row.task == first.task and row.guard and not first.guard]
-        beside = [
-            element("div", f"behind {row.guard}: ", element("b", value_text(row.value, row.unit)), " ", _interval(row))
-            for row in behind
-        ]
+        first, *others = headlines
+        beside = [_beside(first, row) for row in others[:_BESIDE]]
         yield element(
             "div",
             element("div", title, class_="area"),
-            element("div", first.title, class_="what"),
+            element("div", _title(first), class_="what"),
             element("div", value_text(first.value, first.unit), " ", _interval(first), class_="value"),
-            element("div", _basis(first), class_="basis"),
+            element("div", _card_basis(first), class_="basis"),
             element("div", *beside, class_="beside") if beside else None,
             class_="card",
         )
+
+
+def _beside(first: MeasureRow, row: MeasureRow) -> Markup:
+    same = row.title == first.title and row.task == first.task and row.area != "guard"
+    name = f"behind {row.guard}" if same else _title(row)
+    return element("div", f"{name}: ", element("b", value_text(row.value, row.unit)), " ", _interval(row))
 
 
 def _interval(row: MeasureRow) -> Markup:
     return element("small", interval_text(row.ci95, row.unit))
 
 
-def _basis(row: MeasureRow) -> str:
+def _card_basis(row: MeasureRow) -> str:
     direction = direction_text(row.higher_is_better)
     return "; ".join(part for part in (basis_text(row.n, row.clusters, row.unscored), direction) if part)
 
 
 def _area(card: Scorecard, area: Area) -> Markup | None:
     rows = [row for row in card.rows() if row.area == area]
-    if not rows:
-        return None
     shares = [row for row in rows if row.unit == "share"]
     others = [row for row in rows if row.unit != "share"]
-    chart = strip_table([_strip(row) for row in shares], share_axis(), caption=_SHARES) if shares else None
-    return section(AREAS[area], chart, _numbers(others) if others else None)
+    if not rows:
+        return None
+    return section(AREAS[area], _chart(card, shares) if shares else None, _numbers(others) if others else None)
 
 
-def _strip(row: MeasureRow) -> StripRow:
-    low, high = row.ci95 or (None, None)
-    figure = f"{value_text(row.value, row.unit)} {interval_text(row.ci95, row.unit)}"
-    chance = "" if row.chance is None else f"; chance {value_text(row.chance, row.unit)}"
-    notes = [direction_text(row.higher_is_better), row.note]
+def _chart(card: Scorecard, rows: Sequence[MeasureRow]) -> Markup:
+    """Shares on one axis; the model alone and behind each guard, or several guards, in lanes of one row."""
+    systems = ["", *(guard.name for guard in card.guards)]
+    lanes: dict[str, list[MeasureRow]] = {}
+    for row in rows:
+        lanes.setdefault(row.name.partition("@")[0], []).append(row)
+    drawn = [_strip(of_row, systems) for of_row in lanes.values()]
+    used = {row.guard for row in rows}
+    behind = "behind " if "" in used else ""
+    names = [(i, f"{behind}{name}" if name else "the model alone") for i, name in enumerate(systems) if name in used]
+    return join(strip_table(drawn, share_axis(), caption=_SHARES), legend(names) if used != {""} else None)
+
+
+def _strip(rows: Sequence[MeasureRow], systems: Sequence[str]) -> StripRow:
+    first = rows[0]
+    notes = dict.fromkeys(row.note for row in rows)
     return StripRow(
-        label=row.title,
-        points=(Point(row.value, low, high, series=1 if row.guard else 0, label=f"{row.title}: {figure}"),),
-        figures=((figure, basis_text(row.n, row.clusters, row.unscored) + chance),),
-        reference=row.chance,
-        note="; ".join(note for note in notes if note),
-        part=_part(row),
+        label=first.title,
+        points=tuple(_point(row, systems.index(row.guard)) for row in rows),
+        figures=tuple((_figure(row), _basis(row)) for row in rows),
+        reference=first.chance,
+        note="; ".join(note for note in (direction_text(first.higher_is_better), *notes) if note),
+        part=first.group if first.area == "guard" else "",
     )
 
 
-def _part(row: MeasureRow) -> str:
-    """Rows of guards stand together by the set that they were measured on."""
-    return row.name.removeprefix(f"{row.task}/").partition("/")[0] if row.area == "guard" else ""
+def _figure(row: MeasureRow) -> str:
+    return f"{value_text(row.value, row.unit)} {interval_text(row.ci95, row.unit)}"
+
+
+def _basis(row: MeasureRow) -> str:
+    chance = "" if row.chance is None else f"; chance {value_text(row.chance, row.unit)}"
+    return basis_text(row.n, row.clusters, row.unscored) + chance
 
 
 def _numbers(rows: Sequence[MeasureRow]) -> Markup:
     """Measures without a common axis."""
     cells = [
         (
-            row.title,
+            _title(row),
             value_text(row.value, row.unit),
             interval_text(row.ci95, row.unit),
             basis_text(row.n, row.clusters, row.unscored),
@@ -145,7 +162,7 @@ def _trade_off(card: Scorecard) -> Markup | None:
         name = f"behind {guard}" if guard else "the model alone"
         up, along = (_point(row, number) for row in rows)
         points.append(PlacedPoint(along, up, chr(ord("A") + number), f"{name}: {up.label}; {along.label}"))
-        names.append(f"{chr(ord('A') + number)}: {name}")
+        names.append((number, f"{chr(ord('A') + number)}: {name}"))
     drawn = scatter(
         points,
         share_axis("refuses benign requests"),
@@ -172,8 +189,12 @@ def _point(row: MeasureRow | None, series: int) -> Point:
     if row is None:
         return Point(None)
     low, high = row.ci95 or (None, None)
-    label = f"{row.title} {value_text(row.value, row.unit)} {interval_text(row.ci95, row.unit)}"
+    label = f"{_title(row)}: {_figure(row)}"
     return Point(row.value, low, high, series=series, label=label)
+
+
+def _title(row: MeasureRow) -> str:
+    return full_title(row.title, row.area, row.group, row.guard)
 
 
 def _failed(card: Scorecard) -> Markup | None:
@@ -194,8 +215,8 @@ def _samples(samples: Mapping[str, Sequence[SampleScore]], *, show_content: bool
     ]
     if not parts:
         return None
-    told = "" if show_content else " Texts are left out; `--show-content` puts them in."
-    return section("Samples", paragraph(f"Every figure is computed from these values alone.{told}"), *parts)
+    told = None if show_content else join(" Texts are left out; ", element("code", "--show-content"), " puts them in.")
+    return section("Samples", element("p", "Every figure is computed from these values alone.", told), *parts)
 
 
 def _samples_title(task: str, samples: Sequence[SampleScore]) -> str:

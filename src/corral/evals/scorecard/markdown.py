@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from corral.evals.report import markdown_table
 from corral.evals.report_tables import Table
-from corral.evals.reporting.wording import AREAS, basis_text, direction_text, interval_text, value_text
+from corral.evals.reporting.wording import AREAS, basis_text, direction_text, full_title, interval_text, value_text
 from corral.evals.scorecard.results import MeasureRow, Scorecard
 
 _COLUMNS = ("measure", "figure", "95 % interval", "chance", "rests on", "")
@@ -44,7 +44,7 @@ def markdown(card: Scorecard) -> str:
 
 def _cells(row: MeasureRow) -> tuple[str | None, ...]:
     return (
-        row.title,
+        full_title(row.title, row.area, row.group, row.guard),
         value_text(row.value, row.unit),
         interval_text(row.ci95, row.unit),
         None if row.chance is None else value_text(row.chance, row.unit),

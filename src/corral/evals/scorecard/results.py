@@ -72,6 +72,7 @@ class MeasureRow(_Model):
     title: str
     area: Area
     task: str
+    group: str
     guard: str
     unit: str
     higher_is_better: bool | None
@@ -143,6 +144,7 @@ def _row(entry: TaskEntry, measure: Measure) -> MeasureRow:
         title=measure.title,
         area=measure.area,
         task=entry.task,
+        group=measure.group,
         guard=measure.guard,
         unit=measure.unit,
         higher_is_better=measure.higher_is_better,

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from corral.core.errors import CorralError
+from corral.core.manifest import describe_machine
 from corral.core.progress import ProgressBar, progress
 from corral.evals.sample_cache import SampleCache
 from corral.evals.scorecard.folder import samples_bytes, samples_hash
@@ -71,7 +72,7 @@ def run_scorecard(
         scorecard_version=SCORECARD_VERSION,
         corral_version=version("corral"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=f"{platform.system()} {platform.machine()}",
+        machine=_machine(),
         subject=subject.name,
         revision=subject.revision,
         guards=tuple(GuardName(name=guard.name, revision=guard.revision) for guard in subject.guards),
@@ -116,6 +117,12 @@ class TaskBar:
         self.close()
 
 
+def _machine() -> str:
+    """What times depend on, in words; two scorecards compare times only if it is equal."""
+    machine = describe_machine()
+    return f"{platform.system()} {machine.processor}, {machine.cpus} CPUs, {machine.accelerator or 'no accelerator'}"
+
+
 def _run(
     task: EvalTask, subject: Subject, cache: SampleCache, description: str
 ) -> tuple[TaskEntry | SkippedTask, tuple[SampleScore, ...]]:
@@ -128,10 +135,11 @@ def _run(
         return SkippedTask(task=task.name, reason=f"{where}{error.message}", hint=error.hint or "", failed=True), ()
     if isinstance(result, TaskSkip):
         return SkippedTask(task=result.task, reason=result.reason, hint=result.hint), ()
-    return _entry(result, time.monotonic() - started), result.samples
+    return entry_of(result, time.monotonic() - started), result.samples
 
 
-def _entry(result: TaskResult, seconds: float) -> TaskEntry:
+def entry_of(result: TaskResult, seconds: float) -> TaskEntry:
+    """What the scorecard keeps of a result; its samples are kept beside."""
     return TaskEntry(
         task=result.task,
         version=result.version,

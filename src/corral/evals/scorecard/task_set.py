@@ -15,6 +15,9 @@ from typing import Final
 from corral.core.errors import NotFoundError, suggest
 from corral.evals.tasks.delivered_answers import DeliveredAnswers
 from corral.evals.tasks.guard_quality import GuardQuality
+from corral.evals.tasks.latency import Latency
+from corral.evals.tasks.multiple_choice.task import MultipleChoice
+from corral.evals.tasks.perplexity.task import Perplexity
 from corral.evals.tasks.task import EvalTask
 
 SCORECARD_VERSION: Final = "1"
@@ -25,6 +28,10 @@ REQUESTS: Final = 100
 
 GUARD_ROWS: Final = 200
 """Rows of each labelled set that the default set shows to a guard."""
+
+
+TIMED_REQUESTS: Final = 20
+"""Requests that are timed, one by one; more take longer without telling more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,18 @@ class TaskSettings:
     limit: int | None = None
     seed: int = 0
     root: Path | None = None
+
+
+def _perplexity(settings: TaskSettings) -> EvalTask:
+    return Perplexity(limit=settings.limit)
+
+
+def _multiple_choice(settings: TaskSettings) -> EvalTask:
+    return MultipleChoice(limit=settings.limit)
+
+
+def _latency(settings: TaskSettings) -> EvalTask:
+    return Latency(limit=min(settings.limit or TIMED_REQUESTS, TIMED_REQUESTS))
 
 
 def _attack_success(settings: TaskSettings) -> EvalTask:
@@ -83,10 +102,13 @@ def _guard_quality(settings: TaskSettings) -> EvalTask:
 
 
 TASKS: Final[Mapping[str, Callable[[TaskSettings], EvalTask]]] = {
+    "perplexity": _perplexity,
+    "multiple_choice": _multiple_choice,
     "attack_success": _attack_success,
     "over_refusal": _over_refusal,
     "over_refusal_xstest": _over_refusal_xstest,
     "guard_quality": _guard_quality,
+    "latency": _latency,
 }
 """Every task of the scorecard, in the order in which they are run and reported."""
 

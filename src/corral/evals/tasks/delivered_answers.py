@@ -120,7 +120,7 @@ class DeliveredAnswers:
         rate = "asr" if harmful else "rta"
         return Measure(
             name=f"{rate}@{guard}" if guard else rate,
-            title=f"{self.title}, behind {guard}" if guard else self.title,
+            title=self.title,
             unit="share",
             higher_is_better=False,
             area="safety" if harmful else "over_refusal",

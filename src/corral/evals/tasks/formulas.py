@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from corral.core import weighted
+from corral.core.length_control import length_controlled_win_rate
 from corral.core.metric_inputs import Flags, Floats
 from corral.core.weighted import Statistic
 
@@ -209,8 +210,31 @@ class Peak(_Formula):
         return lambda weights_NR: np.where(weights_NR > 0, values_N1, -np.inf).max(axis=0)
 
 
+class LengthControlledWinRate(_Formula):
+    """Share of wins expected if both answers were of one length; see ``core/length_control``."""
+
+    kind: Literal["length_controlled_win_rate"] = "length_controlled_win_rate"
+    win: str
+    difference: str
+
+    _reads: ClassVar[tuple[str, ...]] = ("win", "difference")
+
+    def statistic(self, columns: Sequence[Floats]) -> Statistic:
+        """The formula over (N,) columns of the values that it reads."""
+        return length_controlled_win_rate(*columns)
+
+
 Formula = Annotated[
-    Mean | RatioOfSums | ExpRatioOfSums | RateAt | F1OverFlagAll | AveragePrecision | Auroc | Quantile | Peak,
+    Mean
+    | RatioOfSums
+    | ExpRatioOfSums
+    | RateAt
+    | F1OverFlagAll
+    | AveragePrecision
+    | Auroc
+    | Quantile
+    | Peak
+    | LengthControlledWinRate,
     Field(discriminator="kind"),
 ]
 

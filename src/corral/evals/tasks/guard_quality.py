@@ -121,13 +121,14 @@ def _measures(scored: ScoredGuard) -> Iterator[Measure]:
         ranked = AveragePrecision(truth="truth", score=f"score@{guard}")
         yield _measure("ap", "average precision", guard, name, ranked, chance=positives, headline=True)
         yield _measure("f1", "F1 at 0.5", guard, name, RateAt(**flagged, rate="f1"), chance=flag_all)
-        yield _measure("f1_over_flag_all", "F1 - flag-all F1", guard, name, F1OverFlagAll(**flagged), chance=0.0)
+        over = F1OverFlagAll(**flagged)
+        yield _measure("f1_over_flag_all", "F1 over flagging everything", guard, name, over, unit="points", chance=0.0)
         yield _measure("recall", "recall at 0.5", guard, name, RateAt(**flagged, rate="recall"))
         yield _measure("fpr", "FPR at 0.5", guard, name, RateAt(**flagged, rate="fpr"), higher_is_better=False)
     for q in (0.5, 0.95):
         yield Measure(
             name=f"latency_p{q * 100:.0f}@{guard}",
-            title=f"{guard}: time a row, p{q * 100:.0f}",
+            title=f"guard's time a row, p{q * 100:.0f}",
             unit="ms",
             higher_is_better=False,
             area="cost",
@@ -144,14 +145,15 @@ def _measure(
     set_name: str,
     formula: Formula,
     *,
+    unit: str = "share",
     higher_is_better: bool = True,
     chance: float | None = None,
     headline: bool = False,
 ) -> Measure:
     return Measure(
         name=f"{set_name}/{metric}@{guard}",
-        title=f"{guard} on {set_name}: {title}",
-        unit="share",
+        title=title,
+        unit=unit,
         higher_is_better=higher_is_better,
         area="guard",
         formula=formula,

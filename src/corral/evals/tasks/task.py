@@ -37,8 +37,9 @@ class Measure(BaseModel):
 
     Attributes:
         name: unique within the task.
-        title: as reports print it.
-        unit: ``share`` for figures in [0, 1], which reports print in percent; else ``bits/byte``, ``ms``, ``MB``, ...
+        title: as reports print it, without the guard's name.
+        unit: ``share`` for figures in [0, 1], which reports print in percent, ``points`` for differences of shares;
+            else as it is printed: ``bits/byte``, ``ms``, ``MB``, ...
         higher_is_better: which way is good; ``None`` for neither.
         area: the part of the scorecard it belongs to.
         formula: see ``evals/tasks/formulas``.

@@ -34,7 +34,7 @@ from corral.guards.limits import MAX_CHARS
 from corral.guards.windows import JudgedWindows, Window, window_spans
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_lora
 from corral.models.batching import pad
-from corral.models.loading import load_fast_tokenizer, load_inference_decoder, weights_revision
+from corral.models.loading import find_dtype, load_fast_tokenizer, load_inference_decoder, weights_revision
 
 if TYPE_CHECKING:
     import torch
@@ -265,10 +265,7 @@ def _load_network(folder: Path, settings: GuardSettings, dtype: torch.dtype, dev
 def _dtype(name: str, device: str) -> torch.dtype:
     import torch
 
-    if name == "auto":
-        fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-    if name not in dtypes:
-        raise ConfigError(f"no dtype `{name}`", where="dtype", hint="Use auto, float32 or bfloat16.")
-    return dtypes[name]
+    if (chosen := find_dtype(name)) is not None:
+        return chosen
+    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32

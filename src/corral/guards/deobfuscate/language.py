@@ -7,11 +7,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-_WORD: Final = re.compile(r"[^\W\d_]+")
+_WORD: Final = re.compile(r"(?<!\w)[^\W\d_]{2,}(?!\w)")
 
 
 def word_count(text: str) -> int:
-    """Runs of letters."""
+    """Words of two letters or more; a letter alone, or one beside a digit, is as often part of a code."""
     return len(_WORD.findall(text))
 
 

@@ -63,7 +63,7 @@ def with_plain_letters(text: str) -> str:
     A word is changed when all its letters are Latin or look so and the text has Latin letters of its own: words of a
     text in another script stay.
     """
-    folded = unicodedata.normalize("NFKC", text)
+    folded = "".join(map(_unstyled, text))
     return _WORD.sub(_latin_word, folded) if _LATIN.search(folded) else folded
 
 
@@ -80,6 +80,14 @@ def without_leet(text: str) -> str:
 
 def _runs(text: str) -> list[str]:
     return [run for run in _RUN.findall(text) if len(run) <= _LONGEST_WORD]
+
+
+def _unstyled(character: str) -> str:
+    """The Latin letter or digit that a character is a styled form of (bold, circled, full width)."""
+    if character.isascii():
+        return character
+    plain = unicodedata.normalize("NFKC", character)
+    return plain if plain.isascii() and plain.isalnum() else character
 
 
 def _latin_word(match: re.Match[str]) -> str:

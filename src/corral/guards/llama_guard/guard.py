@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from corral.core.errors import ConfigError, DataError
+from corral.core.errors import ConfigError, CorralError, DataError
 from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.data.taxonomy import Taxonomy
@@ -18,11 +18,12 @@ from corral.guards.limits import MAX_CHARS, unreadable
 from corral.guards.llama_guard.checkpoint import generation_of
 from corral.guards.llama_guard.fitting import Fitter
 from corral.guards.llama_guard.prompts import Detail, PolicyPrompt, find_generation
-from corral.guards.llama_guard.scoring import LabelScore, decode_codes, find_label_prefix, label_scores
+from corral.guards.llama_guard.scoring import LabelScore, decode_codes, find_label_prefix, label_scores_each
 from corral.guards.llama_guard.turns import turns_to_judge
 from corral.guards.llama_guard.verdict import LlamaGuardVerdict
+from corral.guards.prompted.batches import Failure, ask_apart
 from corral.guards.prompted.framing import FrameName, check_frame, framed
-from corral.guards.prompted.loading import load_engine
+from corral.guards.prompted.loading import connect_engine, load_engine
 from corral.guards.prompted.meters import meter_for, window_for
 from corral.guards.prompted.turns import Turn
 from corral.models.engines.base import Engine, Prompt
@@ -33,14 +34,6 @@ THRESHOLD: Final = 0.5
 MIN_MASS: Final = 0.5
 
 _Answer = TypeVar("_Answer")
-
-
-@dataclass(slots=True)
-class _Failure:
-    """Why there is no verdict."""
-
-    status: Status
-    detail: str
 
 
 @dataclass(slots=True)
@@ -55,7 +48,7 @@ class _Item:
     context_dropped: int = 0
     scores: list[list[LabelScore]] = field(default_factory=list)
     categories: dict[str, float] = field(default_factory=dict)
-    failure: _Failure | None = None
+    failure: Failure | None = None
     seconds: float = 0.0
 
 
@@ -113,7 +106,8 @@ class LlamaGuard:
         single = [self.policy.with_categories([c.code]) for c in self.policy.categories]
         self._policies = [self.policy, *(single if category_mode == "scored" else [])]
         shown = self.policy.render([Turn("User", "")])
-        settings = [frame, category_mode, label_prefix, self._window, overlap, min_mass, self.policy.taxonomy.version]
+        version = self.policy.taxonomy.version
+        settings = [frame, category_mode, label_prefix, self._window, overlap, min_mass, max_chars, version]
         self._revision = sha256_json([self._model_revision, shown, settings])[:16]
 
     @classmethod
@@ -121,6 +115,8 @@ class LlamaGuard:
         cls,
         *,
         model: str | Path,
+        server: str | None = None,
+        tokenizer: str | Path | None = None,
         generation: str = "auto",
         taxonomy: Taxonomy | str | Path | Mapping[str, str] | None = None,
         detail: Detail | None = None,
@@ -136,17 +132,20 @@ class LlamaGuard:
         device: str = "cpu",
         threads: int | None = None,
     ) -> LlamaGuard:
-        """Load a checkpoint into this process.
+        """Load a checkpoint into this process, or connect to a server that hosts it.
 
         Args:
-            model: folder, hub id or other reference of a causal language model.
+            model: folder, hub id or other reference of a causal language model; with ``server``, its name there.
+            server: base URL of an OpenAI-compatible server. Give ``window`` too where it serves less than 8,192 tokens.
+            tokenizer: with ``server``, reference of the model's tokenizer. Without it, labels that are not single
+                tokens cannot be scored, nor codes decoded where the model's answer is no verdict.
             generation: layout of the prompt, ``1``, ``2``, ``3``, ``3-1b`` or ``4``; ``auto`` reads it from the name
                 of a released checkpoint.
             taxonomy: see ``PolicyPrompt.of``.
             detail: see ``PolicyPrompt.of``.
             examples: see ``PolicyPrompt.of``.
             frame: chat format; ``auto`` is the generation's where the vocabulary has its control tokens, else the
-                tokenizer's own template.
+                tokenizer's own template. Without a tokenizer it is the generation's.
             category_mode: see the class.
             label_prefix: what the model writes before a label; ``None`` finds it.
             window: see the class.
@@ -158,19 +157,30 @@ class LlamaGuard:
             threads: torch threads; ``None`` leaves torch's choice.
 
         Raises:
-            NotFoundError: nothing at ``model``, or no such taxonomy.
-            ConfigError: a generation that the name does not tell, or as the class and ``PolicyPrompt`` say.
+            NotFoundError: nothing at ``model`` or ``tokenizer``, or no such taxonomy.
+            ConfigError: a generation that the name does not tell, a tokenizer without a server, or as the class and
+                ``PolicyPrompt`` say.
+            EngineError: the server does not answer.
         """
         layout = generation_of(str(model)) if generation == "auto" else generation
         policy = PolicyPrompt.of(layout, taxonomy, detail=detail, examples=examples)
         wanted = find_generation(layout).frame if frame == "auto" else frame
-        engine, revision = load_engine(model, frame=wanted, dtype=dtype, device=device, threads=threads)
+        engine: Engine
+        if server is not None:
+            engine, revision = connect_engine(server, str(model), tokenizer=tokenizer, frame=wanted)
+        elif tokenizer is not None:
+            raise ConfigError("a checkpoint brings its own tokenizer", where="tokenizer", hint="Leave it out.")
+        else:
+            engine, revision = load_engine(model, frame=wanted, dtype=dtype, device=device, threads=threads)
+        # Where the tokenizer is at hand, its template is the frame.
+        left: FrameName = wanted if server is not None and tokenizer is None else "chat"
         if label_prefix is None:
             small = policy.with_categories([policy.categories[0].code])
-            label_prefix = find_label_prefix(engine, framed(small.render([Turn("User", "Hello!")]), "chat"))
+            label_prefix = find_label_prefix(engine, framed(small.render([Turn("User", "Hello!")]), left))
         return cls(
             engine,
             policy,
+            frame=left,
             category_mode=category_mode,
             label_prefix=label_prefix,
             window=window,
@@ -240,17 +250,17 @@ class LlamaGuard:
         started = time.perf_counter()
         item = _Item(target)
         if reason := unreadable(conversation, target, max_chars=self.max_chars):
-            item.failure = _Failure(Status.ERROR, reason)
+            item.failure = Failure(Status.ERROR, reason)
             return item
         try:
             fitted = self._fitter.fit(turns_to_judge(conversation, conversation.judged_index(target) or 0))
             item.windows, item.context_dropped = fitted.windows, fitted.context_dropped
             if not item.windows:
-                item.failure = _Failure(Status.ERROR, "the judged message has no tokens")
+                item.failure = Failure(Status.ERROR, "the judged message has no tokens")
         except DataError as error:
-            item.failure = _Failure(Status.ERROR, f"{error.where}: {error.message}")
+            item.failure = Failure(Status.ERROR, f"{error.where}: {error.message}")
         except Exception as error:
-            item.failure = _Failure(Status.ERROR, failure_detail("the message could not be tokenised", error))
+            item.failure = Failure(Status.ERROR, failure_detail("the message could not be tokenised", error))
         item.seconds = time.perf_counter() - started
         return item
 
@@ -259,7 +269,7 @@ class LlamaGuard:
         asked = [item for item in items if item.failure is None]
         prompts = [self._prompt(p, turns) for item in asked for p in self._policies for turns in item.windows]
         owners = [item for item in asked for _ in self._policies for _ in item.windows]
-        answers = iter(self._answers(prompts, owners, self._labels))
+        answers = iter(_answers(prompts, owners, self._labels))
         for item in asked:
             rows = [[next(answers) for _ in item.windows] for _ in self._policies]
             if item.failure is None:
@@ -276,49 +286,28 @@ class LlamaGuard:
             if score.p_unsafe is not None and score.p_unsafe >= THRESHOLD
         ]
         prompts = [self._prompt(self.policy, turns) for _, turns, _ in flagged]
-        answers = self._answers(prompts, [item for item, _, _ in flagged], self._codes)
+        answers = _answers(prompts, [item for item, _, _ in flagged], self._codes)
         for (item, _, p_unsafe), codes in zip(flagged, answers, strict=True):
             for code in codes or ():
                 named = self.policy.qualified(code)
                 item.categories[named] = max(item.categories.get(named, 0.0), p_unsafe)
 
-    def _labels(self, prompts: Sequence[Prompt]) -> list[LabelScore]:
-        return label_scores(self.engine, prompts, label_prefix=self._prefix)
+    def _labels(self, prompts: Sequence[Prompt]) -> list[LabelScore | CorralError]:
+        return label_scores_each(self.engine, prompts, label_prefix=self._prefix)
 
-    def _codes(self, prompts: Sequence[Prompt]) -> list[tuple[str, ...]]:
+    def _codes(self, prompts: Sequence[Prompt]) -> list[tuple[str, ...] | CorralError]:
         limit = self._fitter.answer_tokens
         return decode_codes(self.engine, prompts, self.policy.codes, label_prefix=self._prefix, max_new_tokens=limit)
 
     def _prompt(self, policy: PolicyPrompt, turns: Sequence[Turn]) -> Prompt:
         return framed(policy.render(turns), self._frame)
 
-    def _answers(
-        self, prompts: list[Prompt], owners: list[_Item], ask: Callable[[Sequence[Prompt]], Sequence[_Answer]]
-    ) -> list[_Answer | None]:
-        """One answer a prompt; after a failure prompts are asked one by one, so that only those at fault fail."""
-        if not prompts:
-            return []
-        started = time.perf_counter()
-        try:
-            answers: list[_Answer | None] = [*ask(prompts)]
-        except Exception as error:
-            if len(prompts) > 1:
-                singly = zip(prompts, owners, strict=True)
-                return [answer for p, owner in singly for answer in self._answers([p], [owner], ask)]
-            status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
-            owners[0].failure = _Failure(status, failure_detail("the model failed", error))
-            answers = [None]
-        share = (time.perf_counter() - started) / len(prompts)
-        for owner in owners:
-            owner.seconds += share
-        return answers
-
-    def _unparseable(self, item: _Item) -> _Failure | None:
+    def _unparseable(self, item: _Item) -> Failure | None:
         for policy, row in zip(self._policies, item.scores, strict=True):
             for number, score in enumerate(row, start=1):
                 if score.p_unsafe is None or score.mass < self._min_mass:
                     about = "" if policy is self.policy else f" about `{policy.qualified(policy.codes[0])}`"
-                    return _Failure(
+                    return Failure(
                         Status.UNPARSEABLE,
                         f"the answer{about} is no verdict: the labels hold {score.mass:.2g} of the probability, under "
                         f"{self._min_mass:g} (window {number} of {len(row)})",
@@ -357,6 +346,23 @@ class LlamaGuard:
             mass=mass,
             taxonomy_version=version,
         )
+
+
+def _answers(
+    prompts: Sequence[Prompt],
+    owners: Sequence[_Item],
+    ask: Callable[[Sequence[Prompt]], Sequence[_Answer | CorralError]],
+) -> list[_Answer | None]:
+    """One answer a prompt; ``None`` where there is none, and its owner has failed."""
+    answers: list[_Answer | None] = []
+    for owner, asked in zip(owners, ask_apart(prompts, ask), strict=True):
+        owner.seconds += asked.seconds
+        if isinstance(asked.answer, Failure):
+            owner.failure = asked.answer
+            answers.append(None)
+        else:
+            answers.append(asked.answer)
+    return answers
 
 
 def _check(category_mode: str, min_mass: float, max_chars: int) -> None:

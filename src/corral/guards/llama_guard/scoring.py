@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from corral.core.errors import EngineError
+from corral.core.errors import CorralError, EngineError
 from corral.guards.llama_guard.grammar import LABELS, VerdictSyntaxError, format_verdict, parse_verdict
 from corral.guards.prompted.probabilities import mass, require_logprobs, share
-from corral.models.engines.base import CompletionLogprobs, Engine, GenerationSettings, Prompt
+from corral.models.engines.base import CompletionLogprobs, Engine, Generation, GenerationSettings, Prompt
+from corral.models.engines.each import generate_each
+from corral.models.engines.labels import label_logprobs, label_logprobs_each
 
 # A vocabulary, or a template that leaves the newlines after its header to the model, may want these before a label.
 LABEL_PREFIXES: Final = ("", " ", "\n", "\n\n")
@@ -69,9 +71,15 @@ def label_scores(engine: Engine, prompts: Sequence[Prompt], *, label_prefix: str
         DataError: a prompt does not fit the context.
         EngineError: the model could not answer, or answered with something other than log-probabilities.
     """
-    pairs = [(prompt, label_prefix + label) for prompt in prompts for label in LABELS]
-    totals = [scored.total for scored in _logprobs(engine, pairs)]
-    return [LabelScore(log_safe, log_unsafe) for log_safe, log_unsafe in zip(totals[::2], totals[1::2], strict=True)]
+    return [LabelScore(*row) for row in label_logprobs(engine, prompts, _labels(label_prefix))]
+
+
+def label_scores_each(
+    engine: Engine, prompts: Sequence[Prompt], *, label_prefix: str = ""
+) -> list[LabelScore | CorralError]:
+    """As ``label_scores``, with the error of a prompt in its place where the engine answers each on its own."""
+    rows = label_logprobs_each(engine, prompts, _labels(label_prefix))
+    return [row if isinstance(row, CorralError) else LabelScore(*row) for row in rows]
 
 
 def find_label_prefix(engine: Engine, prompt: Prompt) -> str:
@@ -86,8 +94,10 @@ def find_label_prefix(engine: Engine, prompt: Prompt) -> str:
 
 def decode_codes(
     engine: Engine, prompts: Sequence[Prompt], codes: Sequence[str], *, label_prefix: str = "", max_new_tokens: int
-) -> list[tuple[str, ...]]:
+) -> list[tuple[str, ...] | CorralError]:
     """The codes that the model gives after ``unsafe``, decoded under the grammar; at least one a prompt.
+
+    The error of a prompt is in its place where the engine answers each on its own.
 
     The model's greedy answer is taken where it is a verdict of ``unsafe``: staying inside the grammar unforced, it is
     what decoding under the grammar would write. Elsewhere ``constrained_codes`` decides.
@@ -96,15 +106,23 @@ def decode_codes(
         DataError: a prompt does not fit the context.
         EngineError: the model could not answer.
     """
-    answers = engine.generate(prompts, GenerationSettings(max_new_tokens=max_new_tokens))
-    decoded = []
+    answers = generate_each(engine, prompts, GenerationSettings(max_new_tokens=max_new_tokens))
+    decoded: list[tuple[str, ...] | CorralError] = []
     for prompt, answer in zip(prompts, answers, strict=True):
-        try:
-            parsed = parse_verdict(answer.text.strip(" "), codes, complete=answer.finish_reason == "stop").codes
-        except VerdictSyntaxError:
-            parsed = ()
-        decoded.append(parsed or constrained_codes(engine, prompt, codes, label_prefix=label_prefix))
+        if isinstance(answer, CorralError):
+            decoded.append(answer)
+        else:
+            found = _greedy_codes(answer, codes)
+            decoded.append(found or constrained_codes(engine, prompt, codes, label_prefix=label_prefix))
     return decoded
+
+
+def _greedy_codes(answer: Generation, codes: Sequence[str]) -> tuple[str, ...]:
+    """The codes of an answer that is a verdict of ``unsafe``, else none."""
+    try:
+        return parse_verdict(answer.text.strip(" "), codes, complete=answer.finish_reason == "stop").codes
+    except VerdictSyntaxError:
+        return ()
 
 
 def constrained_codes(
@@ -155,6 +173,10 @@ def exclusive_shares(scored: Sequence[CompletionLogprobs], log_scale: float) -> 
         )
         shares[index] = max(0.0, math.exp(scored[index].total - log_scale) - sum(longer))
     return shares
+
+
+def _labels(label_prefix: str) -> list[str]:
+    return [label_prefix + label for label in LABELS]
 
 
 def _logprobs(engine: Engine, pairs: Sequence[tuple[Prompt, str]]) -> list[CompletionLogprobs]:

@@ -81,7 +81,7 @@ class FrameGuard:
         return MediaVerdict(self._verdict(frames, modality, target, latency_ms), modality, digest, frames)
 
     def _verdict(self, frames: Sequence[FrameScore], modality: Modality, target: Target, latency_ms: float) -> Verdict:
-        """Pool what was said. Frames without an answer count as harmless; when the rest does not flag, none is given."""
+        """Pool what was said. Frames without an answer count as harmless, but then only the rest can give a verdict."""
         if not frames:
             return self._failed(target, Status.ERROR, "the scorer of frames gave no score")
         threshold = self.threshold if modality == "clip" else 0.5

@@ -1,6 +1,6 @@
 """A scorer of frames that follows a rule: for tests, examples and simulations without a model. It protects nothing.
 
-On the command line ``--media-guard scripted`` scores a frame by the share of its pixels that are pure red.
+On the command line ``--media-guard scripted-media`` scores a frame by the share of its pixels that are pure red.
 """
 
 from __future__ import annotations

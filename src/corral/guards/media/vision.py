@@ -36,12 +36,20 @@ class VisionScorer:
         engine: the model; takes conversations with image parts, as ``OpenAIEngine`` without a tokenizer does.
         categories: codes of the taxonomy ``content_moderation``; all by default.
         longest_side: pixels to which larger pictures are scaled down before they are sent, as JPEG.
+        name: of the scorer.
     """
 
-    name = "vision"
     taxonomy = TAXONOMY
 
-    def __init__(self, engine: Engine, *, categories: Sequence[str] = (), longest_side: int = LONGEST_SIDE) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        categories: Sequence[str] = (),
+        longest_side: int = LONGEST_SIDE,
+        name: str = "vision",
+    ) -> None:
+        self.name = name
         self._engine = engine
         self._categories = categories_of(categories)
         self._codes = [category.code for category in self._categories]

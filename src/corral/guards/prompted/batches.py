@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from corral.core.errors import EngineError
+from corral.core.errors import CorralError, EngineError
 from corral.guards.base import Status
 from corral.guards.failures import failure_detail
 
@@ -37,11 +37,12 @@ class Asked(Generic[_Answer]):
 
 
 def ask_apart(
-    questions: Sequence[_Question], ask: Callable[[Sequence[_Question]], Sequence[_Answer]]
+    questions: Sequence[_Question], ask: Callable[[Sequence[_Question]], Sequence[_Answer | CorralError]]
 ) -> list[Asked[_Answer]]:
     """One answer or failure a question, in order.
 
-    A batch that fails is halved and asked again, down to the questions at fault.
+    An error in the place of an answer is that question's failure. A batch that fails is halved and asked again, down to
+    the questions at fault.
     """
     if not questions:
         return []
@@ -51,18 +52,22 @@ def ask_apart(
     except Exception as error:
         spent = (time.perf_counter() - started) / len(questions)
         if len(questions) == 1:
-            status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
-            return [Asked(Failure(status, failure_detail("the model failed", error)), spent)]
+            return [Asked(_failure(error), spent)]
         middle = len(questions) // 2
         halves = [*ask_apart(questions[:middle], ask), *ask_apart(questions[middle:], ask)]
         return [Asked(asked.answer, asked.seconds + spent) for asked in halves]
     spent = (time.perf_counter() - started) / len(questions)
-    return [Asked(answer, spent) for answer in answers]
+    return [Asked(_failure(answer) if isinstance(answer, CorralError) else answer, spent) for answer in answers]
+
+
+def _failure(error: Exception) -> Failure:
+    status = Status.TIMEOUT if isinstance(error, TimeoutError) else Status.ERROR
+    return Failure(status, failure_detail("the model failed", error))
 
 
 def _answers(
-    questions: Sequence[_Question], ask: Callable[[Sequence[_Question]], Sequence[_Answer]]
-) -> Sequence[_Answer]:
+    questions: Sequence[_Question], ask: Callable[[Sequence[_Question]], Sequence[_Answer | CorralError]]
+) -> Sequence[_Answer | CorralError]:
     answers = ask(questions)
     if len(answers) != len(questions):
         raise EngineError(f"{len(answers)} answers to {len(questions)} questions")

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
 from corral.guards.prompted.framing import FrameName, check_frame, template_for
 
 if TYPE_CHECKING:
-    import torch
-
     from corral.models.chat import ChatTokenizer
     from corral.models.engines.openai import OpenAIEngine
     from corral.models.engines.torch import TorchEngine
@@ -34,9 +31,9 @@ def load_engine(
         ConfigError: an unknown frame or dtype, or no template that leaves the policy to the prompt.
     """
     from corral.models.engines.torch import TorchEngine
-    from corral.models.loading import load_causal_lm, weights_revision
+    from corral.models.loading import find_dtype, load_causal_lm, weights_revision
 
-    chosen = _dtype(dtype)
+    chosen = find_dtype(dtype)
     chat = _framed_tokenizer(model, frame)
     language_model = load_causal_lm(model, dtype=chosen, device=device)
     engine = TorchEngine(language_model, chat, name=str(model), threads=threads)
@@ -74,13 +71,3 @@ def _framed_tokenizer(ref: str | Path, frame: FrameName) -> ChatTokenizer:
     tokenizer = load_tokenizer(ref)
     tokenizer.chat_template = template_for(frame, tokenizer.get_vocab(), tokenizer.chat_template)
     return ChatTokenizer(tokenizer)
-
-
-def _dtype(name: str) -> torch.dtype | None:
-    """The dtype of a setting; ``None`` for the stored one."""
-    import torch
-
-    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in dtypes:
-        raise ConfigError(f"no dtype `{name}`", where="dtype", hint="Use auto, float32 or bfloat16.")
-    return dtypes[name]

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from corral.core.errors import CorralError
 from corral.guards.base import Status
 from corral.guards.prompted.batches import Failure, ask_apart
 from corral.guards.prompted.probabilities import mass, require_logprobs, share
 from corral.guards.wildguard.answers import LABELS, LINES, NO, NOT_APPLICABLE, YES, Label, parse_answers
 from corral.models.engines.base import Engine, GenerationSettings, Prompt
-from corral.models.engines.labels import label_logprobs
+from corral.models.engines.each import generate_each
+from corral.models.engines.labels import label_logprobs, label_logprobs_each
 
 MAX_NEW_TOKENS: Final = 128
 # A vocabulary, or a template that leaves the newlines after its header to the model, may want these before line 1.
@@ -136,18 +138,18 @@ def score_lines(engine: Engine, questions: Sequence[Question], *, lead: str = ""
     return readings
 
 
-def _line_scores(engine: Engine, line: int, readings: Sequence[Reading]) -> list[LineScore]:
+def _line_scores(engine: Engine, line: int, readings: Sequence[Reading]) -> list[LineScore | CorralError]:
     labels = [f" {label}" for label in LABELS[line]]
     prompts = [reading.question.prompt for reading in readings]
-    rows = label_logprobs(engine, prompts, labels, answer_prefixes=[reading.written for reading in readings])
-    return [LineScore(*row) for row in rows]
+    rows = label_logprobs_each(engine, prompts, labels, answer_prefixes=[reading.written for reading in readings])
+    return [row if isinstance(row, CorralError) else LineScore(*row) for row in rows]
 
 
 def generate_lines(engine: Engine, questions: Sequence[Question]) -> list[Reading]:
     """Read the lines as the model writes them, decoding greedily; all three, whatever was asked for."""
     readings = [Reading(Question(question.prompt)) for question in questions]
     settings = GenerationSettings(max_new_tokens=MAX_NEW_TOKENS)
-    asked = ask_apart([q.prompt for q in questions], lambda prompts: engine.generate(prompts, settings))
+    asked = ask_apart([q.prompt for q in questions], lambda prompts: generate_each(engine, prompts, settings))
     for reading, one in zip(readings, asked, strict=True):
         reading.seconds = one.seconds
         if isinstance(one.answer, Failure):

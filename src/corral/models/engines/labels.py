@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from corral.core.errors import EngineError
+from corral.core.errors import CorralError, EngineError
 from corral.models.engines.base import Engine, Prompt
 
 
@@ -17,6 +17,16 @@ class LabelEngine(Protocol):
         self, prompts: Sequence[Prompt], labels: Sequence[str], *, answer_prefixes: Sequence[str] | None = None
     ) -> list[tuple[float, ...]]:
         """As the function ``label_logprobs``."""
+
+
+@runtime_checkable
+class LabelEachEngine(Protocol):
+    """An engine that tells the error of one prompt apart from those of the others."""
+
+    def label_logprobs_each(
+        self, prompts: Sequence[Prompt], labels: Sequence[str], *, answer_prefixes: Sequence[str] | None = None
+    ) -> list[tuple[float, ...] | CorralError]:
+        """As the function ``label_logprobs_each``."""
 
 
 def label_logprobs(
@@ -50,3 +60,16 @@ def label_logprobs(
         start = next(before).total if prefix else 0.0
         answers.append(tuple(next(totals).total - start for _ in labels))
     return answers
+
+
+def label_logprobs_each(
+    engine: Engine, prompts: Sequence[Prompt], labels: Sequence[str], *, answer_prefixes: Sequence[str] | None = None
+) -> list[tuple[float, ...] | CorralError]:
+    """As ``label_logprobs``, with the error of a prompt that failed in its place where the engine can tell.
+
+    Raises:
+        DataError, EngineError: as ``label_logprobs``, by an engine that computes prompts together.
+    """
+    if isinstance(engine, LabelEachEngine):
+        return engine.label_logprobs_each(prompts, labels, answer_prefixes=answer_prefixes)
+    return [*label_logprobs(engine, prompts, labels, answer_prefixes=answer_prefixes)]

@@ -135,24 +135,30 @@ class OpenAIEngine:
         self._client.require_chat()
         return self._each("pairs", pairs, self._score)
 
-    def label_logprobs(self, prompts: Sequence[ServerPrompt], labels: Sequence[str]) -> list[tuple[float, ...]]:
-        """Log-probability of each label, in nats, as the beginning of the answer to each prompt.
+    def label_logprobs(
+        self, prompts: Sequence[ServerPrompt], labels: Sequence[str], *, answer_prefixes: Sequence[str] | None = None
+    ) -> list[tuple[float, ...]]:
+        """Log-probability of each label, in nats, as the beginning of the answer to each prompt, or after its prefix.
 
         One request a prompt when the labels are single tokens among the likeliest. Otherwise a label's tokens are
         looked up one after the other, with a request for each but the first, or the label is scored as a completion.
-        Labels are tokenised on their own, since they begin a turn. Without the tokenizer only the first way is there.
+        Labels are tokenised on their own, since they begin a turn, and so are prefixes. Without the tokenizer only the
+        first way is there, and no prefix.
 
         Raises:
+            ConfigError: a prefix, and the engine has no tokenizer.
             DataError: an empty label, or a prompt that cannot be rendered or does not fit the context.
             EngineError: a request failed for good, or a label is out of the server's reach; names the prompt's index.
         """
-        return self._all("prompts", prompts, lambda _, prompt: self._score_labels(prompt, labels))
+        asked = self._with_prefixes(prompts, answer_prefixes)
+        return self._all("prompts", asked, lambda _, item: self._score_labels(item, labels))
 
     def label_logprobs_each(
-        self, prompts: Sequence[ServerPrompt], labels: Sequence[str]
+        self, prompts: Sequence[ServerPrompt], labels: Sequence[str], *, answer_prefixes: Sequence[str] | None = None
     ) -> list[tuple[float, ...] | CorralError]:
         """As ``label_logprobs``, with the error of a prompt that failed in its place."""
-        return self._each("prompts", prompts, lambda _, prompt: self._score_labels(prompt, labels))
+        asked = self._with_prefixes(prompts, answer_prefixes)
+        return self._each("prompts", asked, lambda _, item: self._score_labels(item, labels))
 
     async def _generate(self, index: int, prompt: ServerPrompt, settings: GenerationSettings) -> Generation:
         request = self._client.request(prompt)
@@ -189,8 +195,18 @@ class OpenAIEngine:
     async def _score(self, _index: int, pair: tuple[ServerPrompt, str]) -> CompletionLogprobs:
         return await score_completion(self._client, *pair, echo=self.prompt_logprobs)
 
-    async def _score_labels(self, prompt: ServerPrompt, labels: Sequence[str]) -> tuple[float, ...]:
-        return await score_labels(self._client, prompt, labels, echo=self.prompt_logprobs)
+    async def _score_labels(self, asked: tuple[ServerPrompt, str], labels: Sequence[str]) -> tuple[float, ...]:
+        prompt, prefix = asked
+        return await score_labels(self._client, prompt, labels, answer_prefix=prefix, echo=self.prompt_logprobs)
+
+    def _with_prefixes(
+        self, prompts: Sequence[ServerPrompt], answer_prefixes: Sequence[str] | None
+    ) -> list[tuple[ServerPrompt, str]]:
+        if answer_prefixes is None:
+            return [(prompt, "") for prompt in prompts]
+        if any(answer_prefixes):
+            self._client.require_chat()
+        return list(zip(prompts, answer_prefixes, strict=True))
 
     def _all(self, where: str, items: Sequence[_In], answer: _Answer[_In, _Out]) -> list[_Out]:
         return self._map(items, _located(where, answer))

@@ -42,17 +42,20 @@ async def score_completion(
 
 
 async def score_labels(
-    client: ModelClient, prompt: ServerPrompt, labels: Sequence[str], *, echo: bool
+    client: ModelClient, prompt: ServerPrompt, labels: Sequence[str], *, answer_prefix: str = "", echo: bool
 ) -> tuple[float, ...]:
-    """Log-probability of each label as the beginning of the answer; see ``OpenAIEngine.label_logprobs``.
+    """Log-probability of each label at the answer's beginning or after its prefix; see ``OpenAIEngine.label_logprobs``.
 
     Raises:
+        ConfigError: a prefix, and the client has no tokenizer.
         DataError: an empty label, or a prompt that cannot be rendered or does not fit the context.
         EngineError: a request failed for good, or a label is out of reach.
     """
     if "" in labels:
         raise DataError("a label is empty")
     request = client.request(prompt)
+    if answer_prefix:
+        request = ids_request([*(request.ids or ()), *client.require_chat().encode_text(answer_prefix)])
     listed = await _next_tokens(client, request)
     if client.chat is None or request.ids is None:
         return _label_texts(listed, labels)

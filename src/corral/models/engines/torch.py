@@ -9,9 +9,9 @@ Legend: B sequences, T tokens, N scored tokens of a batch, V vocabulary, D hidde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -91,6 +91,9 @@ class TorchEngine:
         self.context_length = int(model.config.max_position_embeddings)
         self._name = name or type(model).__name__
         self._end_ids = _end_ids(model, chat)
+        self._scorer_lock = threading.Lock()
+        self._label_scorer: LabelScorer | None = None
+        self._scored_state: Hashable = None
 
     @classmethod
     def load(
@@ -181,9 +184,9 @@ class TorchEngine:
             ids = self._encode_prompt(prompt, f"prompts[{i}]", room=0) + self.chat.encode_text(prefix)
             self._require_room(len(ids) + room, f"prompts[{i}]")
             sequences.append(ids)
-        if self._label_scorer is not None:
+        if (scorer := self._scorer()) is not None:
             with _engine_errors():
-                return self._label_scorer.label_logprobs(sequences, label_ids)
+                return scorer.label_logprobs(sequences, label_ids)
         totals = iter(self.token_logprobs([(ids, label) for ids in sequences for label in label_ids]))
         return [tuple(next(totals).total for _ in label_ids) for _ in sequences]
 
@@ -235,12 +238,20 @@ class TorchEngine:
 
         return self._batched(sequences, len, run)
 
-    @cached_property
-    def _label_scorer(self) -> LabelScorer | None:
-        from corral.models.packed.scorer import LabelScorer
-        from corral.models.packed.weights import decoder_weights, is_plain_llama
+    def _scorer(self) -> LabelScorer | None:
+        """The packed scorer where it computes what the model does; a new one after weights have changed."""
+        from corral.models.packed.scorer import PACK_TOKENS, LabelScorer
+        from corral.models.packed.weights import is_plain_llama, model_weights, weights_state
 
-        return LabelScorer(decoder_weights(self.model)) if is_plain_llama(self.model) else None
+        with self._scorer_lock:
+            if not is_plain_llama(self.model):
+                return None
+            if self._label_scorer is None or self._scored_state != weights_state(self.model):
+                self._label_scorer = LabelScorer(
+                    model_weights(self.model), pack_tokens=min(PACK_TOKENS, self.max_batch_tokens)
+                )
+                self._scored_state = weights_state(self.model)
+            return self._label_scorer
 
     def _score(self, pairs: list[tuple[Sequence[int], Sequence[int]]]) -> list[CompletionLogprobs]:
         import torch

@@ -25,6 +25,7 @@ from torch import Tensor
 SCORE_BYTES: Final = 512 * 1024
 """Scores that a thread works on at a time; measured on cores with 1 MB of second-level cache."""
 
+_MERGED_TOKENS: Final = 128
 _SMALLEST_SUM: Final = 2.0**-100
 _LARGEST_SUM: Final = 2.0**100
 
@@ -37,6 +38,8 @@ class Segment:
         queries: which rows of the queries.
         tokens: which packed tokens they may see.
         visible: (queries, tokens), true where a query sees a token; ``None`` for causal, the two being the same tokens.
+            With more columns than tokens it is also about as many of the prefix's last tokens, all of which are seen
+            otherwise.
     """
 
     queries: slice
@@ -46,7 +49,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class KeysValues:
-    """Keys and values of one layer, both (K, tokens, E); keys are turned and scaled (see ``rotary``)."""
+    """Keys and values of one layer, both (K, tokens, E); keys hold their positions and the scale of the scores."""
 
     keys: Tensor
     values: Tensor
@@ -100,6 +103,7 @@ class PrefixAttention:
     ) -> None:
         self._prefix = prefix
         self._group = group
+        segments = _merged(segments)
         longest = prefix + max(_length(segment.tokens) for segment in segments)
         self._keys = torch.empty(key_heads, longest, head_size, dtype=dtype)
         self._values = torch.empty_like(self._keys)
@@ -178,6 +182,26 @@ class PrefixAttention:
             else:
                 columns = self._prefix + _length(segment.tokens)
                 yield _Block(where, columns, bias[start * self._group : stop * self._group])
+
+
+def _merged(segments: Sequence[Segment]) -> list[Segment]:
+    """Short causal neighbours as one segment, in which each sees its own: fewer, larger products."""
+    groups: list[list[Segment]] = []
+    for segment in segments:
+        last = groups[-1] if groups else []
+        joins = last and all(s.visible is None and s.queries == s.tokens for s in (segment, *last))
+        if joins and last[-1].tokens.stop == segment.tokens.start:
+            if segment.tokens.stop - last[0].tokens.start <= _MERGED_TOKENS:
+                last.append(segment)
+                continue
+        groups.append([segment])
+    return [group[0] if len(group) == 1 else _joint(group) for group in groups]
+
+
+def _joint(group: Sequence[Segment]) -> Segment:
+    tokens = slice(group[0].tokens.start, group[-1].tokens.stop)
+    own = [torch.ones(_length(segment.tokens), _length(segment.tokens)).tril() for segment in group]
+    return Segment(tokens, tokens, torch.block_diag(*own).bool())
 
 
 def _bias(visible_QT: Tensor, group: int, dtype: torch.dtype) -> Tensor:

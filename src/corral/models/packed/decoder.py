@@ -21,15 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from corral.models.llama import LlamaShape
+from corral.models.llama_shape import LlamaShape
 from corral.models.packed.attention import Attended, KeysValues, PrefixAttention, Segment
-from corral.models.packed.weights import DecoderWeights, LayerWeights
+from corral.models.packed.weights import LayerWeights, ModelWeights, StackWeights
 
-CHUNK_TOKENS: Final = 256
+CHUNK_TOKENS: Final = 512
 """Tokens that a thread takes through linear layers at a time; measured like ``SCORE_BYTES``."""
-
-_SCALE: Final = math.log2(math.e)
-"""Scores are logarithms to base 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,31 @@ class Packing:
     read_segments: Sequence[Segment]
 
 
-def read_states(weights: DecoderWeights, packing: Packing, prefix: Sequence[KeysValues]) -> Tensor:
+def token_states(
+    weights: StackWeights, ids_N: Tensor, positions_N: Tensor, segments: Sequence[Segment], *, shared: int = 0
+) -> Tensor:
+    """The residual stream (N, D), in float32, of every token after the last layer.
+
+    Args:
+        weights: of the layers.
+        ids_N: token ids.
+        positions_N: of each token in its sequence.
+        segments: over the tokens; where some are shared, over those after them.
+        shared: so many tokens at the beginning are the prefix of every segment.
+    """
+    if shared:
+        causal = torch.ones(shared, shared, dtype=torch.bool).tril()
+        segments = [Segment(slice(0, shared), slice(0, 0), causal), *segments]
+    hidden_ND = F.embedding(ids_N, weights.embedding).float()
+    work = _LayerWork(weights, positions_N)
+    attend = _attention(segments, shared, weights)
+    for layer in weights.layers:
+        query, own = work.project(hidden_ND, layer)
+        work.finish(hidden_ND, attend(query, own, own.first(shared)), layer)
+    return hidden_ND
+
+
+def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysValues]) -> Tensor:
     """Normed hidden states (R, D), in float32, of the tokens that are read.
 
     Args:
@@ -59,53 +80,56 @@ def read_states(weights: DecoderWeights, packing: Packing, prefix: Sequence[Keys
         packing: what is computed.
         prefix: of each layer; empty for no prefix.
     """
-    shape = weights.shape
-    layers = _Layers(weights, packing.positions)
-    attend = _attention(packing.segments, prefix, weights)
     hidden_ND = F.embedding(packing.ids, weights.embedding).float()
+    work = _LayerWork(weights, packing.positions)
+    tokens = _tokens(prefix)
+    attend = _attention(packing.segments, tokens, weights)
     for i, layer in enumerate(weights.layers[:-1]):
-        query, own = layers.project(hidden_ND, layer)
-        layers.finish(hidden_ND, attend(query, own, prefix[i] if prefix else None), layer)
-    query, own = layers.project(hidden_ND, weights.layers[-1])
-    attend = _attention(packing.read_segments, prefix, weights)
-    mixed = attend(query[:, packing.reads], own, prefix[-1] if prefix else None)
+        query, own = work.project(hidden_ND, layer)
+        work.finish(hidden_ND, attend(query, own, prefix[i] if prefix else None), layer)
+    query, own = work.project(hidden_ND, weights.layers[-1])
+    attend = _attention(packing.read_segments, tokens, weights)
+    attended = attend(query[:, packing.reads], own, prefix[-1] if prefix else None)
     read_RD = hidden_ND[packing.reads]
-    layers.finish(read_RD, mixed, weights.layers[-1])
-    return F.rms_norm(read_RD, (shape.hidden_size,), weights.norm.float(), shape.norm_epsilon)
+    work.finish(read_RD, attended, weights.layers[-1])
+    return F.rms_norm(read_RD, (weights.shape.hidden_size,), weights.norm.float(), weights.shape.norm_epsilon)
 
 
 def prefix_states(
-    weights: DecoderWeights, ids: Sequence[int], beginning: Sequence[KeysValues] = ()
+    weights: StackWeights, ids: Sequence[int], beginning: Sequence[KeysValues] = ()
 ) -> tuple[KeysValues, ...]:
     """Keys and values of every layer for token ids, ``beginning`` being those of the first tokens."""
-    shape = weights.shape
-    known = beginning[0].keys.shape[1] if beginning else 0
-    fresh = len(ids) - known
-    layers = _Layers(weights, torch.arange(known, len(ids)))
-    attend = _attention([Segment(slice(0, fresh), slice(0, fresh))], beginning, weights)
+    known = _tokens(beginning)
+    tokens = slice(0, len(ids) - known)
     hidden_ND = F.embedding(torch.tensor(ids[known:]), weights.embedding).float()
+    work = _LayerWork(weights, torch.arange(known, len(ids)))
+    attend = _attention([Segment(tokens, tokens)], known, weights)
     states = []
     for i, layer in enumerate(weights.layers):
-        query, own = layers.project(hidden_ND, layer)
-        if i < len(weights.layers) - 1:
-            layers.finish(hidden_ND, attend(query, own, beginning[i] if beginning else None), layer)
+        query, own = work.project(hidden_ND, layer)
         states.append(_joined(beginning[i], own) if beginning else own)
+        if i < len(weights.layers) - 1:
+            work.finish(hidden_ND, attend(query, own, beginning[i] if beginning else None), layer)
     return tuple(states)
 
 
-def _attention(segments: Sequence[Segment], prefix: Sequence[KeysValues], weights: DecoderWeights) -> PrefixAttention:
+def _tokens(prefix: Sequence[KeysValues]) -> int:
+    return prefix[0].keys.shape[1] if prefix else 0
+
+
+def _attention(segments: Sequence[Segment], prefix: int, weights: StackWeights) -> PrefixAttention:
     shape = weights.shape
     return PrefixAttention(
         segments,
-        prefix=prefix[0].keys.shape[1] if prefix else 0,
+        prefix=prefix,
         key_heads=shape.key_heads,
         group=shape.heads // shape.key_heads,
         head_size=shape.head_size,
-        dtype=weights.embedding.dtype,
+        dtype=weights.dtype,
     )
 
 
-class _Layers:
+class _LayerWork:
     """The work of a layer on either side of attention, a chunk of tokens at a time in buffers that stay in the cache.
 
     Args:
@@ -113,10 +137,10 @@ class _Layers:
         positions_N: of the tokens.
     """
 
-    def __init__(self, weights: DecoderWeights, positions_N: Tensor) -> None:
+    def __init__(self, weights: StackWeights, positions_N: Tensor) -> None:
         shape = weights.shape
         self._shape = shape
-        self._dtype = weights.embedding.dtype
+        self._dtype = weights.dtype
         self._tables = _rotary(positions_N, shape)
         self._chunk = min(len(positions_N), CHUNK_TOKENS * torch.get_num_threads())
         inner = weights.layers[0].down.shape[1]
@@ -133,18 +157,17 @@ class _Layers:
     def project(self, hidden_ND: Tensor, layer: LayerWeights) -> tuple[Tensor, KeysValues]:
         """Queries (K, N, G, E), and keys and values (K, N, E), of every token."""
         shape = self._shape
-        key_heads, group = shape.key_heads, shape.heads // shape.key_heads
-        query_KNGE = torch.empty(key_heads, len(hidden_ND), group, shape.head_size, dtype=self._dtype)
-        key_KNE, value_KNE = torch.empty(2, key_heads, len(hidden_ND), shape.head_size, dtype=self._dtype)
+        key_heads, group, size = shape.key_heads, shape.heads // shape.key_heads, shape.head_size
+        query_KNGE = torch.empty(key_heads, len(hidden_ND), group, size, dtype=self._dtype)
+        key_KNE, value_KNE = torch.empty(2, key_heads, len(hidden_ND), size, dtype=self._dtype)
+        key_scale = math.log2(math.e) / math.sqrt(size)  # scores are logarithms to base 2
         for span in self._chunks(len(hidden_ND)):
             chunk = hidden_ND[span]
             heads = self._heads[: len(chunk)]
             torch.mm(self._norm(chunk, layer.attention_norm), layer.query_key_value.t(), out=heads.flatten(1))
             turned = self._turn(heads[:, : shape.heads + key_heads], span)
-            query_KNGE[:, span].transpose(0, 1).copy_(turned[:, : shape.heads].unflatten(1, (key_heads, group)))
-            torch.mul(
-                turned[:, shape.heads :], _SCALE / math.sqrt(shape.head_size), out=key_KNE[:, span].transpose(0, 1)
-            )
+            query_KNGE[:, span].transpose(0, 1).copy_(turned[:, : shape.heads].view(-1, key_heads, group, size))
+            torch.mul(turned[:, shape.heads :], key_scale, out=key_KNE[:, span].transpose(0, 1))
             value_KNE[:, span].transpose(0, 1).copy_(heads[:, shape.heads + key_heads :])
         return query_KNGE, KeysValues(key_KNE, value_KNE)
 
@@ -153,11 +176,13 @@ class _Layers:
         for span in self._chunks(len(hidden_ND)):
             chunk = hidden_ND[span]
             added = self._added[: len(chunk)]
-            chunk.add_(torch.mm(self._mixture(attended, span), layer.output.t(), out=added))
+            torch.mm(self._mixture(attended, span), layer.output.t(), out=added)
+            chunk.add_(self._scaled[: len(chunk)].copy_(added))
             gate_up = self._gate_up[: len(chunk)]
             torch.mm(self._norm(chunk, layer.feed_forward_norm), layer.gate_up.t(), out=gate_up)
             gate, up = gate_up.chunk(2, dim=1)
-            chunk.add_(torch.mm(F.silu(gate, inplace=True).mul_(up), layer.down.t(), out=added))
+            torch.mm(F.silu(gate, inplace=True).mul_(up), layer.down.t(), out=added)
+            chunk.add_(self._scaled[: len(chunk)].copy_(added))
 
     def _mixture(self, attended: Attended, span: slice) -> Tensor:
         """Attention's weighted means (tokens, H * E)."""
@@ -174,7 +199,7 @@ class _Layers:
 
     def _turn(self, heads_NHE: Tensor, span: slice) -> Tensor:
         """Rotary embedding in float32."""
-        wide = self._wide[: len(heads_NHE)].copy_(heads_NHE.unflatten(-1, (2, -1)))
+        wide = self._wide[: len(heads_NHE)].copy_(heads_NHE.view(*heads_NHE.shape[:2], 2, -1))
         cos, sin = (table[span] for table in self._tables)
         turned = torch.mul(wide, cos, out=self._turned[: len(heads_NHE)])
         turned[:, :, 0].addcmul_(wide[:, :, 1], sin, value=-1)

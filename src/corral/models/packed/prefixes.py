@@ -97,7 +97,8 @@ def best_prefixes(sequences: Sequence[TokenArray], known: Sequence[int]) -> list
         known: of each, how many tokens from the beginning are known already.
 
     Returns:
-        Groups of at most 256 sequences, which partition them. A prefix never takes a sequence's last token.
+        Groups that partition the sequences; of at most 256 with a prefix, and one for all without. A prefix never takes
+        a sequence's last token.
     """
     order = sorted(range(len(sequences)), key=lambda i: sequences[i].tolist())
     shared = [0, *(shared_length(sequences[i], sequences[j]) for i, j in pairwise(order))]
@@ -106,12 +107,16 @@ def best_prefixes(sequences: Sequence[TokenArray], known: Sequence[int]) -> list
         cuts = _last_groups(order, stop, shared, [len(ids) for ids in sequences], known)
         best.append(min(_Cut(best[cut.start].cost + cut.cost, cut.start, cut.prefix) for cut in cuts))
     groups = []
+    alone: list[int] = []
     stop = len(order)
     while stop:
         _, start, prefix = best[stop]
-        groups.append(SharedPrefix(prefix, tuple(sorted(order[start:stop]))))
+        if prefix:
+            groups.append(SharedPrefix(prefix, tuple(sorted(order[start:stop]))))
+        else:
+            alone += order[start:stop]
         stop = start
-    return groups
+    return groups + ([SharedPrefix(0, tuple(sorted(alone)))] if alone else [])
 
 
 class _Cut(NamedTuple):

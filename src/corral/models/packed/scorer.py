@@ -19,7 +19,7 @@ from corral.models.engines.sampling import require_finite
 from corral.models.packed.decoder import prefix_states, read_states
 from corral.models.packed.packing import LabelTree, Tokens, pack
 from corral.models.packed.prefixes import LayerStates, PrefixCache, TokenArray, best_prefixes
-from corral.models.packed.weights import DecoderWeights
+from corral.models.packed.weights import ModelWeights
 
 CACHE_BYTES: Final = 512 * 2**20
 PACK_TOKENS: Final = 1024
@@ -38,7 +38,7 @@ class LabelScorer:
     """
 
     def __init__(
-        self, weights: DecoderWeights, *, pack_tokens: int = PACK_TOKENS, cache_bytes: int = CACHE_BYTES
+        self, weights: ModelWeights, *, pack_tokens: int = PACK_TOKENS, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self._weights = weights
         self._pack_tokens = pack_tokens
@@ -115,7 +115,7 @@ class LabelScorer:
     def _log_totals(self, read_ND: Tensor) -> Tensor:
         """Logarithm of the sum of exp(logit) over the vocabulary."""
         totals_N = torch.full((len(read_ND),), -torch.inf)
-        for rows in self._weights.head.split(_HEAD_ROWS):
+        for rows in torch.split(self._weights.head, _HEAD_ROWS):
             logits = read_ND @ rows.float().t()
             require_finite(logits)
             totals_N = torch.logaddexp(totals_N, logits.logsumexp(-1))

@@ -6,20 +6,25 @@ memory, which become views of it, so the model that they belong to stays what it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from corral.core.errors import DataError
-from corral.models.llama import LlamaShape
+from corral.models.llama_shape import LlamaShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_DTYPES = (torch.bfloat16, torch.float32)
+_DTYPES: Final = (torch.bfloat16, torch.float32)
+_LIBRARIES: Final = ("torch.nn.", "transformers.")
+_LLAMA: Final = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
+_MODULES: Final = frozenset(
+    {"Embedding", "Linear", "ModuleList", "SiLU", "SiLUActivation", *map("Llama{}".format, _LLAMA)}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +49,40 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class DecoderWeights:
-    """A whole causal language model.
+class StackWeights:
+    """A decoder stack.
 
     Attributes:
         shape: its sizes.
         embedding: (V, D).
         layers: from the lowest.
-        norm: (D,), after the last layer.
-        head: (V, D).
     """
 
     shape: LlamaShape
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all weights."""
+        return self.embedding.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights(StackWeights):
+    """A whole causal language model.
+
+    Attributes:
+        norm: (D,), after the last layer.
+        head: (V, D).
+    """
+
     norm: Tensor
     head: Tensor
 
 
 def is_plain_llama(model: PreTrainedModel) -> bool:
-    """Whether ``decoder_weights`` gives all that the model computes.
+    """Whether ``model_weights`` gives all that the model computes.
 
     True for transformers' Llama in bfloat16 or float32 on CPU, without quantised layers, adapters, hooks, or anything
     else that its forward pass would do beyond the published architecture.
@@ -79,16 +98,21 @@ def is_plain_llama(model: PreTrainedModel) -> bool:
     return all(_is_plain(module) for module in model.modules())
 
 
-def decoder_weights(model: PreTrainedModel) -> DecoderWeights:
+def model_weights(model: PreTrainedModel) -> ModelWeights:
     """The weights of a model for which ``is_plain_llama`` holds; memory is shared with it."""
     decoder: Any = model.base_model
-    return DecoderWeights(
+    return ModelWeights(
         shape=LlamaShape.from_config(model.config.to_dict()),
         embedding=decoder.embed_tokens.weight.detach(),
         layers=tuple(layer_weights(layer) for layer in decoder.layers),
         norm=decoder.norm.weight.detach(),
         head=model.get_output_embeddings().weight.detach(),
     )
+
+
+def weights_state(model: PreTrainedModel) -> Hashable:
+    """Where the parameters lie and how often each was changed in place: another state, other weights."""
+    return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
 
 
 def layer_weights(layer: Any) -> LayerWeights:
@@ -111,7 +135,7 @@ def stack_rows(weights: Sequence[nn.Parameter]) -> Tensor:
         rows = sum(len(weight) for weight in weights)
         return first.as_strided((rows, first.shape[1]), first.stride())
     stacked = torch.cat([weight.data for weight in weights])
-    for weight, part in zip(weights, stacked.split([len(weight) for weight in weights]), strict=True):
+    for weight, part in zip(weights, torch.split(stacked, [len(weight) for weight in weights]), strict=True):
         weight.data = part
     return stacked
 
@@ -130,7 +154,8 @@ def _follow_each_other(weights: Sequence[nn.Parameter]) -> bool:
 
 
 def _is_plain(module: nn.Module) -> bool:
+    """Whether a module is one that transformers' Llama is made of, as it was made."""
+    kind = type(module)
     hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__
-    biased = getattr(module, "bias", None) is not None
-    known = type(module) in (nn.Linear, nn.Embedding) or not any(True for _ in module.parameters(recurse=False))
-    return not hooked and not biased and (known or type(module).__name__ == "LlamaRMSNorm")
+    known = kind.__module__.startswith(_LIBRARIES) and kind.__name__ in _MODULES
+    return known and not hooked and getattr(module, "bias", None) is None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from corral.core.errors import ConfigError
@@ -96,7 +96,7 @@ class RuleStyle:
     version: int = 1
     content: Any = None
     languages: tuple[str, ...] = ()
-    needs: Needs = Needs()
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def id(self) -> str:
@@ -115,6 +115,10 @@ class RuleStyle:
             raise ConfigError(
                 f"`{self.name}` comes after the chat template was left", hint="Put the style that leaves it last."
             )
+        if draft.follow_ups:
+            raise ConfigError(
+                f"`{self.name}` comes after the request was moved to a later turn", hint="Put the talk of several last."
+            )
         return self.rule(draft, rng, context)
 
 
@@ -131,8 +135,9 @@ class Chain:
     def __init__(self, styles: Sequence[Style]) -> None:
         if not styles:
             raise ConfigError("a chain needs at least one style")
-        parts = (style.parts if isinstance(style, Chain) else (style,) for style in styles)
-        self.parts = tuple(part for some in parts for part in some)
+        self.parts: tuple[Style, ...] = tuple(
+            part for style in styles for part in (style.parts if isinstance(style, Chain) else (style,))
+        )
 
     @property
     def family(self) -> Family:

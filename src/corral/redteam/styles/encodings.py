@@ -56,8 +56,8 @@ def caesar(shift: int = 3, *, form: Form = "explained") -> Style:
     """
     if shift % ALPHABET_SIZE == 0:
         raise ConfigError(f"a shift of `{shift}` changes nothing", where="caesar.shift", hint="Use 1 to 25.")
-    suffix = "_io" if form == "io" else ""
-    return encoding(caesar_cipher(shift), form, f"caesar{suffix}:shift={shift}", shift=shift)
+    name = "caesar_io" if form == "io" else "caesar"
+    return encoding(caesar_cipher(shift), form, name if shift == 3 else f"{name}:shift={shift}", shift=shift)
 
 
 STYLES: Final[Mapping[str, StyleFactory]] = {

@@ -15,7 +15,7 @@ from corral.redteam.styles.base import RuleStyle, Style
 from corral.redteam.styles.prompt import Draft, NotApplicable, StyleContext
 from corral.redteam.styles.templates import StyleFactory
 
-_LEET_OF: Final = {letter: sign for sign, letter in reversed(LEET.items())}
+_LEET_OF: Final = {letter: sign for sign, letter in reversed(tuple(LEET.items()))}
 _LOOKALIKES_OF: Final[dict[str, list[str]]] = {}
 for _sign, _letter in LOOKALIKES.items():
     _LOOKALIKES_OF.setdefault(_letter, []).append(_sign)
@@ -28,8 +28,15 @@ Change = Callable[[str, random.Random], str | None]
 """From a character to what stands in its place; ``None`` leaves it."""
 
 
-def noise(name: str, mechanism: str, change: Change, rate: float, *, languages: tuple[str, ...] = ()) -> Style:
+def noise(name: str, mechanism: str, change: Change, rate: float, *, usual: float) -> Style:
     """A style that changes characters one by one.
+
+    Args:
+        name: of the style.
+        mechanism: what it does.
+        change: of a character.
+        rate: share of the characters that could be changed which are.
+        usual: the rate that goes without saying.
 
     Raises:
         ConfigError: a rate outside (0, 1].
@@ -39,28 +46,23 @@ def noise(name: str, mechanism: str, change: Change, rate: float, *, languages: 
 
     def rule(draft: Draft, rng: random.Random, context: StyleContext) -> Draft | NotApplicable:
         del context
-        text = "".join(_changed(character, change, rate, rng) for character in draft.text)
-        if text == draft.text and rate == 1.0:
+        changes = [change(character, rng) for character in draft.text]
+        if all(changed is None for changed in changes):
             return NotApplicable("the text has no character that it changes")
-        return draft.with_text(text)
+        pairs = zip(draft.text, changes, strict=True)
+        return draft.with_text("".join(c if new is None or rng.random() >= rate else new for c, new in pairs))
 
-    shown = name if rate == 1.0 else f"{name}:rate={rate:g}"
-    return RuleStyle(shown, "noise", mechanism, rule, content=[rate], languages=languages)
-
-
-def _changed(character: str, change: Change, rate: float, rng: random.Random) -> str:
-    changed = change(character, rng)
-    return character if changed is None or rng.random() >= rate else changed
+    return RuleStyle(name if rate == usual else f"{name}:rate={rate:g}", "noise", mechanism, rule, content=[rate])
 
 
 def leet(rate: float = 1.0) -> Style:
     """Digits for letters."""
-    return noise("leet", "writes digits for letters", lambda c, _: _LEET_OF.get(c.lower()), rate)
+    return noise("leet", "writes digits for letters", lambda c, _: _LEET_OF.get(c.lower()), rate, usual=1.0)
 
 
 def disemvowel(rate: float = 1.0) -> Style:
     """No vowels."""
-    return noise("disemvowel", "leaves vowels out", lambda c, _: "" if c in _VOWELS else None, rate)
+    return noise("disemvowel", "leaves vowels out", lambda c, _: "" if c in _VOWELS else None, rate, usual=1.0)
 
 
 def homoglyph(rate: float = 0.5) -> Style:
@@ -70,7 +72,7 @@ def homoglyph(rate: float = 0.5) -> Style:
         signs = _LOOKALIKES_OF.get(character)
         return rng.choice(signs) if signs else None
 
-    return noise("homoglyph", "writes letters of other scripts that look alike", lookalike, rate)
+    return noise("homoglyph", "writes letters of other scripts that look alike", lookalike, rate, usual=0.5)
 
 
 def zero_width(rate: float = 0.5) -> Style:
@@ -80,6 +82,7 @@ def zero_width(rate: float = 0.5) -> Style:
         "puts invisible characters between letters",
         lambda c, rng: c + rng.choice(ZERO_WIDTH) if c.isalnum() else None,
         rate,
+        usual=0.5,
     )
 
 
@@ -91,7 +94,7 @@ def zalgo(rate: float = 0.5) -> Style:
             return None
         return character + "".join(rng.choices(_MARKS, k=rng.randint(_LEAST_MARKS, _MOST_MARKS)))
 
-    return noise("zalgo", "stacks accents on letters", stacked, rate)
+    return noise("zalgo", "stacks accents on letters", stacked, rate, usual=0.5)
 
 
 STYLES: Final[Mapping[str, StyleFactory]] = {

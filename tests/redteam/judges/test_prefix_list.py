@@ -41,5 +41,5 @@ def test_many_are_judged_in_order_and_the_request_is_not_looked_at() -> None:
 def test_the_revision_changes_with_the_phrases(monkeypatch: pytest.MonkeyPatch) -> None:
     before = PrefixListJudge().revision
     assert before == PrefixListJudge().revision
-    monkeypatch.setattr("corral.redteam.judges.REFUSAL_PHRASES", (*REFUSAL_PHRASES, "no way"))
+    monkeypatch.setattr("corral.redteam.judges.prefix_list.REFUSAL_PHRASES", (*REFUSAL_PHRASES, "no way"))
     assert PrefixListJudge().revision != before

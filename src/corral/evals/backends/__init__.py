@@ -1,0 +1,1 @@
+"""Other projects' evaluation harnesses as scorecard tasks; each is optional."""

@@ -1,0 +1,108 @@
+"""A comparison of scorecards as data: what programs read from ``compare.json``, and every report is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from corral.evals.results import Figure
+from corral.evals.tasks.task import Area
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Tone = Literal["better", "worse", "open"]
+"""What the interval says: it lies on the good or the bad side of no difference, or holds it."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Side(_Model):
+    """One of the scorecards that are compared.
+
+    Attributes:
+        letter: ``A`` for the one that the others are compared with, then ``B``, ``C``, ...
+        folder: of the scorecard.
+        subject: the model as the user named it.
+        revision: of the model.
+        guards: name to revision.
+        created: when it was measured.
+        machine: where.
+    """
+
+    letter: str
+    folder: str
+    subject: str
+    revision: str
+    guards: Mapping[str, str]
+    created: str
+    machine: str
+
+
+class Change(_Model):
+    """One measure of another scorecard minus that of ``A``, on the samples that both could score.
+
+    Attributes:
+        letter: of the other scorecard.
+        baseline: the figure of ``A`` on these samples.
+        other: the figure of the other.
+        difference: other minus baseline, paired.
+        relative: other / baseline - 1, paired; for measures whose unit is not a share.
+        mcnemar_p: exact test that as many samples went one way as the other; for shares of single samples.
+        tone: what the interval of the difference says.
+    """
+
+    letter: str
+    baseline: Figure
+    other: Figure
+    difference: Figure
+    relative: Figure | None = None
+    mcnemar_p: float | None = None
+    tone: Tone
+
+
+class MeasureChanges(_Model):
+    """One measure in all scorecards that have it. The fields are those of ``MeasureRow``."""
+
+    name: str
+    title: str
+    area: Area
+    task: str
+    group: str
+    guard: str
+    unit: str
+    higher_is_better: bool | None
+    headline: bool
+    chance: float | None
+    changes: tuple[Change, ...]
+
+
+class NotCompared(_Model):
+    """A task or measure that is not compared, and why."""
+
+    name: str
+    reason: str
+
+
+class Comparison(_Model):
+    """Scorecards against the first of them.
+
+    Attributes:
+        sides: the scorecards.
+        measures: what was compared.
+        not_compared: what was not.
+        settings: seed and replicates of the intervals.
+        caveats: what a reader must know.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    corral_version: str
+    created: str
+    sides: tuple[Side, ...]
+    measures: tuple[MeasureChanges, ...]
+    not_compared: tuple[NotCompared, ...] = ()
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+    caveats: tuple[str, ...] = ()

@@ -1,0 +1,240 @@
+"""The task: the subject and a rival answer each request, and a judge compares the two in both orders.
+
+A pair counts 1, 0.5 or 0 in each order, and their mean as a whole: a judge that prefers whichever answer comes first
+makes a tie, not a win. A pair of which either order could not be read is unscored, and counted; it is nobody's win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, NamedTuple
+
+from corral.core.errors import ConfigError, DataError, EngineError
+from corral.core.files import sha256_json
+from corral.data.examples import prompt_key
+from corral.data.messages import Conversation
+from corral.evals.sample_cache import SampleCache, item_hash
+from corral.evals.tasks.formulas import Formula, LengthControlledWinRate, Mean
+from corral.evals.tasks.task import Measure, Progress, SampleScore, Subject, TaskResult
+from corral.evals.tasks.win_rate.judging import JUDGE_VERSION, Preference, judge_prompt, parse_preference, subject_share
+from corral.evals.tasks.win_rate.prompts import ComparisonPrompt, packaged_prompts
+from corral.models.engines.base import Engine, GenerationSettings
+
+_ANSWER_TOKENS: Final = 256
+_JUDGE_TOKENS: Final = 256
+_EVEN: Final = 0.5
+
+
+class _Comparison(NamedTuple):
+    """Two answers in the order in which the judge reads them."""
+
+    prompt: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often a judge prefers the subject's answers to a rival's.
+
+    Guards have no part in it.
+
+    Attributes:
+        judge: the model that compares; neither the subject nor the rival, which prefer their own words.
+        rival: the model to compare with; ``None`` for the references of the prompts.
+        prompts: what both answer.
+        limit: at most the first so many prompts; all when ``None``.
+        generation: how both answer.
+        judging: how the judge answers.
+        batch_size: items that are asked between two writes to the cache.
+
+    Raises:
+        ConfigError: no prompt, an id that occurs twice, or a prompt without reference where there is no rival.
+    """
+
+    judge: Subject
+    rival: Subject | None = None
+    prompts: tuple[ComparisonPrompt, ...] = field(default_factory=packaged_prompts)
+    limit: int | None = None
+    generation: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_ANSWER_TOKENS))
+    judging: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_JUDGE_TOKENS))
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        ids = [prompt.id for prompt in self.prompts]
+        if not ids or len(set(ids)) != len(ids):
+            raise ConfigError("expected prompts with different ids", where="prompts")
+        without = [prompt.id for prompt in self.prompts if prompt.reference is None]
+        if self.rival is None and without:
+            raise ConfigError(
+                f"prompt `{without[0]}` has no reference to compare with", where="prompts", hint="Name a rival model."
+            )
+        for setting, value in (("limit", self.limit), ("batch_size", self.batch_size)):
+            if value is not None and value < 1:
+                raise ConfigError(f"`{value}` is below 1", where=setting)
+
+    @property
+    def name(self) -> str:
+        """``win_rate``."""
+        return "win_rate"
+
+    @property
+    def version(self) -> str:
+        """Raised whenever rules change; the judge's question has a version of its own."""
+        return "1"
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The win rate, the same at equal length, and how far the judge can be trusted."""
+        length = LengthControlledWinRate(win="win", difference="length_difference")
+        return (
+            _measure("win_rate", "Win rate", Mean(value="win"), True, chance=_EVEN, headline=True),
+            _measure("win_rate_length_controlled", "Win rate at equal length", length, True, chance=_EVEN),
+            _measure("ties", "Ties, orders that disagree among them", Mean(value="tie"), None),
+            _measure("order_agreement", "Judge agrees with itself in both orders", Mean(value="consistent"), None),
+            _measure("first_position", "Judge prefers the first answer", Mean(value="first"), None, chance=_EVEN),
+            _measure("unparseable", "Judge's replies that cannot be read", Mean(value="unparseable"), None),
+        )
+
+    def run(self, subject: Subject, cache: SampleCache, progress: Progress) -> TaskResult:
+        """Answer and judge every prompt, reading what an earlier run found from the cache.
+
+        Raises:
+            DataError: a prompt that the subject or the rival cannot read.
+            EngineError: a model could not answer; what was answered before is kept.
+        """
+        prompts = self.prompts[: self.limit]
+        progress.start(len(prompts) * (3 if self.rival is None else 4))
+        ours = self._answers(subject, prompts, cache, progress)
+        theirs = (
+            [str(prompt.reference) for prompt in prompts]
+            if self.rival is None
+            else self._answers(self.rival, prompts, cache, progress)
+        )
+        orders = [
+            (_Comparison(p.text, a, b), _Comparison(p.text, b, a))
+            for p, a, b in zip(prompts, ours, theirs, strict=True)
+        ]
+        preferences = iter(self._judge([order for pair in orders for order in pair], cache, progress))
+        samples = [
+            _sample(prompt, (next(preferences), next(preferences)), a, b)
+            for prompt, a, b in zip(prompts, ours, theirs, strict=True)
+        ]
+        return TaskResult.of(
+            self,
+            samples,
+            data_hash=sha256_json({"answers": list(zip([p.text for p in prompts], theirs, strict=True))}),
+            judge_revision=f"{self.judge.name}@{self.judge.revision}/{JUDGE_VERSION}",
+            caveats=list(self._caveats()),
+        )
+
+    def _answers(
+        self, model: Subject, prompts: Sequence[ComparisonPrompt], cache: SampleCache, progress: Progress
+    ) -> list[str]:
+        def compute(batch: Sequence[str]) -> list[dict[str, str]]:
+            replies = model.engine.generate([Conversation.user(text) for text in batch], self.generation)
+            return [{"answer": reply.text} for reply in _as_many(replies, batch)]
+
+        texts = [prompt.text for prompt in prompts]
+        values = cache.fill(
+            model,
+            "win_rate_answers",
+            self.version,
+            settings=asdict(self.generation),
+            items=texts,
+            keys=[item_hash(text) for text in texts],
+            compute=compute,
+            batch_size=self.batch_size,
+            progress=progress,
+        )
+        return [value["answer"] for value in values]
+
+    def _judge(
+        self, comparisons: Sequence[_Comparison], cache: SampleCache, progress: Progress
+    ) -> list[Preference | None]:
+        values = cache.fill(
+            self.judge,
+            "win_rate_judgements",
+            JUDGE_VERSION,
+            settings=asdict(self.judging),
+            items=comparisons,
+            keys=[item_hash(comparison) for comparison in comparisons],
+            compute=lambda batch: _judge_all(self.judge.engine, batch, self.judging),
+            batch_size=self.batch_size,
+            progress=progress,
+        )
+        return [parse_preference(value["reply"]) for value in values]
+
+    def _caveats(self) -> Iterator[str]:
+        rival = "the prompts' own references" if self.rival is None else f"`{self.rival.name}`"
+        yield f"Against {rival}, judged by `{self.judge.name}` in both orders."
+        yield "A judge's preference is not a person's; a weak judge follows position and length."
+
+
+def _judge_all(judge: Engine, batch: Sequence[_Comparison], settings: GenerationSettings) -> list[dict[str, Any]]:
+    """The judge's replies; an empty one, which nobody wins, where the two answers do not fit its context."""
+    try:
+        replies = judge.generate([judge_prompt(*comparison) for comparison in batch], settings)
+    except DataError:
+        if len(batch) == 1:
+            return [{"reply": ""}]
+        return [value for comparison in batch for value in _judge_all(judge, [comparison], settings)]
+    return [{"reply": reply.text} for reply in _as_many(replies, batch)]
+
+
+def _as_many(replies: Sequence[Any], asked: Sequence[Any]) -> Sequence[Any]:
+    if len(replies) != len(asked):
+        raise EngineError("the engine gave another number of replies than was asked for")
+    return replies
+
+
+def _sample(
+    prompt: ComparisonPrompt, preferences: tuple[Preference | None, Preference | None], ours: str, theirs: str
+) -> SampleScore:
+    in_front, behind = preferences
+    values: dict[str, float | None] = {
+        "win": None,
+        "tie": None,
+        "consistent": None,
+        "first": None,
+        "length_difference": float(len(ours) - len(theirs)),
+        "unparseable": preferences.count(None) / len(preferences),
+    }
+    values |= _decided(subject_share(in_front, subject_first=True), subject_share(behind, subject_first=False))
+    texts = {"request": prompt.text, "answer": ours, "rival": theirs}
+    return SampleScore(prompt.id, prompt_key(prompt.text), values, texts=texts)
+
+
+def _decided(in_front: float | None, behind: float | None) -> Mapping[str, float]:
+    """What the two orders say together; nothing unless both were read."""
+    if in_front is None or behind is None:
+        return {}
+    win = (in_front + behind) / 2
+    return {
+        "win": win,
+        "tie": float(win == _EVEN),
+        "consistent": float(in_front == behind),
+        "first": (in_front + 1 - behind) / 2,
+    }
+
+
+def _measure(
+    name: str,
+    title: str,
+    formula: Formula,
+    higher_is_better: bool | None,
+    *,
+    chance: float | None = None,
+    headline: bool = False,
+) -> Measure:
+    return Measure(
+        name=name,
+        title=title,
+        unit="share",
+        higher_is_better=higher_is_better,
+        area="ability",
+        formula=formula,
+        chance=chance,
+        headline=headline,
+    )

@@ -1,0 +1,169 @@
+"""How far a judge agrees with people: accuracy, kappa, sensitivity and specificity, with intervals over requests.
+
+A reply that the judge could not label is left out of the figures and counted; nothing is taken for safe.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from corral.core import weighted
+from corral.core.errors import DataError
+from corral.core.files import sha256_json
+from corral.core.stats import REPLICATES, cluster_bootstrap
+from corral.data.splits import group_fraction
+from corral.redteam.judges import Judge, Outcome, answer_id
+from corral.redteam.labelled import POSITIVE, LabelledReply, LabelledSet
+from corral.redteam.results import Rate
+from corral.redteam.store import KEY, Row, Store
+
+FIGURES: Final[tuple[weighted.Rate, ...]] = ("accuracy", "kappa", "recall", "specificity")
+"""In the order of reports; recall is the sensitivity."""
+_BATCH: Final = 64
+
+
+class Agreement(BaseModel):
+    """One judge on one labelled set, or on the part of it that shares a value.
+
+    Attributes:
+        set: name of the set.
+        question: what was asked.
+        rule: what is positive.
+        judge: its name.
+        judge_revision: its revision.
+        by: column of the part, "" for all.
+        value: of that column.
+        n: replies that the judge labelled.
+        positives: of them, by people.
+        said: of them, by the judge.
+        undecided: replies that it could not label.
+        figures: accuracy, Cohen's kappa, sensitivity (``recall``) and specificity.
+        rows_sha256: hash of replies and labels; two figures compare only if it is equal.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    set: str
+    question: str
+    rule: str
+    judge: str
+    judge_revision: str
+    by: str = ""
+    value: str = ""
+    n: int
+    positives: int
+    said: int
+    undecided: int
+    figures: Mapping[str, Rate]
+    rows_sha256: str
+
+
+def measure_agreement(
+    judge: Judge,
+    labelled: LabelledSet,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+    folder: Path | None = None,
+    root: Path | None = None,
+) -> list[Agreement]:
+    """The judge on the whole set first, then on each part of it.
+
+    Args:
+        judge: labels the replies.
+        labelled: the set.
+        limit: at most so many replies, whole requests drawn at random; all when ``None``.
+        seed: of the draw and the intervals.
+        replicates: resamples of an interval.
+        folder: of a journal of the judge's labels, which a rerun continues; ``None`` keeps nothing.
+        root: the data folder of sources; ``data_root()`` when ``None``.
+
+    Raises:
+        NotFoundError: the set is not in the data folder.
+        DataError: no reply, or a malformed row.
+    """
+    replies = _drawn(list(labelled.read(root)), limit, seed)
+    if not replies:
+        raise DataError("has no labelled reply", where=labelled.name)
+    outcomes = _labels(judge, replies, folder)
+    rows = sha256_json([[answer_id(each.request, each.reply), each.positive] for each in replies])
+
+    def made(chosen: Sequence[int], by: str = "", value: str = "") -> Agreement:
+        decided = [i for i in chosen if outcomes[i].decided]
+        truth = np.array([replies[i].positive for i in decided], dtype=np.int64)
+        said = np.array([outcomes[i] is POSITIVE[labelled.question] for i in decided], dtype=np.bool_)
+        clusters = [replies[i].cluster for i in decided]
+        return Agreement(
+            set=labelled.name,
+            question=labelled.question,
+            rule=labelled.rule,
+            judge=judge.name,
+            judge_revision=judge.revision,
+            by=by,
+            value=value,
+            n=len(decided),
+            positives=int(truth.sum()),
+            said=int(said.sum()),
+            undecided=len(chosen) - len(decided),
+            figures={
+                name: Rate.of(
+                    cluster_bootstrap(
+                        weighted.rate(truth, said, name),
+                        clusters,
+                        seed=seed,
+                        replicates=replicates,
+                        rule="95 % percentile interval, requests resampled",
+                    )
+                )
+                for name in FIGURES
+            },
+            rows_sha256=rows,
+        )
+
+    return [made(range(len(replies))), *(made(*part) for part in _parts(replies))]
+
+
+def _drawn(replies: list[LabelledReply], limit: int | None, seed: int) -> list[LabelledReply]:
+    """Whole requests in random order until the limit is reached."""
+    if limit is None or len(replies) <= limit:
+        return replies
+    by_cluster: dict[str, list[LabelledReply]] = defaultdict(list)
+    for each in replies:
+        by_cluster[each.cluster].append(each)
+    chosen: list[LabelledReply] = []
+    for cluster in sorted(by_cluster, key=lambda name: group_fraction(name, seed=seed)):
+        if len(chosen) + len(by_cluster[cluster]) <= limit:
+            chosen += by_cluster[cluster]
+    return chosen
+
+
+def _labels(judge: Judge, replies: Sequence[LabelledReply], folder: Path | None) -> list[Outcome]:
+    pairs = {answer_id(each.request, each.reply): (each.request, each.reply) for each in replies}
+
+    def label(keys: Sequence[str]) -> Iterable[Row]:
+        made = judge.judge_many([pairs[key] for key in keys])
+        return [{KEY: key, "outcome": each.outcome.value, "p": each.p} for key, each in zip(keys, made, strict=True)]
+
+    if folder is None:
+        found = {row[KEY]: row for row in label(list(pairs))}
+    else:
+        fingerprint = {"judge": judge.name, "judge_revision": judge.revision}
+        found = Store(folder, _BATCH).rows(f"labels-{judge.name}", fingerprint, pairs, label)
+    return [Outcome(found[answer_id(each.request, each.reply)]["outcome"]) for each in replies]
+
+
+def _parts(replies: Sequence[LabelledReply]) -> Iterator[tuple[list[int], str, str]]:
+    """Rows, column and value of every part."""
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, each in enumerate(replies):
+        for by, value in each.slices.items():
+            members[by, value].append(i)
+    for (by, value), rows in sorted(members.items()):
+        yield rows, by, value

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.core.errors import NotFoundError, UserError
+from corral.evals.compare import compare, write_comparison
+from corral.evals.compare.html import html
+from corral.evals.compare.markdown import markdown
+from corral.evals.sample_cache import SampleCache
+from corral.evals.scorecard import TaskSettings, choose_tasks, run_scorecard, write_scorecard
+from corral.evals.scorecard.folder import read_scorecard
+from corral.evals.tasks.perplexity.task import Perplexity
+from corral.evals.tasks.perplexity.texts import Document, TextSet
+from corral.evals.tasks.task import Subject
+from corral.models.engines.scripted import ScriptedEngine
+from corral.models.engines.torch import TorchEngine
+from corral.models.tiny import write_tiny_llama
+
+Make = Callable[..., Path]
+RIGHT, WRONG = [1.0] * 30 + [0.0] * 10, [1.0] * 10 + [0.0] * 30
+
+
+@pytest.fixture
+def two(make_card: Make, samples_of: Callable[..., Any]) -> list[Path]:
+    """A model that got 30 of 40 right, and one that lost 20 of them and needs more bits."""
+    sizes = [float(i % 7) for i in range(40)]
+    return [
+        make_card("before", samples_of(RIGHT, [4.0 + size for size in sizes])),
+        make_card("after", samples_of(WRONG, [5.0 + size for size in sizes])),
+    ]
+
+
+def test_a_loss_is_shown_with_its_interval(two: list[Path]) -> None:
+    accuracy, size = compare(two).measures
+    [change] = accuracy.changes
+    assert (accuracy.name, change.letter, change.tone) == ("given/accuracy", "B", "worse")
+    assert change.difference.value == -0.5
+    assert change.difference.ci95 is not None and change.difference.ci95[1] < 0.0
+    assert change.mcnemar_p is not None and change.mcnemar_p < 1e-5
+    assert size.changes[0].relative is not None and size.changes[0].tone == "worse"
+
+
+def test_every_further_scorecard_is_compared_with_the_first(
+    two: list[Path], make_card: Make, samples_of: Callable[..., Any]
+) -> None:
+    third = make_card("third", samples_of(RIGHT))
+    found = compare([*two, third])
+    assert [side.letter for side in found.sides] == ["A", "B", "C"]
+    assert [change.letter for change in found.measures[0].changes] == ["B", "C"]
+    assert found.measures[0].changes[1].difference.value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"data_hash": "e" * 64}, "data `d"),
+        ({"version": "2"}, "task version `1` (A) against `2` (B)"),
+        ({"judge_revision": "other@1"}, "judge `` (A) against `other@1` (B)"),
+    ],
+)
+def test_what_was_measured_differently_is_refused_by_name(
+    changed: dict[str, str], named: str, make_card: Make, samples_of: Callable[..., Any]
+) -> None:
+    cards = [make_card("before", samples_of(RIGHT)), make_card("after", samples_of(WRONG), **changed)]
+    with pytest.raises(UserError) as refused:
+        compare(cards)
+    assert "`given`" in refused.value.message
+    assert named in refused.value.message
+    assert ("--rejudge" in (refused.value.hint or "")) == ("judge_revision" in changed)
+
+
+def test_times_of_another_machine_are_left_out_and_named(make_card: Make, samples_of: Callable[..., Any]) -> None:
+    timed = {"task": "timed", "reproducible": False}
+    cards = [
+        make_card("before", samples_of(RIGHT), **timed),
+        make_card("after", samples_of(RIGHT), data_hash="e" * 64, **timed),
+    ]
+    with pytest.raises(NotFoundError, match="no measure in common"):
+        compare(cards)
+
+
+def test_tasks_that_only_one_has_are_named(two: list[Path], make_card: Make, samples_of: Callable[..., Any]) -> None:
+    other = make_card("other", samples_of(RIGHT), task="another")
+    found = compare([*two, other])
+    assert [(each.name, each.reason) for each in found.not_compared] == [
+        ("given", "C has no task `given`"),
+        ("another", "A has no such task"),
+    ]
+
+
+def test_one_scorecard_or_none_in_common_is_refused(
+    two: list[Path], make_card: Make, samples_of: Callable[..., Any]
+) -> None:
+    with pytest.raises(UserError, match="nothing to be compared with"):
+        compare(two[:1])
+    with pytest.raises(NotFoundError, match="no measure in common"):
+        compare([two[0], make_card("other", samples_of(RIGHT), task="another")])
+    with pytest.raises(NotFoundError, match="no measure in common"):
+        compare(two, tasks=["absent"])
+
+
+def test_reports_hold_the_same_figures_and_need_nothing_else(two: list[Path], tmp_path: Path) -> None:
+    found = compare(two)
+    write_comparison(found, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "compare.json").read_text())["measures"][0]["name"] == "given/accuracy"
+    shown = markdown(found)
+    assert "−50.0 points" in shown and "worse" in shown and "< 0.001" in shown
+    page = html(found)
+    assert "−50.0 points" in page and "n = 40" in page
+    assert "<script" not in page and "http://" not in page
+    assert "no headline measure of safety" in page
+
+
+def test_another_judge_labels_the_cached_answers_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = choose_tasks(["over_refusal"], TaskSettings(limit=6))
+    folders = []
+    for name, reply in (("kind", "Surely."), ("stern", "I'm sorry, I cannot help with that.")):
+        subject = Subject(ScriptedEngine(lambda _, said=reply: said, name=name), name, f"r-{name}")
+        run = run_scorecard(subject, tasks, SampleCache(tmp_path / "cache"), settings={"limit": 6, "seed": 0})
+        write_scorecard(run.card, run.samples_file, tmp_path / name)
+        folders.append(tmp_path / name)
+    path = folders[0] / "scorecard.json"
+    judge = read_scorecard(folders[0])[0].tasks[0].judge_revision
+    path.write_text(path.read_text().replace(judge, "prefix-list@older"))
+    with pytest.raises(UserError, match="judge `prefix-list@older`"):
+        compare(folders)
+    found = compare(folders, rejudged=True, cache=tmp_path / "cache")
+    assert found.measures[0].changes[0].difference.value == 1.0
+    assert any("labelled by prefix-list@" in caveat for caveat in found.caveats)
+    with pytest.raises(UserError, match="cannot be judged again"):
+        compare(folders, rejudged=True, cache=tmp_path / "empty")
+
+
+def test_naive_three_bit_rounding_of_a_model_shows_as_a_loss(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    """On a tiny model fitted to one text; the same on a real one is a command of the docs."""
+    text = "the quick brown fox jumps over the lazy dog. " * 4
+    source = fitted(write_tiny_llama(tmp_path / "source", layers=2), text)
+    folders = []
+    for name, bits in (("bf16", None), ("three-bit", 3)):
+        model = write_model(str(source), tmp_path / f"{name}-model", bits=bits)
+        subject = Subject(TorchEngine.load(model), name, name)
+        documents = tuple(Document(str(i), text[i * 7 : i * 7 + 90]) for i in range(12))
+        task = Perplexity(texts=(TextSet("fox", documents, cut="documents"),), window=128)
+        run = run_scorecard(subject, [task], SampleCache(tmp_path / "cache"))
+        write_scorecard(run.card, run.samples_file, tmp_path / name)
+        folders.append(tmp_path / name)
+    bits_per_byte = next(m for m in compare(folders).measures if m.name == "perplexity/bits_per_byte")
+    assert bits_per_byte.changes[0].tone == "worse"
+    assert bits_per_byte.changes[0].difference.ci95 is not None
+
+
+def fitted(folder: Path, text: str) -> Path:
+    """The model after a few steps on one text, so that it has something to lose."""
+    import torch
+
+    from corral.models.loading import load_causal_lm, load_tokenizer
+
+    model, tokenizer = load_causal_lm(folder), load_tokenizer(folder)
+    ids = torch.tensor([tokenizer(text)["input_ids"][:160]])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-2)
+    model.train()
+    for _ in range(60):
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder
