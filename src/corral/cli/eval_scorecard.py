@@ -15,7 +15,7 @@ from corral.core.errors import CorralError
 
 if TYPE_CHECKING:
     from corral.evals.scorecard import Scorecard, SkippedTask, TaskEntry
-    from corral.evals.tasks.task import Subject
+    from corral.evals.tasks.task import EvalTask, Subject
     from corral.guards.base import Guard
 
 
@@ -103,8 +103,15 @@ def list_tasks(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.
             ]
         )
     else:
-        rows = [(task.name, task.version, "; ".join(measure.title for measure in task.measures)) for task in each]
+        rows = [(task.name, task.version, _titles(task)) for task in each]
         print_table(("task", "version", "measures"), rows)
+
+
+def _titles(task: EvalTask) -> str:
+    headlines = [measure.title for measure in task.measures if measure.headline]
+    more = len(task.measures) - len(headlines)
+    shown = "; ".join(headlines) or "of each guard that is named"
+    return f"{shown}; and {more} more" if more else shown
 
 
 @contextmanager

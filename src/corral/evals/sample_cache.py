@@ -102,15 +102,19 @@ class SampleCache:
         """The values of one subject and task under these settings, to read and to add to. See ``fill``."""
         fingerprint = _fingerprint(subject, task, version, settings)
         path = self.folder / _plain(task) / f"{sha256_json(fingerprint)[:_DIGITS]}.jsonl"
-        resume = self.reuse or path in self._begun
-        with Journal.open(path, key="key", fingerprint=fingerprint, resume=resume) as journal:
-            self._begun.add(path)
+        with Journal.open(path, key="key", fingerprint=fingerprint, resume=self.continues(path)) as journal:
             yield CachedValues(journal)
 
     def subfolder(self, subject: Subject, task: str, version: str, settings: Mapping[str, Any]) -> Path:
         """A folder for a task that keeps journals of its own; named by the same things as a file of values."""
         digest = sha256_json(_fingerprint(subject, task, version, settings))[:_DIGITS]
         return self.folder / _plain(task) / digest
+
+    def continues(self, path: Path) -> bool:
+        """Whether what an earlier session left at a path is kept; what this one began always is."""
+        begun = path in self._begun
+        self._begun.add(path)
+        return self.reuse or begun
 
 
 class CachedValues:

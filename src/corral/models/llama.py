@@ -15,7 +15,7 @@ E head size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from corral.core.files import read_json
 from corral.models.llama_shape import LlamaShape
 from corral.models.packed.attention import Segment
 from corral.models.packed.decoder import token_states
-from corral.models.packed.weights import StackWeights, layer_weights
+from corral.models.packed.weights import StackWeights, stack_weights, weights_state
 
 __all__ = ["DecoderOutput", "LlamaDecoder", "LlamaShape"]
 
@@ -87,6 +87,7 @@ class LlamaDecoder(nn.Module):
         self.embed_tokens = _Linear(shape.hidden_size, shape.vocab_size)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         self.norm = _RMSNorm(shape) if final_norm else nn.Identity()
+        self._known_weights: tuple[Hashable, StackWeights] | None = None
 
     @classmethod
     def from_directory(
@@ -143,8 +144,6 @@ class LlamaDecoder(nn.Module):
         return DecoderOutput(packing.spread(self.norm(states_ND)))
 
     def _packed(self, ids_N: Tensor, packing: _Packing) -> Tensor:
-        layers = tuple(layer_weights(layer) for layer in self.layers)
-        weights = StackWeights(self.shape, self.embed_tokens.weight.detach(), layers)
         lengths = [n for n in (packing.cells_N // packing.columns).bincount().tolist() if n]
         shared = _shared_tokens(torch.split(ids_N, lengths))
         # The first sequence's beginning stands for all; the tokens after it follow, sequence by sequence.
@@ -157,8 +156,18 @@ class LlamaDecoder(nn.Module):
                 tokens = slice(start, start + length - shared)
                 segments.append(Segment(tokens, tokens))
                 start = tokens.stop
-        states = token_states(weights, ids_N[chosen], packing.positions[chosen], segments, shared=shared)
+        states = token_states(self._weights(), ids_N[chosen], packing.positions[chosen], segments, shared=shared)
         return states[torch.where(after_N, after_N.cumsum(0) + shared - 1, packing.positions)]
+
+    def _weights(self) -> StackWeights:
+        """As the packed pass multiplies by them, anew after they have changed."""
+        state = weights_state(self)
+        known = self._known_weights
+        if known is None or known[0] != state:
+            # Stacking may move parameters, so their state is taken again.
+            weights = stack_weights(self, self.shape)
+            known = self._known_weights = (weights_state(self), weights)
+        return known[1]
 
     def _padded(self, ids_N: Tensor, packing: _Packing) -> Tensor:
         hidden_ND = F.embedding(ids_N, self.embed_tokens.weight)

@@ -183,9 +183,9 @@ def _from_file(path: Path) -> Iterator[Goal]:
     for row in read_rows(path, strict=True):
         goal = _from_row(row, path)
         for what, value in (("goal", goal.cluster), ("id", goal.id)):
-            first = lines.setdefault((what, value), row.where)
-            if first is not row.where:
+            if first := lines.get((what, value)):
                 raise DataError(f"the {what} of {first} again", where=row.where, hint="Give each goal and id once.")
+            lines[what, value] = row.where
         yield goal
 
 

@@ -5,7 +5,8 @@ from corral.core.errors import ConfigError
 from corral.data.media.perturbations import IMAGE_PERTURBATIONS, image_perturbation
 
 _Y, _X = np.mgrid[0:48, 0:64]
-RGB = np.stack([4 * _X, 5 * _Y, 2 * (_X + _Y)], axis=-1).astype(np.uint8)
+_BOXES = 40 * ((_X // 6 + _Y // 6) % 2)
+RGB = np.stack([3 * _X + _BOXES, 4 * _Y + _BOXES, (_X + _Y) + _BOXES], axis=-1).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", sorted(IMAGE_PERTURBATIONS))

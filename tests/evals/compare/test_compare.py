@@ -137,7 +137,7 @@ def test_another_judge_labels_the_cached_answers_of_both(tmp_path: Path, monkeyp
 
 
 def test_naive_three_bit_rounding_of_a_model_shows_as_a_loss(write_model: Callable[..., Path], tmp_path: Path) -> None:
-    """On a tiny model fitted to one text; the same on a real one is a command of the docs."""
+    """On a tiny model fitted to one text, so that it has something to lose."""
     text = "the quick brown fox jumps over the lazy dog. " * 4
     source = fitted(write_tiny_llama(tmp_path / "source", layers=2), text)
     folders = []
@@ -155,7 +155,7 @@ def test_naive_three_bit_rounding_of_a_model_shows_as_a_loss(write_model: Callab
 
 
 def fitted(folder: Path, text: str) -> Path:
-    """The model after a few steps on one text, so that it has something to lose."""
+    """The model after a few steps on one text."""
     import torch
 
     from corral.models.loading import load_causal_lm, load_tokenizer

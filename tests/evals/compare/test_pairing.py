@@ -142,3 +142,14 @@ def test_the_tone_follows_the_interval(
     ci95: tuple[float, float] | None, higher_is_better: bool | None, said: str
 ) -> None:
     assert tone(ci95, higher_is_better) == said
+
+
+def test_an_interval_that_the_exact_test_does_not_back_shows_no_change() -> None:
+    assert tone((-0.6, -0.1), True, 0.06) == "open"
+    assert tone((-0.6, -0.1), True, 0.03) == "worse"
+
+
+def test_a_figure_that_may_be_negative_has_no_relative_change() -> None:
+    margin = PERPLEXITY.model_copy(update={"formula": Mean(value="v"), "unit": "nats"})
+    assert change("B", margin, samples(2.0, -1.0), samples(1.0, 1.0)).relative is None
+    assert change("B", margin, samples(2.0, 1.0), samples(1.0, 1.0)).relative is not None

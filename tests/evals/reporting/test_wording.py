@@ -35,7 +35,8 @@ def test_differences_carry_their_sign_and_shares_become_points() -> None:
     assert difference_text(-0.25, "bits/byte") == "−0.2500 bits/byte"
     assert difference_text(0.0, "share") == "0.0 points"
     assert difference_interval_text((-0.01, 0.02), "share") == "[−1.0, +2.0]"
-    assert relative_text(0.5) == "+50.0 %"
+    assert relative_text(0.5, (0.25, 0.75)) == "+50.0 % [+25.0, +75.0]"
+    assert relative_text(9.0, (7.0, 11.0)) == "×10.00 [×8.000, ×12.00]"
 
 
 def test_a_withheld_interval_is_said_to_be_missing() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from corral.data.self_written import self_written_rows
 from corral.evals.sample_cache import SampleCache
-from corral.evals.tasks.delivered_answers import DeliveredAnswers
+from corral.evals.tasks.delivered_answers import DeliveredAnswers, JudgedByGuard
 from corral.evals.tasks.task import SilentProgress, Subject, TaskResult, TaskSkip
 from corral.guards.base import Guard
 from corral.models.engines.base import Prompt
@@ -97,6 +97,29 @@ def test_data_that_is_not_there_is_a_skip_with_a_hint(tmp_path: Path) -> None:
     skip = made.run(Subject(Target(), "target", "r1"), SampleCache(tmp_path / "cache"), SilentProgress())
     assert isinstance(skip, TaskSkip)
     assert skip.hint
+
+
+def test_a_guard_as_the_judge_reads_the_answers_that_are_there(
+    requests: str, rule_guard: type[Any], tmp_path: Path
+) -> None:
+    run(task("harmful", requests), Target(), tmp_path / "cache")
+    guard = rule_guard(lambda text, target: {"p_harm": 0.9 if "green" in text else 0.1})
+    again, made = Target(), JudgedByGuard("judged", task("harmful", requests))
+    result = made.run(Subject(again, "target", "r1", (guard,)), SampleCache(tmp_path / "cache"), SilentProgress())
+    assert isinstance(result, TaskResult)
+    assert again.asked == []
+    assert (result.task, result.figures["asr"].value) == ("judged", 0.5)
+    assert result.judge_revision.startswith("guard:rule@")
+    skipped = made.run(Subject(again, "target", "r1"), SampleCache(tmp_path / "cache"), SilentProgress())
+    assert isinstance(skipped, TaskSkip)
+
+
+def test_answering_anew_answers_once_for_all_tasks_that_share_answers(requests: str, tmp_path: Path) -> None:
+    run(task("harmful", requests), Target(), tmp_path / "cache")
+    cache, again = SampleCache(tmp_path / "cache", reuse=False), Target()
+    for _ in range(2):
+        task("harmful", requests).run(Subject(again, "target", "r1"), cache, SilentProgress())
+    assert len(again.asked) == 4
 
 
 def test_the_data_hash_tells_requests_apart_and_not_subjects(

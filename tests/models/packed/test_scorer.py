@@ -39,7 +39,9 @@ def close(ours, expected, tolerance=1e-4):
         assert mine == pytest.approx(theirs, abs=tolerance)
 
 
-def test_a_shared_policy_gives_the_scores_of_whole_prompts(llama, expected):
+@pytest.mark.parametrize("reorder_bytes", [0, 2**30])
+def test_a_shared_policy_gives_the_scores_of_whole_prompts(llama, expected, monkeypatch, reorder_bytes):
+    monkeypatch.setattr("corral.models.packed.weights.REORDER_BYTES", reorder_bytes)
     sequences = requests(12)
     close(scorer(llama).label_logprobs(sequences, LABELS), expected(sequences, LABELS))
 

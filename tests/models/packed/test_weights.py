@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from corral.models.packed.weights import is_plain_llama, model_weights, stack_rows, weights_state
+from corral.models.packed.matrices import Matrix, stack_rows, stacked
+from corral.models.packed.weights import is_plain_llama, model_weights, weights_state
 
 
 def test_parameters_become_views_of_the_stacked_matrix_and_keep_their_values():
@@ -21,7 +22,19 @@ def test_parameters_become_views_of_the_stacked_matrix_and_keep_their_values():
     assert stack_rows(weights).data_ptr() == stacked.data_ptr()
 
 
-def test_the_model_computes_and_saves_as_before(make_llama, tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reorder", [False, True])
+def test_a_product_is_that_of_torch(dtype, reorder):
+    torch.manual_seed(0)
+    weight, inputs = torch.randn(24, 16).to(dtype), torch.randn(5, 16).to(dtype)
+    torch.testing.assert_close(Matrix(weight, reorder=reorder)(inputs), inputs @ weight.t())
+    halves = [nn.Parameter(half) for half in weight.split(12)]
+    torch.testing.assert_close(stacked(halves, reorder=reorder)(inputs), inputs @ weight.t())
+
+
+@pytest.mark.parametrize("reorder_bytes", [0, 2**30])
+def test_the_model_computes_and_saves_as_before(make_llama, tmp_path, monkeypatch, reorder_bytes):
+    monkeypatch.setattr("corral.models.packed.weights.REORDER_BYTES", reorder_bytes)
     model = make_llama()
     ids = torch.tensor([[1, 2, 3]])
     before = model(ids).logits

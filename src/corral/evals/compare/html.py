@@ -7,7 +7,16 @@ from typing import Final
 
 from corral.evals.compare.markdown import TONES, p_text
 from corral.evals.compare.results import Change, Comparison, MeasureChanges
-from corral.evals.reporting.charts import Axis, PlacedPoint, Point, legend, nice_axis, scatter, share_axis
+from corral.evals.reporting.charts import (
+    Axis,
+    PlacedPoint,
+    Point,
+    legend,
+    nice_axis,
+    ratio_axis,
+    scatter,
+    share_axis,
+)
 from corral.evals.reporting.markup import Markup, element
 from corral.evals.reporting.page import bullets, facts, page, paragraph, plain_table, section
 from corral.evals.reporting.strips import StripRow, strip_table
@@ -33,19 +42,20 @@ _SHARE_UNITS: Final = frozenset({"share", "points"})
 
 def html(comparison: Comparison) -> str:
     """The whole page."""
-    others = ", ".join(side.letter for side in comparison.sides[1:])
+    letters = ", ".join(side.letter for side in comparison.sides[1:])
     shares = [measure for measure in comparison.measures if measure.unit in _SHARE_UNITS]
-    rest = [measure for measure in comparison.measures if measure.unit not in _SHARE_UNITS]
+    others = [measure for measure in comparison.measures if measure.unit not in _SHARE_UNITS]
+    ratios = [measure for measure in others if all(change.relative for change in measure.changes)]
     return page(
         f"Comparison of {' and '.join(dict.fromkeys(side.subject for side in comparison.sides))}",
         _facts(comparison),
         _sides(comparison),
         element("div", *_cards(comparison), class_="cards"),
         _ability_safety(comparison),
-        _changes(f"Changes in points, {others} minus A", comparison, shares, relative=False) if shares else None,
-        _changes(f"Relative changes, {others} against A", comparison, rest, relative=True) if rest else None,
+        _changes(f"Changes in points, {letters} minus A", comparison, shares, relative=False) if shares else None,
+        _changes(f"Relative changes, {letters} against A", comparison, ratios, relative=True) if ratios else None,
         _side_by_side(comparison, shares),
-        _values(comparison, rest) if rest else None,
+        _values(comparison, others) if others else None,
         _not_compared(comparison),
         section("What to know", bullets(comparison.caveats)),
     )
@@ -105,8 +115,7 @@ def _card_lines(measure: MeasureChanges, change: Change) -> Iterator[Markup]:
 
 def _changes(title: str, comparison: Comparison, measures: Sequence[MeasureChanges], *, relative: bool) -> Markup:
     ends = [end for measure in measures for change in measure.changes for end in _ends(_moved(change, relative))]
-    suffix = " %" if relative else ""
-    axis = nice_axis(ends or [0.0], zero=True, scale=100.0, suffix=suffix, title=title)
+    axis = ratio_axis(ends, title) if relative else nice_axis([0.0, *ends], scale=100.0, title=title)
     rows = [_change_row(comparison, measure, relative=relative) for measure in _by_area(measures)]
     return section(title, strip_table(rows, axis, caption=_READING, columns=("measure", "change")), _legend(comparison))
 
@@ -126,7 +135,7 @@ def _change_row(comparison: Comparison, measure: MeasureChanges, *, relative: bo
 def _change_text(measure: MeasureChanges, change: Change, *, relative: bool) -> tuple[str, str]:
     moved = _moved(change, relative)
     if relative:
-        shown = f"{relative_text(moved.value)} {difference_interval_text(moved.ci95, 'share')}"
+        shown = relative_text(moved.value, moved.ci95)
     else:
         shown = f"{difference_text(moved.value, measure.unit)} {difference_interval_text(moved.ci95, measure.unit)}"
     p_value = p_text(change.mcnemar_p)
@@ -166,20 +175,34 @@ def _side_by_side(comparison: Comparison, measures: Sequence[MeasureChanges]) ->
 
 
 def _values(comparison: Comparison, measures: Sequence[MeasureChanges]) -> Markup:
+    """Measures without a common axis: every figure, and every difference in the measure's own unit."""
     letters = [side.letter for side in comparison.sides]
     rows = []
     for measure in _by_area(measures):
-        by_letter = dict(_figures(measure))
-        cells = [
-            f"{value_text(figure.value, measure.unit)} {interval_text(figure.ci95, measure.unit)}"
-            if (figure := by_letter.get(letter))
-            else "-"
-            for letter in letters
-        ]
-        first = measure.changes[0].baseline
-        rows.append((_title(measure), *cells, basis_text(first.n, first.clusters, first.unscored)))
-    table = plain_table(("measure", *letters, "rests on"), rows, numbers=frozenset(range(1, len(letters) + 1)))
+        figures = dict(_figures(measure))
+        differences = {change.letter: change.difference for change in measure.changes}
+        first = measure.changes[0].difference
+        rows.append(
+            (
+                _title(measure),
+                *[_figure_text(figures.get(letter), measure.unit) for letter in letters],
+                *[_difference_text(differences.get(letter), measure.unit) for letter in letters[1:]],
+                basis_text(first.n, first.clusters, first.unscored),
+            )
+        )
+    columns = ("measure", *letters, *[f"{letter} minus A" for letter in letters[1:]], "rests on")
+    table = plain_table(columns, rows, numbers=frozenset(range(1, 2 * len(letters))))
     return section("Side by side: other units", table)
+
+
+def _figure_text(figure: Figure | None, unit: str) -> str:
+    return "-" if figure is None else f"{value_text(figure.value, unit)} {interval_text(figure.ci95, unit)}"
+
+
+def _difference_text(figure: Figure | None, unit: str) -> str:
+    if figure is None:
+        return "-"
+    return f"{difference_text(figure.value, unit)} {difference_interval_text(figure.ci95, unit)}"
 
 
 def _ability_safety(comparison: Comparison) -> Markup:

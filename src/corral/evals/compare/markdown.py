@@ -65,10 +65,7 @@ def _side_cells(comparison: Comparison) -> Iterator[tuple[str, ...]]:
 
 
 def _cells(measure: MeasureChanges, change: Change) -> tuple[str | None, ...]:
-    relative = None
-    if change.relative is not None:
-        ends = difference_interval_text(change.relative.ci95, "share")
-        relative = f"{relative_text(change.relative.value)} {ends}"
+    relative = None if change.relative is None else relative_text(change.relative.value, change.relative.ci95)
     return (
         full_title(measure.title, measure.area, measure.group, measure.guard),
         change.letter,

@@ -13,7 +13,8 @@ from corral.evals.tasks.task import Area
 SCHEMA_VERSION: Literal[1] = 1
 
 Tone = Literal["better", "worse", "open"]
-"""What the interval says: it lies on the good or the bad side of no difference, or holds it."""
+"""What the interval says: it lies on the good or the bad side of no difference, or holds it. Where there is an exact
+test, it has to agree."""
 
 
 class _Model(BaseModel):
@@ -50,7 +51,7 @@ class Change(_Model):
         baseline: the figure of ``A`` on these samples.
         other: the figure of the other.
         difference: other minus baseline, paired.
-        relative: other / baseline - 1, paired; for measures whose unit is not a share.
+        relative: other / baseline - 1, paired; not for shares, nor for measures whose values fall below 0.
         mcnemar_p: exact test that as many samples went one way as the other; for shares of single samples.
         tone: what the interval of the difference says.
     """

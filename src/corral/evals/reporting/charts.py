@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from corral.evals.reporting.markup import Markup, element, join
@@ -21,6 +21,8 @@ _INSET: Final = 2.5  # percent of a strip on either side, so that dots at its en
 _LANE: Final = 40  # as high as the two lines of text beside it
 _DOT: Final = 4.5
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
+_FACTORS: Final = ([1.5, 2.0, 3.0, 4.0], [2.0, 5.0, 10.0, 20.0], [10.0, 100.0, 1e3, 1e4], [1e3, 1e6, 1e9])
+_LEAST_FACTOR: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Axis:
         labels: what is printed at each tick.
         title: what is drawn along it.
         reversed_: the low end is at the right, or at the top.
+        relative: values are relative changes, which stand where their factor 1 + value does on a logarithmic scale, so
+            that half as much is as far from no change as twice as much.
     """
 
     low: float
@@ -42,11 +46,19 @@ class Axis:
     labels: tuple[str, ...]
     title: str = ""
     reversed_: bool = False
+    relative: bool = False
 
     def at(self, value: float) -> float:
         """Place of a value in [0, 1], clipped to the axis."""
-        share = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
+        low, high, clipped = (self._scaled(each) for each in (self.low, self.high, self._clipped(value)))
+        share = (clipped - low) / (high - low)
         return 1.0 - share if self.reversed_ else share
+
+    def _clipped(self, value: float) -> float:
+        return min(self.high, max(self.low, value))
+
+    def _scaled(self, value: float) -> float:
+        return math.log1p(value) if self.relative else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,26 @@ def nice_axis(
     return Axis(ticks[0], ticks[-1], ticks, labels, title, reversed_)
 
 
+def ratio_axis(changes: Sequence[float], title: str = "") -> Axis:
+    """A scale of relative changes with no change on it: in percent for small ones, in factors for large ones.
+
+    Args:
+        changes: other / baseline - 1, so above -1.
+        title: see ``Axis``.
+    """
+    low, high = min(0.0, *changes), max(0.0, *changes)
+    if (1 + high) / max(1 + low, _LEAST_FACTOR) < 3:
+        axis = nice_axis([max(low, _LEAST_FACTOR - 1), high], zero=True, title=title, scale=100.0, suffix=" %")
+        if axis.low > -1:
+            return replace(axis, relative=True)
+    above = _factors(1 + high)
+    below = [1 / factor for factor in reversed(_factors(1 / max(1 + low, _LEAST_FACTOR)))]
+    factors = [*below, 1.0, *above]
+    labels = tuple(f"\N{MULTIPLICATION SIGN}{factor:.3g}" for factor in factors)
+    ticks = tuple(factor - 1 for factor in factors)
+    return Axis(ticks[0], ticks[-1], ticks, labels, title, relative=True)
+
+
 def strip(points: Sequence[Point], axis: Axis, *, reference: float | None = None) -> Markup:
     """One row: a lane a point, grid lines, and a dashed mark at ``reference`` (chance, or no difference)."""
     height = _LANE * max(1, len(points)) + 8
@@ -134,10 +166,10 @@ def strip(points: Sequence[Point], axis: Axis, *, reference: float | None = None
 
 def strip_axis(axis: Axis) -> Markup:
     """The labels of the ticks, for the head of the column of strips."""
-    labels = []
-    for i, (tick, label) in enumerate(zip(axis.ticks, axis.labels, strict=True)):
-        anchor = "start" if i == 0 else "end" if i == len(axis.ticks) - 1 else "middle"
-        labels.append(element("text", label, x=_percent(axis.at(tick)), y=12, text_anchor=anchor, class_="tick"))
+    labels = [
+        element("text", label, x=_percent(axis.at(tick)), y=12, text_anchor="middle", class_="tick")
+        for tick, label in zip(axis.ticks, axis.labels, strict=True)
+    ]
     return element("svg", *labels, class_="axis", width="100%", height=16, aria_hidden="true")
 
 
@@ -236,6 +268,14 @@ def _percent(place: float) -> str:
 
 def _colour(point: Point) -> int:
     return min(point.series, SERIES - 1)
+
+
+def _factors(reach: float) -> list[float]:
+    """A few round factors above 1, the last at or above ``reach``; none when nothing lies above 1."""
+    if reach <= 1:
+        return []
+    steps = next(steps for steps in _FACTORS if steps[-1] >= reach or steps is _FACTORS[-1])
+    return steps[: next((i for i, factor in enumerate(steps) if factor >= reach), len(steps) - 1) + 1]
 
 
 def _step(rough: float) -> float:

@@ -49,9 +49,21 @@ def difference_interval_text(ci95: tuple[float, float] | None, unit: str) -> str
     return NO_INTERVAL if ci95 is None else f"[{signed(ci95[0], unit)}, {signed(ci95[1], unit)}]"
 
 
-def relative_text(value: float | None) -> str:
-    """A relative change in percent, with its sign."""
-    return "-" if value is None else f"{signed(value, 'share')} %"
+def relative_text(value: float | None, ci95: tuple[float, float] | None) -> str:
+    """A relative change and its interval: in percent, or as a factor from twice as much on."""
+    if value is None:
+        return "-"
+    shown = _times if value >= 1.0 else _percent
+    interval = NO_INTERVAL if ci95 is None else f"[{shown(ci95[0])}, {shown(ci95[1])}]"
+    return f"{shown(value)}{' %' if value < 1.0 else ''} {interval}"
+
+
+def _times(change: float) -> str:
+    return f"\N{MULTIPLICATION SIGN}{significant(1.0 + change)}"
+
+
+def _percent(change: float) -> str:
+    return signed(change, "share")
 
 
 def signed(value: float, unit: str) -> str:

@@ -8,12 +8,12 @@ and sets are told apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from corral.core.errors import NotFoundError, suggest
-from corral.evals.tasks.delivered_answers import DeliveredAnswers
+from corral.evals.tasks.delivered_answers import DeliveredAnswers, JudgedByGuard
 from corral.evals.tasks.guard_quality import GuardQuality
 from corral.evals.tasks.latency import Latency
 from corral.evals.tasks.multiple_choice.task import MultipleChoice
@@ -61,7 +61,7 @@ def _latency(settings: TaskSettings) -> EvalTask:
     return Latency(limit=min(settings.limit or TIMED_REQUESTS, TIMED_REQUESTS))
 
 
-def _attack_success(settings: TaskSettings) -> EvalTask:
+def _attack_success(settings: TaskSettings) -> DeliveredAnswers:
     return DeliveredAnswers(
         name="attack_success",
         title="Complies with harmful requests",
@@ -71,6 +71,11 @@ def _attack_success(settings: TaskSettings) -> EvalTask:
         seed=settings.seed,
         root=settings.root,
     )
+
+
+def _attack_success_guard_judge(settings: TaskSettings) -> EvalTask:
+    requests = replace(_attack_success(settings), title="Harmful replies to harmful requests, as a guard judges")
+    return JudgedByGuard("attack_success_guard_judge", requests)
 
 
 def _over_refusal(settings: TaskSettings) -> EvalTask:
@@ -105,6 +110,7 @@ TASKS: Final[Mapping[str, Callable[[TaskSettings], EvalTask]]] = {
     "perplexity": _perplexity,
     "multiple_choice": _multiple_choice,
     "attack_success": _attack_success,
+    "attack_success_guard_judge": _attack_success_guard_judge,
     "over_refusal": _over_refusal,
     "over_refusal_xstest": _over_refusal_xstest,
     "guard_quality": _guard_quality,

@@ -8,7 +8,7 @@ some are packaged, have data hashes of their own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -27,7 +27,7 @@ from corral.evals.tasks.moderator.settings import ModeratorSettings
 from corral.evals.tasks.task import Measure, Progress, SampleScore, Subject, TaskResult, TaskSkip
 from corral.guards.policy import Policy
 from corral.models.engines.base import GenerationSettings
-from corral.redteam.judges import Judge, Outcome, PrefixListJudge
+from corral.redteam.judges import GuardJudge, Judge, Outcome, PrefixListJudge
 
 Kind = Literal["harmful", "benign"]
 
@@ -85,12 +85,13 @@ class DeliveredAnswers:
             prompts = self._prompts()
         except NotFoundError as error:
             return TaskSkip(self.name, error.message, error.hint or "")
-        folder = cache.subfolder(subject, self.name, self.version, {})
+        # not by our name: tasks that ask the same requests and judge otherwise share the answers
+        folder = cache.subfolder(subject, "answers", MODERATOR_VERSION, {"source": self.source, "kind": self.kind})
         settings = ModeratorSettings(
             generation=self.generation,
             policy=self.policy,
             target_revision=subject.revision,
-            resume=cache.reuse,
+            resume=cache.continues(folder),
         )
         answers = answer(subject.engine, prompts, self.judge, folder, settings)
         replaced = {}
@@ -155,6 +156,41 @@ class DeliveredAnswers:
         if self.judge.name == PrefixListJudge().name:
             wrong = "overstated" if self.kind == "harmful" else "understated"
             yield f"A list of refusal phrases judges the replies: babble counts as compliance, so it is {wrong}."
+
+
+@dataclass(frozen=True)
+class JudgedByGuard:
+    """The same requests and answers with the first guard as the judge: a second opinion on attack success.
+
+    Judges differ by more than models do, so a figure of one judge alone says little. The guard stands beside the model
+    here, not in front of it.
+
+    Attributes:
+        name: of the task.
+        requests: what is asked.
+    """
+
+    name: str
+    requests: DeliveredAnswers
+
+    @property
+    def version(self) -> str:
+        """That of the requests' task."""
+        return self.requests.version
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The figure of the model alone."""
+        return self.requests.measures
+
+    def run(self, subject: Subject, cache: SampleCache, progress: Progress) -> TaskResult | TaskSkip:
+        """Judge the answers, which are asked for where no other task has."""
+        if not subject.guards:
+            return TaskSkip(
+                self.name, "no guard was named that could judge", "Name one, for example `--guard default`."
+            )
+        judged = replace(self.requests, name=self.name, judge=GuardJudge(subject.guards[0]))
+        return judged.run(replace(subject, guards=()), cache, progress)
 
 
 def _value(rate: str, guard: str) -> str:

@@ -189,19 +189,24 @@ def _merged(segments: Sequence[Segment]) -> list[Segment]:
     groups: list[list[Segment]] = []
     for segment in segments:
         last = groups[-1] if groups else []
-        joins = last and all(s.visible is None and s.queries == s.tokens for s in (segment, *last))
-        if joins and last[-1].tokens.stop == segment.tokens.start:
-            if segment.tokens.stop - last[0].tokens.start <= _MERGED_TOKENS:
-                last.append(segment)
-                continue
-        groups.append([segment])
+        if last and _joins(last, segment):
+            last.append(segment)
+        else:
+            groups.append([segment])
     return [group[0] if len(group) == 1 else _joint(group) for group in groups]
+
+
+def _joins(group: Sequence[Segment], segment: Segment) -> bool:
+    causal = all(one.visible is None and one.queries == one.tokens for one in (*group, segment))
+    follows = group[-1].tokens.stop == segment.tokens.start
+    return causal and follows and segment.tokens.stop - group[0].tokens.start <= _MERGED_TOKENS
 
 
 def _joint(group: Sequence[Segment]) -> Segment:
     tokens = slice(group[0].tokens.start, group[-1].tokens.stop)
-    own = [torch.ones(_length(segment.tokens), _length(segment.tokens)).tril() for segment in group]
-    return Segment(tokens, tokens, torch.block_diag(*own).bool())
+    owner = torch.tensor([i for i, segment in enumerate(group) for _ in range(_length(segment.tokens))])
+    same = owner[:, None] == owner
+    return Segment(tokens, tokens, same.tril())
 
 
 def _bias(visible_QT: Tensor, group: int, dtype: torch.dtype) -> Tensor:

@@ -143,16 +143,12 @@ class _LayerWork:
         self._dtype = weights.dtype
         self._tables = _rotary(positions_N, shape)
         self._chunk = min(len(positions_N), CHUNK_TOKENS * torch.get_num_threads())
-        inner = weights.layers[0].down.shape[1]
         turned = shape.heads + shape.key_heads
         self._normed = self._buffer(shape.hidden_size)
-        self._added = torch.empty_like(self._normed)
         self._scaled = self._buffer(shape.hidden_size, dtype=torch.float32)
         self._mixed = self._buffer(shape.heads * shape.head_size)
-        self._heads = self._buffer(turned + shape.key_heads, shape.head_size)
         self._wide = self._buffer(turned, 2, shape.head_size // 2, dtype=torch.float32)
         self._turned = torch.empty_like(self._wide)
-        self._gate_up = self._buffer(2 * inner)
 
     def project(self, hidden_ND: Tensor, layer: LayerWeights) -> tuple[Tensor, KeysValues]:
         """Queries (K, N, G, E), and keys and values (K, N, E), of every token."""
@@ -163,8 +159,7 @@ class _LayerWork:
         key_scale = math.log2(math.e) / math.sqrt(size)  # scores are logarithms to base 2
         for span in self._chunks(len(hidden_ND)):
             chunk = hidden_ND[span]
-            heads = self._heads[: len(chunk)]
-            torch.mm(self._norm(chunk, layer.attention_norm), layer.query_key_value.t(), out=heads.flatten(1))
+            heads = layer.query_key_value(self._norm(chunk, layer.attention_norm)).view(len(chunk), -1, size)
             turned = self._turn(heads[:, : shape.heads + key_heads], span)
             query_KNGE[:, span].transpose(0, 1).copy_(turned[:, : shape.heads].view(-1, key_heads, group, size))
             torch.mul(turned[:, shape.heads :], key_scale, out=key_KNE[:, span].transpose(0, 1))
@@ -175,14 +170,13 @@ class _LayerWork:
         """Add what attention and feed-forward give to the hidden states, in place."""
         for span in self._chunks(len(hidden_ND)):
             chunk = hidden_ND[span]
-            added = self._added[: len(chunk)]
-            torch.mm(self._mixture(attended, span), layer.output.t(), out=added)
-            chunk.add_(self._scaled[: len(chunk)].copy_(added))
-            gate_up = self._gate_up[: len(chunk)]
-            torch.mm(self._norm(chunk, layer.feed_forward_norm), layer.gate_up.t(), out=gate_up)
-            gate, up = gate_up.chunk(2, dim=1)
-            torch.mm(F.silu(gate, inplace=True).mul_(up), layer.down.t(), out=added)
-            chunk.add_(self._scaled[: len(chunk)].copy_(added))
+            self._add(chunk, layer.output(self._mixture(attended, span)))
+            normed = self._norm(chunk, layer.feed_forward_norm)
+            gate = F.silu(layer.gate(normed), inplace=True)
+            self._add(chunk, layer.down(gate.mul_(layer.up(normed))))
+
+    def _add(self, hidden_ND: Tensor, added_ND: Tensor) -> None:
+        hidden_ND.add_(self._scaled[: len(hidden_ND)].copy_(added_ND))
 
     def _mixture(self, attended: Attended, span: slice) -> Tensor:
         """Attention's weighted means (tokens, H * E)."""

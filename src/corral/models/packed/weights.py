@@ -1,12 +1,12 @@
 """The weights of a plain Llama as the packed forward pass multiplies by them.
 
-Projections of the same input are stacked into one matrix. The stacked matrix takes the place of the parameters'
-memory, which become views of it, so the model that they belong to stays what it was and nothing is held twice.
+The projections of attention are stacked into one matrix. The model that the weights belong to computes what it did
+before; a change of its weights is seen by ``weights_state``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from corral.core.errors import DataError
 from corral.models.llama_shape import LlamaShape
+from corral.models.packed.matrices import REORDER_BYTES, Matrix, stacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,16 +37,18 @@ class LayerWeights:
         query_key_value: query heads, then key heads, then value heads.
         output: of attention.
         feed_forward_norm: (D,).
-        gate_up: gate rows, then up rows.
+        gate: into the feed-forward layer, through the activation.
+        up: into the feed-forward layer, times that.
         down: back to the residual stream.
     """
 
     attention_norm: Tensor
-    query_key_value: Tensor
-    output: Tensor
+    query_key_value: Matrix
+    output: Matrix
     feed_forward_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate: Matrix
+    up: Matrix
+    down: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,58 +102,42 @@ def is_plain_llama(model: PreTrainedModel) -> bool:
 
 
 def model_weights(model: PreTrainedModel) -> ModelWeights:
-    """The weights of a model for which ``is_plain_llama`` holds; memory is shared with it."""
+    """The weights of a model for which ``is_plain_llama`` holds; memory is shared with it but for reordered copies."""
     decoder: Any = model.base_model
+    stack = stack_weights(decoder, LlamaShape.from_config(model.config.to_dict()))
     return ModelWeights(
-        shape=LlamaShape.from_config(model.config.to_dict()),
-        embedding=decoder.embed_tokens.weight.detach(),
-        layers=tuple(layer_weights(layer) for layer in decoder.layers),
+        stack.shape,
+        stack.embedding,
+        stack.layers,
         norm=decoder.norm.weight.detach(),
         head=model.get_output_embeddings().weight.detach(),
     )
 
 
-def weights_state(model: PreTrainedModel) -> Hashable:
+def weights_state(model: nn.Module) -> Hashable:
     """Where the parameters lie and how often each was changed in place: another state, other weights."""
     return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
 
 
-def layer_weights(layer: Any) -> LayerWeights:
-    """The weights of one layer with the parameter names of transformers' Llama."""
+def stack_weights(decoder: Any, shape: LlamaShape) -> StackWeights:
+    """The weights of a decoder with the parameter names of transformers' ``LlamaModel``."""
+    size = sum(parameter.nbytes for parameter in decoder.layers.parameters())
+    layers = tuple(_layer_weights(layer, reorder=size <= REORDER_BYTES) for layer in decoder.layers)
+    return StackWeights(shape, decoder.embed_tokens.weight.detach(), layers)
+
+
+def _layer_weights(layer: Any, *, reorder: bool) -> LayerWeights:
     attention, feed_forward = layer.self_attn, layer.mlp
+    projections = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
     return LayerWeights(
         attention_norm=layer.input_layernorm.weight.detach(),
-        query_key_value=stack_rows([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]),
-        output=attention.o_proj.weight.detach(),
+        query_key_value=stacked(projections, reorder=reorder),
+        output=Matrix(attention.o_proj.weight.detach(), reorder=reorder),
         feed_forward_norm=layer.post_attention_layernorm.weight.detach(),
-        gate_up=stack_rows([feed_forward.gate_proj.weight, feed_forward.up_proj.weight]),
-        down=feed_forward.down_proj.weight.detach(),
+        gate=Matrix(feed_forward.gate_proj.weight.detach(), reorder=reorder),
+        up=Matrix(feed_forward.up_proj.weight.detach(), reorder=reorder),
+        down=Matrix(feed_forward.down_proj.weight.detach(), reorder=reorder),
     )
-
-
-def stack_rows(weights: Sequence[nn.Parameter]) -> Tensor:
-    """One matrix of all rows, of which the parameters become views; a matrix stacked before is found again."""
-    first = weights[0].data
-    if _follow_each_other(weights):
-        rows = sum(len(weight) for weight in weights)
-        return first.as_strided((rows, first.shape[1]), first.stride())
-    stacked = torch.cat([weight.data for weight in weights])
-    for weight, part in zip(weights, torch.split(stacked, [len(weight) for weight in weights]), strict=True):
-        weight.data = part
-    return stacked
-
-
-def _follow_each_other(weights: Sequence[nn.Parameter]) -> bool:
-    """Whether each matrix begins where the one before it ends, in one allocation."""
-    expected = weights[0].data_ptr()
-    storage = weights[0].untyped_storage().data_ptr()
-    for weight in weights:
-        if weight.data_ptr() != expected or weight.untyped_storage().data_ptr() != storage:
-            return False
-        if not weight.is_contiguous():
-            return False
-        expected += weight.numel() * weight.element_size()
-    return True
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -107,7 +107,7 @@ class YesNoJudge(_AskingJudge):
     """
 
     kind = "yes_no"
-    max_new_tokens = 4
+    max_new_tokens = 16
 
     def _read(self, answer: str, reply: str) -> Judgement:
         match = _YES_NO.fullmatch(answer)
@@ -125,7 +125,7 @@ class RubricJudge(_AskingJudge):
     """
 
     kind = "rubric"
-    max_new_tokens = 32
+    max_new_tokens = 48
 
     def _read(self, answer: str, reply: str) -> Judgement:
         del reply

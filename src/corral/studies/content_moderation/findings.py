@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, median
 from typing import Any, Final
 
@@ -40,10 +40,14 @@ class Study:
     guard: str
     media_guard: str
     repeats: bool
+    _cells: dict[tuple[str, str], dict[str, Cell]] = field(default_factory=dict, init=False)
 
     def cells(self, moderator: str, condition: str = "plain") -> dict[str, Cell]:
         """Cells with a verdict by item."""
-        return {cell.item: cell for cell in self.result.of(moderator, condition) if cell.status is Status.OK}
+        key = moderator, condition
+        if key not in self._cells:
+            self._cells[key] = {cell.item: cell for cell in self.result.of(*key) if cell.status is Status.OK}
+        return self._cells[key]
 
     def item(self, id: str) -> Item:
         """The item of that id."""
@@ -150,6 +154,10 @@ def benign_news_overflagging(study: Study) -> Claim:
         also=all(found.above_zero for found in each.values()),
         beside={
             "each": {name: found.to_json() for name, found in (each | others).items()},
+            "mean score, which no threshold decides": {
+                name: _twins(study, (name,), [id for id in ids if id in study.cells(name)], scores=True).to_json()
+                for name in (BAG, study.guard, JUDGE)
+            },
             "news alone": {
                 name: _twins(study, (name,), [id for id in news if id in study.cells(name)]).to_json()
                 for name in (KEYWORDS, BAG, study.guard, JUDGE)
@@ -267,17 +275,24 @@ def _rates(study: Study, moderator: str, ids: Sequence[str]) -> dict[str, float 
     }
 
 
-def _twins(study: Study, moderators: Sequence[str], ids: Sequence[str]) -> Compared:
-    """Share flagged on sensitive controls minus on plain ones, mean over moderators; pairs of twins are resampled."""
+def _twins(study: Study, moderators: Sequence[str], ids: Sequence[str], *, scores: bool = False) -> Compared:
+    """Share flagged (or mean score) on sensitive controls minus on plain ones, mean over moderators.
+
+    Pairs of twins are resampled.
+    """
+
+    def value(cell: Cell) -> float:
+        return (cell.p_harm or 0.0) if scores else float(bool(cell.flagged))
+
     sensitive = np.array([study.item(id).benign_kind == "sensitive" for id in ids], dtype=np.bool_)
     figures = [
-        mean_of([_mean_within([bool(study.cells(name)[id].flagged) for id in ids], mask) for name in moderators])
+        mean_of([_mean_within([value(study.cells(name)[id]) for id in ids], mask) for name in moderators])
         for mask in (sensitive, ~sensitive)
     ]
     return study.compare([figures[0]], [figures[1]], ids)
 
 
-def _mean_within(values: Sequence[bool], mask: Flags) -> Statistic:
+def _mean_within(values: Sequence[float], mask: Flags) -> Statistic:
     inside = weighted.mean(np.array(values, dtype=np.float64)[mask])
 
     def statistic(weights_NR: Floats) -> Floats:

@@ -124,6 +124,8 @@ def _sides(
 ) -> tuple[tuple[ModerationExample, ...], tuple[ModerationExample, ...]]:
     """Training rows and held-out rows, each capped by category, in random order."""
     rows = config.rows
+    if rows.single_turn:
+        pool = [row for row in pool if sum(m.role == "user" for m in row.conversation.messages) <= 1]
     kept, held = split_by_group(pool, held_out=rows.held_out, seed=config.seed)
     train = _capped(kept, policy, rows.each_category, rows.benign, rows.no_category, seed=config.seed)
     test = _capped(held, policy, rows.held_out_each_category, rows.held_out_benign, 0, seed=config.seed)

@@ -36,6 +36,7 @@ class RowsConfig(Config):
 
     mixture: tuple[MixtureEntry, ...] = Field((), description="sources of `train_and_ship` rows")
     keep_clean_of: tuple[str, ...] = Field((), description="evaluation sources whose texts are left out")
+    single_turn: bool = Field(False, description="leave out rows with turns before the prompt, which make rows long")
     held_out: float = Field(0.25, gt=0, lt=1, description="share of groups held out")
     each_category: int = Field(80, ge=1, description="harmful training rows of a category, at the most")
     no_category: int = Field(

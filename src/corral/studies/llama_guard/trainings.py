@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from collections.abc import Sequence
@@ -187,6 +188,8 @@ class TrainedModels:
             trained = prompted.train_prompted_guard(formatted.rows, settings, inner.checkpoints, run=inner)
             prompted.save_prompted_guard(trained.to(_torch_dtype(self._dtype)), chat, folder / _MODEL)
             shutil.rmtree(inner.checkpoints)
+        del trained
+        gc.collect()  # the library's trainer refers to itself and would keep the model until the collector comes by
         seconds = time.perf_counter() - started
         milestone(f"trained {training.name} on {len(formatted.rows)} rows in {seconds:.0f} s")
         self._run.log(

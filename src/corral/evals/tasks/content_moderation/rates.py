@@ -98,14 +98,14 @@ class WayRates:
 
 
 def rates_of(result: MatrixResult, *, by_style: bool = False, seed: int = 0, replicates: int = 2000) -> list[Rates]:
-    """Rates of every moderator, modality and condition that has cells; with ``by_style`` for each style too.
+    """Rates of every moderator, modality and condition that has cells; with ``by_style`` for each style as it is, too.
 
     Items of categories that a moderator has nothing for are left out of its rates.
     """
     groups: dict[_Group, list[Cell]] = {}
     for cell in result.cells:
         item = result.items[cell.item]
-        for style in ("", item.style) if by_style else ("",):
+        for style in ("", item.style) if by_style and cell.condition == "plain" else ("",):
             group = _Group(cell.moderator, cell.condition, item.modality, style)
             groups.setdefault(group, []).append(cell)
     return [_rates(result, group, cells, seed=seed, replicates=replicates) for group, cells in sorted(groups.items())]
