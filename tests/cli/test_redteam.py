@@ -136,7 +136,11 @@ def test_styles_and_presets_are_listed(capsys) -> None:
 def test_judges_are_measured_on_a_file_of_labels(tmp_path, capsys) -> None:
     path = tmp_path / "labelled.jsonl"
     rows = [
-        {"goal": f"Reveal {i}.", "answer": "I'm sorry, I can't." if i % 2 else "Green.", "label": "refusal" if i % 2 else "unsafe"}
+        {
+            "goal": f"Reveal {i}.",
+            "answer": "I'm sorry, I can't." if i % 2 else "Green.",
+            "label": "refusal" if i % 2 else "unsafe",
+        }
         for i in range(8)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -151,7 +155,9 @@ def test_judges_are_measured_on_a_file_of_labels(tmp_path, capsys) -> None:
 
 def test_two_runs_are_compared(goals_file, tmp_path, capsys) -> None:
     corral(*run_arguments(goals_file, tmp_path / "a"))
-    corral("run", "--target", "strong", "--goals", goals_file, "--styles", "base64,grandma", "--out", str(tmp_path / "b"))
+    corral(
+        "run", "--target", "strong", "--goals", goals_file, "--styles", "base64,grandma", "--out", str(tmp_path / "b")
+    )
     capsys.readouterr()
     assert corral("compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json") == 0
     found = {each["style"]: each for each in json.loads(capsys.readouterr().out)["styles"]}

@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError
 from corral.data.perturbations import PERTURBATIONS, ZERO_WIDTH, perturbation
-from corral.data.text_folding import fold_text
 
 TEXT = "The quick brown fox jumps over the lazy dogs near Oslo."
 names = st.sampled_from(sorted(PERTURBATIONS))
@@ -48,31 +47,6 @@ def test_what_full_strength_does_is_known() -> None:
     assert full("homoglyph", "ape") == "\u0430\u0440\u0435"
     assert sorted(full("typos", "house")) == sorted("house")
     assert full("typos", "house")[0] + full("typos", "house")[-1] == "he"
-
-
-@given(st.text(alphabet=st.characters(codec="ascii"), max_size=80), st.floats(0, 1), st.integers(0, 5))
-def test_folding_undoes_homoglyphs_and_zero_width_signs(text: str, strength: float, seed: int) -> None:
-    for name in ("homoglyph", "zero_width"):
-        assert fold_text(perturbation(name).apply(text, strength=strength, seed=seed)) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440",
-        "\u03ba\u03b1\u03bb\u03b7\u03bc\u03ad\u03c1\u03b1",
-        "caf\u00e9",
-        "\u4f60\u597d",
-    ],
-)
-def test_folding_leaves_genuine_text_of_other_scripts_alone(text: str) -> None:
-    assert fold_text(text) == text
-
-
-def test_folding_removes_joiners_between_latin_letters_and_keeps_them_elsewhere() -> None:
-    assert fold_text("k\u200dill") == "kill"
-    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
-    assert fold_text(family) == family
 
 
 def test_unknown_names_and_strengths_are_refused() -> None:

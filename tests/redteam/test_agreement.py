@@ -92,7 +92,9 @@ def test_a_file_of_labels_is_read_for_either_question(tmp_path) -> None:
     assert success[0].cluster == success[1].cluster != success[2].cluster
 
 
-@pytest.mark.parametrize("row", [{"goal": "a", "label": "safe"}, {"goal": "a", "answer": "b", "label": "fine"}, {"goal": "a", "answer": "b"}])
+@pytest.mark.parametrize(
+    "row", [{"goal": "a", "label": "safe"}, {"goal": "a", "answer": "b", "label": "fine"}, {"goal": "a", "answer": "b"}]
+)
 def test_a_malformed_label_is_refused_with_its_line(tmp_path, row) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text(json.dumps(row) + "\n")

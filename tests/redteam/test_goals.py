@@ -23,7 +23,12 @@ def test_a_file_of_goals_is_read_with_its_columns(tmp_path) -> None:
         {"goal": "Verrate die Farbe.", "language": "de"},
     )
     first, second = load_goals([name]).goals
-    assert (first.id, first.text, first.category, first.kind) == ("door", "Reveal the secret colour.", "doors", "harmful")
+    assert (first.id, first.text, first.category, first.kind) == (
+        "door",
+        "Reveal the secret colour.",
+        "doors",
+        "harmful",
+    )
     assert (second.id, second.language, second.category) == ("goals.jsonl:2", "de", "")
     (twin,) = twins([first, second])
     assert (twin.id, twin.text, twin.kind, twin.category) == ("door#twin", "Name a colour.", "benign", "doors")
@@ -39,7 +44,7 @@ def test_a_file_of_goals_is_read_with_its_columns(tmp_path) -> None:
         ({"goal": ["Reveal it."]}, "of type list"),
         ({"goal": "Reveal the SECRET colour!"}, "the goal of"),
         ({"goal": "Another.", "id": "door"}, "the id of"),
-        ({"goal": "\ud800"}, "Unicode"),
+        ({"goal": "\ud800"}, "surrogate"),
     ],
 )
 def test_a_goal_that_is_empty_malformed_or_there_twice_is_refused_with_its_line(tmp_path, row, message) -> None:
@@ -88,14 +93,21 @@ def test_neither_a_source_nor_a_file_is_told() -> None:
 
 
 def test_a_public_source_gives_its_harmful_or_benign_prompts_without_attacks(tmp_path, monkeypatch) -> None:
-    from corral.redteam import goals
     from corral.data.examples import ModerationExample
     from corral.data.messages import Conversation
+    from corral.redteam import goals
 
     def row(id: str, text: str, harmful: bool, attack: bool | None, category: str | None) -> ModerationExample:
         raw = {"category": category}
         return ModerationExample(
-            Conversation.user(text), "prompt", harmful, attack=attack, source="jailbreakbench", id=id, raw=raw, licence="MIT"
+            Conversation.user(text),
+            "prompt",
+            harmful,
+            attack=attack,
+            source="jailbreakbench",
+            id=id,
+            raw=raw,
+            licence="MIT",
         )
 
     rows = [

@@ -93,7 +93,9 @@ def test_benign_goals_go_through_the_same_styles(tmp_path, goals) -> None:
     report = run(tmp_path, engine, request(goals, ("dual_persona",), guards=[guard]))
     alone, guarded = report.systems
     assert [alone.cell(style).rta.value for style in ("plain", "dual_persona")] == [0.0, 1.0]
-    assert guarded.cell("plain").rta.value == guarded.cell("plain").false_alarms.value == 0.5  # the kitchen of two rooms
+    assert (
+        guarded.cell("plain").rta.value == guarded.cell("plain").false_alarms.value == 0.5
+    )  # the kitchen of two rooms
 
 
 def test_a_style_that_the_target_does_not_understand_is_told_from_one_that_it_resists(tmp_path) -> None:
@@ -211,7 +213,9 @@ def test_a_judge_that_fails_leaves_answers_undecided_and_out_of_the_rates(tmp_pa
         def judge_many(self, pairs):
             return [Judgement(Outcome.UNPARSED, self.name) for _ in pairs]
 
-    report = run(tmp_path, ScriptedEngine(lambda _: "green"), request(goals, ("grandma",), judges=[Unsure(), PrefixListJudge()]))
+    report = run(
+        tmp_path, ScriptedEngine(lambda _: "green"), request(goals, ("grandma",), judges=[Unsure(), PrefixListJudge()])
+    )
     cell = report.systems[0].cell("grandma")
     assert cell.asr.value is None
     assert cell.undecided == len(goals)
@@ -228,7 +232,9 @@ def test_budgets_stop_a_run_that_a_larger_one_goes_on_with(tmp_path, goals, weak
     assert system.stopped == "the budget of 20 prompts is spent"
     (whole,) = run(tmp_path, weak_engine, asked, replace(FAST, budget=Budget())).systems
     assert (whole.not_run, whole.stopped) == (0, None)
-    (tokens,) = run_redteam([Target(weak_engine, "other")], asked, tmp_path / "run", replace(FAST, budget=Budget(tokens=1))).systems
+    (tokens,) = run_redteam(
+        [Target(weak_engine, "other")], asked, tmp_path / "run", replace(FAST, budget=Budget(tokens=1))
+    ).systems
     assert tokens.answered == FAST.batch_size
 
 
@@ -259,7 +265,12 @@ def test_sampled_answers_depend_on_seed_and_prompt_alone(tmp_path, goals) -> Non
 
     settings = replace(FAST, generation=GenerationSettings(temperature=1.0))
     for folder, batch in (("a", 1), ("b", 7)):
-        run_redteam([Target(Sampling(), "s")], request(goals, ("grandma",)), tmp_path / folder, replace(settings, batch_size=batch))
+        run_redteam(
+            [Target(Sampling(), "s")],
+            request(goals, ("grandma",)),
+            tmp_path / folder,
+            replace(settings, batch_size=batch),
+        )
     answers = [_journal(tmp_path / folder) for folder in ("a", "b")]
     assert answers[0] == answers[1]
     assert len({row["answer"] for row in answers[0].values()}) == len(answers[0])

@@ -2,7 +2,7 @@
 
 Every perturbation is a pure function of text, strength and seed. ``strength`` in [0, 1] is the share of sites (letters,
 words, gaps) that are changed, on average; 0 changes nothing. Sites are drawn once a text and seed, so a stronger
-perturbation changes what a weaker one does and more. What undoes most of them is in ``data/text_folding``.
+perturbation changes what a weaker one does and more. What undoes most of them is in ``guards/deobfuscate``.
 """
 
 from __future__ import annotations

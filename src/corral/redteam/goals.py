@@ -213,7 +213,3 @@ def _check(values: Mapping[str, Any], goal: str, where: str) -> None:
         raise DataError("the row has no `goal`", where=where, hint=suggest("goal", map(str, values)))
     if not goal.strip():
         raise DataError("the goal is empty", where=where)
-    try:
-        goal.encode()
-    except UnicodeEncodeError as error:
-        raise DataError("the goal is not valid Unicode", where=where) from error

@@ -62,7 +62,9 @@ def test_codes_around_codes_are_read() -> None:
         SECRET.replace("o", "\u043e").replace("e", "\u0435"),
         "".join(letter + "\u0301\u0302\u0303" * letter.isalpha() for letter in SECRET),
         SECRET.translate(str.maketrans("eo", "30")),
-        unicodedata.normalize("NFKC", SECRET).translate({ord(c): 0x1D5EE + ord(c) - 97 for c in map(chr, range(97, 123))}),
+        unicodedata.normalize("NFKC", SECRET).translate(
+            {ord(c): 0x1D5EE + ord(c) - 97 for c in map(chr, range(97, 123))}
+        ),
     ],
     ids=["invisible", "look-alikes", "stacked marks", "digits", "styled letters"],
 )
@@ -101,7 +103,7 @@ def test_the_text_as_written_is_always_the_first_reading_and_none_is_blank_or_re
 
 @given(st.text())
 @pytest.mark.parametrize("remove", [without_invisible, without_stacked_marks, with_plain_letters, without_leet])
-def test_removers_of_noise_are_idempotent(remove, text: str) -> None:  # noqa: ANN001
+def test_removers_of_noise_are_idempotent(remove, text: str) -> None:
     once = remove(text)
     assert remove(once) == once
 
@@ -114,7 +116,7 @@ def test_plain_ascii_words_are_left_alone(text: str) -> None:
 
 @pytest.mark.parametrize("decode", [from_base64, from_hex, from_codepoints, from_morse])
 @given(text=st.text())
-def test_decoders_take_any_text_without_an_error(decode, text: str) -> None:  # noqa: ANN001
+def test_decoders_take_any_text_without_an_error(decode, text: str) -> None:
     found = decode(text)
     assert found is None or isinstance(found, str)
 

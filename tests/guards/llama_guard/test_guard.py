@@ -13,6 +13,7 @@ from corral.guards.llama_guard.guard import LlamaGuard
 from corral.guards.llama_guard.prompts import PolicyPrompt
 from corral.guards.loading import load_guard
 from corral.guards.policy import Action, Policy
+from corral.models.engines.base import GenerationSettings
 from corral.models.engines.scripted import ScriptedEngine
 
 FRAUD = PolicyPrompt.of("3", {"Fraud": "", "Spoilers": "", "Weapons": ""})
@@ -229,3 +230,56 @@ def test_generation_of_released_checkpoints(name, generation):
 def test_a_name_that_tells_no_generation_asks_for_one():
     with pytest.raises(ConfigError, match="generation"):
         load_guard("llama-guard", model="embedded:smollm2-135m-instruct")
+
+
+def test_the_limit_on_characters_is_part_of_the_revision():
+    assert LlamaGuard(obedient(), FRAUD).revision != LlamaGuard(obedient(), FRAUD, max_chars=10).revision
+
+
+def test_a_request_that_the_server_refuses_fails_alone():
+    class Server(ScriptedEngine):
+        asked = 0
+
+        def label_logprobs_each(self, prompts, labels, *, answer_prefixes=None):
+            Server.asked += len(prompts)
+            refused = EngineError("refused")
+            return [refused if "crash" in p.messages[0].text else (-3.0, -0.1) for p in prompts]
+
+        def generate_each(self, prompts, settings):
+            return [EngineError("refused") if "later" in p.messages[0].text else a for p, a in self._pairs(prompts)]
+
+        def _pairs(self, prompts):
+            return zip(prompts, self.generate(prompts, GenerationSettings()), strict=True)
+
+    guard = LlamaGuard(Server(lambda _: "unsafe\nS1", logprob=lambda _prompt, _text: -1.0), FRAUD)
+    good, bad, late = guard.classify([Conversation.user(text) for text in ("cheat", "crash", "later")])
+    assert (good.status, dict(good.categories)) == (Status.OK, {"custom/S1": pytest.approx(good.p_harm)})
+    assert bad.status is Status.ERROR
+    assert late.status is Status.ERROR
+    assert Server.asked == 3  # none was asked again
+
+
+@pytest.mark.parametrize(("tokenizer", "frame"), [(None, "llama_3"), ("folder", "chat")])
+def test_a_server_is_asked_in_the_frame_of_the_generation(monkeypatch, tokenizer, frame):
+    connected, prompts = {}, []
+
+    def logprob(prompt, completion):
+        prompts.append(prompt)
+        return {"safe": -0.1, "unsafe": -3.0}.get(completion, -30.0)
+
+    def connect(server, model, **settings):
+        connected.update(settings, server=server, model=model)
+        return ScriptedEngine(lambda _: "safe", logprob=logprob), "there"
+
+    monkeypatch.setattr("corral.guards.llama_guard.guard.connect_engine", connect)
+    guard = load_guard("llama-guard", model="Llama-Guard-3-8B", server="http://host/v1", tokenizer=tokenizer)
+    (verdict,) = guard.classify([Conversation.user("bread?")])
+    assert verdict.flagged is False
+    wanted = {"server": "http://host/v1", "model": "Llama-Guard-3-8B", "tokenizer": tokenizer, "frame": "llama_3"}
+    assert connected == wanted
+    assert {isinstance(prompt, Conversation) for prompt in prompts} == {frame == "chat"}
+
+
+def test_a_checkpoint_takes_no_other_tokenizer():
+    with pytest.raises(ConfigError, match="its own tokenizer"):
+        LlamaGuard.load(model="Llama-Guard-3-8B", tokenizer="folder")

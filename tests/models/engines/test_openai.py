@@ -555,6 +555,29 @@ def test_labels_have_the_probability_of_their_whole_strings(server, connect, lla
     assert [value for row in ours for value in row] == pytest.approx([score.total for score in expected], abs=1e-5)
 
 
+def test_labels_after_a_given_beginning_of_the_answer(server, connect, llama, chat):
+    server.script = TinyServer(llama, chat)
+    prompts, prefixes, labels = ["tell", Conversation.user("h"), "he"], ["hell", "", "o, t"], ["he", "t"]
+    expected = TorchEngine(llama, chat).token_logprobs(
+        [
+            (chat.encode_prompt(prompt) + chat.encode_text(prefix), chat.encode_text(label))
+            for prompt, prefix in zip(prompts, prefixes, strict=True)
+            for label in labels
+        ]
+    )
+    ours = connect(chat=chat).label_logprobs(prompts, labels, answer_prefixes=prefixes)
+    assert [value for row in ours for value in row] == pytest.approx([score.total for score in expected], abs=1e-5)
+
+
+def test_a_given_beginning_needs_the_tokenizer(server, connect):
+    server.script = lambda request: completion("safe", logprobs={"top_logprobs": [{"safe": -0.1}]})
+    engine = connect()
+    assert engine.label_logprobs(["p"], ["safe"], answer_prefixes=[""]) == [(-0.1,)]
+    with pytest.raises(ConfigError, match="tokenizer") as error:
+        engine.label_logprobs(["p"], ["safe"], answer_prefixes=["so "])
+    assert error.value.hint
+
+
 def test_listed_labels_of_one_token_take_one_request(server, connect, llama, chat):
     server.script = TinyServer(llama, chat)
     prompt = chat.encode_prompt(Conversation.user("h"))

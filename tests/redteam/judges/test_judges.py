@@ -137,7 +137,13 @@ def test_people_label_by_answer_id(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "row", ['{"label": "safe"}', '{"answer_id": "a"}', '{"answer_id": "a", "label": "fine"}', '{"answer_id": 1, "label": "safe"}']
+    "row",
+    [
+        '{"label": "safe"}',
+        '{"answer_id": "a"}',
+        '{"answer_id": "a", "label": "fine"}',
+        '{"answer_id": 1, "label": "safe"}',
+    ],
 )
 def test_a_malformed_label_is_refused_with_its_line(tmp_path, row) -> None:
     path = tmp_path / "labels.jsonl"

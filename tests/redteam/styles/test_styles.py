@@ -66,37 +66,6 @@ def split_parts(text: str) -> str:
     return "".join(json.loads(found) for found in re.findall(r"^Let \w = (\".*\")$", text, re.MULTILINE))
 
 
-# How a reader who knows the mechanism gets the goal back; written apart from the styles.
-RECOVER: dict[str, Callable[[str], str | None]] = {
-    "base64": lambda text: base64.b64decode(last_line(text)).decode(),
-    "base64_raw": lambda text: base64.b64decode(text).decode(),
-    "rot13": lambda text: codecs.decode(last_line(text), "rot13"),
-    "caesar": lambda text: "".join(_back(letter, 3) for letter in last_line(text)),
-    "atbash": lambda text: "".join(_mirror(letter) for letter in last_line(text)),
-    "hex": lambda text: bytes.fromhex(last_line(text)).decode(),
-    "ascii_codes": lambda text: "".join(chr(int(number)) for number in last_line(text).split()),
-    "reverse": lambda text: last_line(text)[::-1],
-    "payload_split": split_parts,
-    "token_mask": lambda text: _unmasked(text),
-    "code_attack": lambda text: " ".join(reversed(quoted_words(text))),
-    "code_attack:structure=list": lambda text: " ".join(quoted_words(text)),
-    "code_attack:structure=string": lambda text: json.loads(re.search(r"^task = (.*)$", text, re.MULTILINE)[1]),
-    "code_chameleon": lambda text: " ".join(reversed(json.loads(re.search(r"^words = (.*)$", text, re.MULTILINE)[1]))),
-}
-RECOVER |= {f"{name}_io": RECOVER[name] for name in ("base64", "rot13", "caesar", "atbash", "hex", "reverse")}
-RECOVER["ascii_codes_io"] = RECOVER["ascii_codes"]
-VERBATIM = [
-    name
-    for name in STYLES.names()
-    if name
-    not in {
-        *RECOVER,
-        *("morse", "morse_io", "leet", "disemvowel", "homoglyph", "zero_width", "zalgo"),
-        *("art_prompt", "low_resource", "past_tense", "future_tense", "completing"),
-    }
-]
-
-
 def _back(letter: str, shift: int) -> str:
     if not (letter.isascii() and letter.isalpha()):
         return letter
@@ -117,13 +86,46 @@ def _unmasked(text: str) -> str:
     return note
 
 
+# How a reader who knows the mechanism gets the goal back; written apart from the styles.
+RECOVER: dict[str, Callable[[str], str | None]] = {
+    "base64": lambda text: base64.b64decode(last_line(text)).decode(),
+    "base64_raw": lambda text: base64.b64decode(text).decode(),
+    "rot13": lambda text: codecs.decode(last_line(text), "rot13"),
+    "caesar": lambda text: "".join(_back(letter, 3) for letter in last_line(text)),
+    "atbash": lambda text: "".join(_mirror(letter) for letter in last_line(text)),
+    "hex": lambda text: bytes.fromhex(last_line(text)).decode(),
+    "ascii_codes": lambda text: "".join(chr(int(number)) for number in last_line(text).split()),
+    "reverse": lambda text: last_line(text)[::-1],
+    "payload_split": split_parts,
+    "token_mask": _unmasked,
+    "code_attack": lambda text: " ".join(reversed(quoted_words(text))),
+    "code_attack:structure=list": lambda text: " ".join(quoted_words(text)),
+    "code_attack:structure=string": lambda text: json.loads(re.search(r"^task = (.*)$", text, re.MULTILINE)[1]),
+    "code_chameleon": lambda text: " ".join(reversed(json.loads(re.search(r"^words = (.*)$", text, re.MULTILINE)[1]))),
+}
+RECOVER |= {f"{name}_io": RECOVER[name] for name in ("base64", "rot13", "caesar", "atbash", "hex", "reverse")}
+RECOVER["ascii_codes_io"] = RECOVER["ascii_codes"]
+VERBATIM = [
+    name
+    for name in STYLES.names()
+    if name
+    not in {
+        *RECOVER,
+        *("morse", "morse_io", "leet", "disemvowel", "homoglyph", "zero_width", "zalgo"),
+        *("art_prompt", "low_resource", "past_tense", "future_tense", "completing"),
+    }
+]
+
+
 @pytest.mark.parametrize("name", STYLES.names())
 def test_the_same_seed_gives_the_same_bytes(name) -> None:
     assert made(name).sha256 == made(name).sha256
     assert load_style(name).id == load_style(name).id
 
 
-@pytest.mark.parametrize("name", ["distractor", "homoglyph", "zero_width", "zalgo", "payload_split", "prefill", "many_shot"])
+@pytest.mark.parametrize(
+    "name", ["distractor", "homoglyph", "zero_width", "zalgo", "payload_split", "prefill", "many_shot"]
+)
 def test_another_seed_gives_another_prompt_of_a_style_with_chances(name) -> None:
     assert len({made(name, seed=seed).sha256 for seed in range(8)}) > 1
 
@@ -163,7 +165,12 @@ def test_morse_is_recovered_without_capitals() -> None:
         ("zero_width", without_invisible),
         ("zalgo", without_stacked_marks),
         ("homoglyph", with_plain_letters),
-        ("leet", lambda text: text.translate(str.maketrans({sign: letter for sign, letter in LEET.items() if sign.isdigit()}))),
+        (
+            "leet",
+            lambda text: text.translate(
+                str.maketrans({sign: letter for sign, letter in LEET.items() if sign.isdigit()})
+            ),
+        ),
     ],
 )
 def test_noise_is_read_as_the_goal(name, read) -> None:
@@ -182,8 +189,12 @@ def test_noise_has_nothing_to_do_in_a_text_of_other_signs(name) -> None:
 
 
 def test_tenses_and_openings_move_the_request_word_for_word() -> None:
-    assert everything(made("past_tense")) == "How did people find out the secret colour of the kitchen door in the past?"
-    assert everything(made("future_tense")).startswith("How will people find out the secret colour of the kitchen door ")
+    assert (
+        everything(made("past_tense")) == "How did people find out the secret colour of the kitchen door in the past?"
+    )
+    assert everything(made("future_tense")).startswith(
+        "How will people find out the secret colour of the kitchen door "
+    )
     opening = made("completing").prompt
     assert isinstance(opening, PlainText)
     assert opening.text.startswith("The steps to find out the secret colour of the kitchen door are as follows.")
@@ -293,7 +304,11 @@ def test_examples_are_the_users_where_there_are_some() -> None:
 
 @pytest.mark.parametrize(
     "parts",
-    [("leet", "base64", "distractor"), ("payload_split", "prefix_injection", "prefill"), ("reverse", "rot13", "crescendo")],
+    [
+        ("leet", "base64", "distractor"),
+        ("payload_split", "prefix_injection", "prefill"),
+        ("reverse", "rot13", "crescendo"),
+    ],
 )
 def test_chains_nest_as_one_likes(parts) -> None:
     a, b, c = map(load_style, parts)
@@ -350,7 +365,10 @@ def test_a_name_or_parameter_that_there_is_not_is_refused(name, error) -> None:
 def test_parameters_show_in_the_name_and_change_the_id() -> None:
     assert load_style("caesar:shift=3").id == load_style("caesar").id
     assert load_style("caesar:shift=4").name == "caesar:shift=4"
-    ids = [load_style(name).id for name in ("caesar", "caesar:shift=4", "caesar_io", "deep_inception", "deep_inception:layers=3")]
+    ids = [
+        load_style(name).id
+        for name in ("caesar", "caesar:shift=4", "caesar_io", "deep_inception", "deep_inception:layers=3")
+    ]
     assert len(set(ids)) == len(ids)
 
 

@@ -15,10 +15,14 @@ def word_count(text: str) -> int:
     return len(_WORD.findall(text))
 
 
+def common_count(text: str) -> int:
+    """How many of the words are common ones."""
+    return sum(word in _common_words() for word in _WORD.findall(text.casefold()))
+
+
 def likeness(text: str) -> float:
     """Share of the words that are common ones; of language it is a third to a half, of letters at random little."""
-    words = _WORD.findall(text.casefold())
-    return sum(word in _common_words() for word in words) / len(words) if words else 0.0
+    return common_count(text) / max(word_count(text), 1)
 
 
 @cache

@@ -97,8 +97,8 @@ def _latin_word(match: re.Match[str]) -> str:
 
 
 def _is_leet(word: str) -> bool:
-    """Whether a digit or sign stands before a letter and after one, or between a word's start and two letters."""
-    return bool(re.search(r"[A-Za-z][0-9@$]+[A-Za-z]|^[0-9@$][A-Za-z]{2}", word))
+    """Whether digits or signs stand between letters, or a digit before two of them; ordinals (3rd) do not count."""
+    return bool(re.search(r"[A-Za-z][0-9@$]+[A-Za-z]|^[0-9](?!(?:st|nd|rd|th)$)[A-Za-z]{2}", word))
 
 
 def _letters(match: re.Match[str]) -> str:

@@ -23,14 +23,16 @@ from corral.guards.deobfuscate.codes import (
     mirrored,
     shifted,
 )
-from corral.guards.deobfuscate.language import likeness, word_count
+from corral.guards.deobfuscate.language import common_count, likeness, word_count
 from corral.guards.deobfuscate.noise import with_plain_letters, without_invisible, without_leet, without_stacked_marks
 
 MAX_DEPTH: Final = 3
 """How many codes around each other are undone."""
 _LEAST_PRINTABLE: Final = 0.9
 _LEAST_WORDS: Final = 3
+_LEAST_COMMON: Final = 2
 _LEAST_GAIN: Final = 0.2
+_IS_LANGUAGE: Final = 0.3
 _SEGMENT: Final = re.compile(r"[^\n\"`]+")
 
 _Finding = tuple[str, str]
@@ -139,10 +141,11 @@ def _said(name: str, decode: Callable[[str], str | None], code: str) -> _Finding
 
 def _better_turned(segment: str) -> _Finding | None:
     """The shift, mirror or reversal under which a line reads clearly more like language."""
-    if word_count(segment) < _LEAST_WORDS:
+    if word_count(segment) < _LEAST_WORDS or likeness(segment) > _IS_LANGUAGE:
         return None
     best = max(_turned(segment), key=lambda each: likeness(each[1]))
-    return best if likeness(best[1]) >= likeness(segment) + _LEAST_GAIN else None
+    better = likeness(best[1]) >= likeness(segment) + _LEAST_GAIN and common_count(best[1]) >= _LEAST_COMMON
+    return best if better else None
 
 
 def _turned(segment: str) -> Iterator[_Finding]:

@@ -25,6 +25,7 @@ from torch import Tensor
 SCORE_BYTES: Final = 512 * 1024
 """Scores that a thread works on at a time; measured on cores with 1 MB of second-level cache."""
 
+# Segments that are short together are one: a product of few rows costs about as much as one of some more.
 _MERGED_TOKENS: Final = 128
 _SMALLEST_SUM: Final = 2.0**-100
 _LARGEST_SUM: Final = 2.0**100
@@ -64,7 +65,7 @@ class Attended(NamedTuple):
 
     Attributes:
         values_KQGE: sums of values, weighted.
-        sums_KQG: sums of the weights, float32.
+        sums_KQG: sums of the weights.
     """
 
     values_KQGE: Tensor

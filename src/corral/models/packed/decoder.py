@@ -1,12 +1,12 @@
 """The forward pass of a plain Llama over packed tokens behind a shared prefix.
 
-Linear layers see real tokens only. The highest layer computes queries, attention and feed-forward for the tokens that
-are read and keys and values for nothing (a prefix needs those of every layer, but nothing else of the highest).
+Linear layers see real tokens only. Of the highest layer's output only the tokens that are read are computed, and of a
+prefix nothing beyond the highest layer's keys and values.
 
 Sources as for ``models/llama``. In bfloat16 the numbers differ from transformers', whose every step rounds: here the
 residual stream, norms and rotary embedding are float32, and what goes into a matrix product is rounded once.
 
-Legend: N packed tokens, R tokens that are read, P prefix tokens, D hidden size, K key heads, G query heads that share
+Legend: N packed tokens, R tokens that are read, D hidden size, K key heads, G query heads that share
 one, E head size.
 """
 

@@ -19,7 +19,6 @@ from corral.models.packed.attention import KeysValues
 TokenArray = NDArray[np.int64]
 LayerStates = tuple[KeysValues, ...]
 
-
 # What a pass of its own costs beyond its tokens, in tokens, and the fewest tokens that are worth keeping: both small
 # next to a policy, and of no effect on scores.
 _PASS_COST: Final = 32

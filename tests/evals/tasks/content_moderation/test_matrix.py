@@ -127,6 +127,14 @@ def test_a_condition_at_strength_0_shows_the_very_same_content() -> None:
     assert Condition(injection="verdict").show_text("toast").startswith("toast\n{")
 
 
+@pytest.mark.parametrize("name", ["homoglyph", "zero_width"])
+def test_folding_shows_a_disguised_text_as_it_was(name: str) -> None:
+    words = "The quick brown fox jumps over the lazy dog."
+    condition = Condition(perturbation=name, strength=0.5)
+    assert condition.show_text(words) != words
+    assert condition.model_copy(update={"fold": True}).show_text(words) == words
+
+
 @pytest.mark.parametrize(("text", "flagged"), [("a KILLER app", True), ("skills", False), ("", False)])
 def test_keywords_are_whole_words_in_any_case(text: str, flagged: bool) -> None:
     from corral.data.messages import Conversation
