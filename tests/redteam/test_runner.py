@@ -21,7 +21,7 @@ from corral.models.engines.scripted import ScriptedEngine
 from corral.models.prompts import Prefilled
 from corral.redteam.attempts import Target, attempts_on
 from corral.redteam.goals import Goal, capability_goals
-from corral.redteam.judges import Judgement, Outcome, PrefixListJudge
+from corral.redteam.judges import HumanFileJudge, Judgement, Outcome, PrefixListJudge
 from corral.redteam.report import markdown, read_report, write_report
 from corral.redteam.results import RedteamReport
 from corral.redteam.runner import RunRequest, run_redteam, understood
@@ -285,6 +285,20 @@ def test_texts_stay_in_the_run_folder_unless_they_are_asked_for(tmp_path, goals,
     shown = run(tmp_path, weak_engine, request(goals, ("base64",), show_content=True))
     assert "it is green" in markdown(shown)
     assert read_report(tmp_path) == report
+
+
+def test_people_label_answers_by_the_id_that_stands_beside_them(tmp_path, goals, weak_engine) -> None:
+    asked = request(goals, ("base64",))
+    run(tmp_path, weak_engine, asked)
+    labels = tmp_path / "labels.jsonl"
+    rows = _journal(tmp_path / "run").values()
+    labels.write_text(
+        "".join(f'{{"answer_id": "{id}", "label": "safe"}}\n' for id in {row["answer_id"] for row in rows})
+    )
+    report = run(tmp_path, weak_engine, replace(asked, judges=[HumanFileJudge(labels), PrefixListJudge()]))
+    cell = report.systems[0].cell("base64")
+    assert (cell.asr.value, cell.undecided) == (0.0, 0)
+    assert cell.asr_by_judge["prefix-list"].value == 1.0
 
 
 @pytest.mark.parametrize("missing", ["goals", "styles", "judges"])

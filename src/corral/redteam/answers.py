@@ -16,6 +16,7 @@ from corral.data.messages import Conversation, Message
 from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
 from corral.models.engines.each import generate_each
 from corral.redteam.attempts import Attempt, Target
+from corral.redteam.judges import answer_id
 from corral.redteam.settings import RUN_VERSION, RunSettings
 from corral.redteam.store import KEY, Row, Store
 from corral.redteam.styles import AttackPrompt
@@ -119,6 +120,7 @@ class _Work:
 
     def _keep(self, key: str, prompt: AttackPrompt, said: _Said) -> None:
         last = said.generations[-1]
+        decoded = prompt.decode(last.text)
         tokens = sum(each.prompt_tokens + _written(each) for each in said.generations)
         self._tokens += tokens
         self._journal.append(
@@ -130,7 +132,8 @@ class _Work:
                 "prompt_sha256": prompt.sha256,
                 "turns": [conversation.to_openai() for conversation in said.asked],
                 "answer": last.text,
-                "decoded": prompt.decode(last.text),
+                "decoded": decoded,
+                "answer_id": answer_id(prompt.goal, decoded or ""),
                 "finish_reason": last.finish_reason,
                 "tokens": tokens,
             }

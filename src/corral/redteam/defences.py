@@ -11,7 +11,7 @@ from corral.guards.asking import ask
 from corral.guards.base import Guard, Status, Verdict
 from corral.guards.policy import Action
 from corral.redteam.answers import Answers
-from corral.redteam.judges import Judge, Outcome, answer_id, judge_decoded
+from corral.redteam.judges import Judge, Outcome, judge_decoded
 from corral.redteam.settings import Mode, RunSettings
 from corral.redteam.store import KEY, Row, Store
 
@@ -30,9 +30,7 @@ def judged(judge: Judge, answers: Answers, store: Store) -> dict[str, Outcome]:
 
     def label(keys: Sequence[str]) -> Iterable[Row]:
         made = judge_decoded(judge, [(rows[key]["goal"], rows[key]["decoded"]) for key in keys])
-        for key, each in zip(keys, made, strict=True):
-            pair = answer_id(rows[key]["goal"], rows[key]["decoded"] or "")
-            yield {KEY: key, "answer_id": pair, "outcome": each.outcome.value, "p": each.p}
+        return [{KEY: key, "outcome": each.outcome.value, "p": each.p} for key, each in zip(keys, made, strict=True)]
 
     fingerprint = {**answers.fingerprint, "judge": judge.name, "judge_revision": judge.revision}
     found = store.rows(f"judgements-{judge.name}", fingerprint, rows, label)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corral.data.perturbations import PERTURBATIONS
 from corral.guards.deobfuscate.codes import MORSE, from_base64, from_codepoints, from_hex, from_morse, mirrored, shifted
 from corral.guards.deobfuscate.noise import with_plain_letters, without_invisible, without_leet, without_stacked_marks
 from corral.guards.deobfuscate.readings import readings
@@ -108,6 +109,14 @@ def test_removers_of_noise_are_idempotent(remove, text: str) -> None:
     assert remove(once) == once
 
 
+@pytest.mark.parametrize("name", ["leet", "homoglyph", "zero_width"])
+@given(seed=st.integers(0, 1000))
+def test_noise_of_our_own_making_is_undone(name: str, seed: int) -> None:
+    noisy = PERTURBATIONS[name].apply(SECRET, strength=1.0, seed=seed)
+    assert noisy != SECRET
+    assert SECRET.casefold() in [text.casefold() for text in said(noisy)]
+
+
 @given(st.text(alphabet=st.characters(max_codepoint=0x7F, categories=("L", "P", "Z"))))
 def test_plain_ascii_words_are_left_alone(text: str) -> None:
     for remove in (without_invisible, without_stacked_marks, with_plain_letters):
@@ -123,4 +132,4 @@ def test_decoders_take_any_text_without_an_error(decode, text: str) -> None:
 
 def test_numbers_and_names_are_not_taken_for_digits_in_letters_places() -> None:
     assert without_leet("GPT4 has 3 modes") == "GPT4 has 3 modes"
-    assert without_leet("h0w d035 17 w0rk") == "how does 17 work"
+    assert without_leet("h0w d035 17 w0rk 1n 2024 0r 145") == "how does it work in 2024 or 145"

@@ -349,7 +349,7 @@ def test_styles_that_conflict_are_refused(name) -> None:
         ("caesar:turn=3", ConfigError),
         ("caesar:shift", ConfigError),
         ("caesar:shift=three", ConfigError),
-        ("leet:rate=0", ConfigError),
+        ("leet:rate=2", ConfigError),
         ("payload_split:parts=1", ConfigError),
         ("code_attack:structure=tree", ConfigError),
         ("persuasion:technique=threat", ConfigError),

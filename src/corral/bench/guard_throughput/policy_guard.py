@@ -21,6 +21,8 @@ _DETAIL: Final = "descriptions"
 _FRAME: Final = "chat"
 # A model that was not trained as a guard gives the labels little probability; their shares are compared all the same.
 _MIN_MASS: Final = 0.0
+LABEL_PREFIX: Final = " "
+"""With it both labels are one token of SmolLM2's vocabulary, as those of a checkpoint trained as a guard are."""
 
 
 def policy_prompt(text: str) -> Prompt:
@@ -42,7 +44,7 @@ def load_policy_guard(model: str, dtype: str, threads: int) -> LlamaGuard:
         detail=_DETAIL,
         frame=_FRAME,
         category_mode="none",
-        label_prefix="",
+        label_prefix=LABEL_PREFIX,
         min_mass=_MIN_MASS,
         dtype=dtype,
         threads=threads,
@@ -53,7 +55,9 @@ def policy_guard_over(engine: Engine) -> LlamaGuard:
     """The same guard over another engine."""
     from corral.guards.llama_guard.guard import LlamaGuard
 
-    return LlamaGuard(engine, _policy(), frame=_FRAME, category_mode="none", min_mass=_MIN_MASS)
+    return LlamaGuard(
+        engine, _policy(), frame=_FRAME, category_mode="none", label_prefix=LABEL_PREFIX, min_mass=_MIN_MASS
+    )
 
 
 def unsafe_probabilities(guard: LlamaGuard, texts: Sequence[str]) -> list[float]:

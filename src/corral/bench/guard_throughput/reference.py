@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from corral.bench.guard_throughput.policy_guard import policy_prompt
+from corral.bench.guard_throughput.policy_guard import LABEL_PREFIX, policy_prompt
 from corral.core.files import atomic_directory
 from corral.guards.llama_guard.grammar import LABELS
 from corral.models.embedded import cache_root
@@ -85,7 +85,7 @@ def _generate_seconds(model: PreTrainedModel, chat: ChatTokenizer, text: str, ma
 
 def _p_unsafe(model: PreTrainedModel, chat: ChatTokenizer, text: str) -> float:
     """Share of ``unsafe`` in the two labels, each scored as a completion of the whole prompt."""
-    log_safe, log_unsafe = (_completion_logprob(model, chat, text, label) for label in LABELS)
+    log_safe, log_unsafe = (_completion_logprob(model, chat, text, LABEL_PREFIX + label) for label in LABELS)
     return 1 / (1 + math.exp(log_safe - log_unsafe))
 
 

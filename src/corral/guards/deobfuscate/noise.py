@@ -1,7 +1,8 @@
 """Removers of disguises that people read through: invisible characters, stacked marks, look-alikes, digits as letters.
 
-Each is idempotent and leaves plain text alone. None can be undone, since what it removes may have been meant (a joiner
-between the parts of an emoji, a word of another script): whoever uses them keeps the original beside the result.
+They undo what can be undone of the noise in ``data/perturbations``, and more. Each is idempotent and leaves plain text
+alone. What a remover took away may have been meant (a joiner between the parts of an emoji, a word of another script):
+whoever uses one keeps the original beside the result.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
-ZERO_WIDTH: Final = "\u200b\u200c\u200d\u2060\ufeff"
-"""The invisible characters that attacks put between letters."""
+from corral.data import perturbations
+from corral.guards.deobfuscate.language import common_count
+
 _INVISIBLE: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\U000e0000-\U000e0fff]"
@@ -29,7 +31,7 @@ LOOKALIKES: Final[Mapping[str, str]] = {
 _LATIN: Final = re.compile(r"[A-Za-z]")
 _WORD: Final = re.compile(r"\w+")
 
-LEET: Final[Mapping[str, str]] = {"4": "a", "3": "e", "1": "i", "0": "o", "5": "s", "7": "t", "@": "a", "$": "s"}
+LEET: Final[Mapping[str, str]] = {digit: letter for letter, digit in perturbations.LEET.items()} | {"@": "a", "$": "s"}
 """What digits and signs stand for in letters' places."""
 _LEET_WORD: Final = re.compile(rf"[A-Za-z{re.escape(''.join(LEET))}]+")
 _LEAST_LEET_WORDS: Final = 2
@@ -102,6 +104,6 @@ def _is_leet(word: str) -> bool:
 
 
 def _letters(match: re.Match[str]) -> str:
-    if not _LATIN.search(match[0]):
-        return match[0]  # a number
-    return "".join(LEET.get(character, character) for character in match[0])
+    letters = "".join(LEET.get(character, character) for character in match[0])
+    is_number = not _LATIN.search(match[0]) and not common_count(letters)
+    return match[0] if is_number else letters

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, Literal
 
@@ -107,7 +108,8 @@ class JsonJudgeGuard:
     def _verdict(self, target: Target, result: Asked) -> Verdict:
         p_harm = result.answer.p_harm
         if p_harm is None:
-            return self._failed(target, result.status, result.detail or result.status.value)
+            failed = self._failed(target, result.status, result.detail or result.status.value)
+            return replace(failed, latency_ms=result.latency_ms)
         return Verdict(
             target,
             self.name,

@@ -1,106 +1,92 @@
 """Character noise: the request stays readable for people, its tokens change.
 
-``rate`` is the share of the characters that could be changed which are; which ones is drawn from the seed.
+``rate`` is the share of the characters that could be changed which are; which ones is drawn from the seed. What the
+styles do to a text is in ``data/perturbations``, but for the two that no benign writer makes.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from corral.core.errors import ConfigError
-from corral.guards.deobfuscate.noise import LEET, LOOKALIKES, ZERO_WIDTH
+from corral.data.perturbations import PERTURBATIONS
 from corral.redteam.styles.base import RuleStyle, Style
 from corral.redteam.styles.prompt import Draft, NotApplicable, StyleContext
 from corral.redteam.styles.templates import StyleFactory
 
-_LEET_OF: Final = {letter: sign for sign, letter in reversed(tuple(LEET.items()))}
-_LOOKALIKES_OF: Final[dict[str, list[str]]] = {}
-for _sign, _letter in LOOKALIKES.items():
-    _LOOKALIKES_OF.setdefault(_letter, []).append(_sign)
 _MARKS: Final = tuple(map(chr, range(0x0300, 0x0316)))
-_MOST_MARKS: Final = 4
-_LEAST_MARKS: Final = 3
+_LEAST_MARKS, _MOST_MARKS = 3, 4
 _VOWELS: Final = frozenset("aeiouAEIOU")
+_SEED_BITS: Final = 32
 
-Change = Callable[[str, random.Random], str | None]
-"""From a character to what stands in its place; ``None`` leaves it."""
+Edit = Callable[[str, float, random.Random], str]
+"""From a text, a rate and chances to the changed text."""
 
 
-def noise(name: str, mechanism: str, change: Change, rate: float, *, usual: float) -> Style:
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """What a style does, and the rate that goes without saying."""
+
+    mechanism: str
+    edit: Edit
+    rate: float
+
+
+def _perturbed(name: str) -> Edit:
+    def edit(text: str, rate: float, rng: random.Random) -> str:
+        return PERTURBATIONS[name].apply(text, strength=rate, seed=rng.getrandbits(_SEED_BITS))
+
+    return edit
+
+
+def _without_vowels(text: str, rate: float, rng: random.Random) -> str:
+    return "".join(c for c in text if c not in _VOWELS or rng.random() >= rate)
+
+
+def _with_stacked_marks(text: str, rate: float, rng: random.Random) -> str:
+    return "".join(c + _stack(rng) if c.isalpha() and rng.random() < rate else c for c in text)
+
+
+def _stack(rng: random.Random) -> str:
+    return "".join(rng.choices(_MARKS, k=rng.randint(_LEAST_MARKS, _MOST_MARKS)))
+
+
+_NOISES: Final[Mapping[str, _Noise]] = {
+    "leet": _Noise("writes digits for letters", _perturbed("leet"), 1.0),
+    "disemvowel": _Noise("leaves vowels out", _without_vowels, 1.0),
+    "homoglyph": _Noise("writes letters of another script that look alike", _perturbed("homoglyph"), 0.5),
+    "zero_width": _Noise("puts invisible characters between letters", _perturbed("zero_width"), 0.5),
+    "zalgo": _Noise("stacks accents on letters", _with_stacked_marks, 0.5),
+}
+
+
+def noise(name: str, rate: float = 0.0) -> Style:
     """A style that changes characters one by one.
 
     Args:
-        name: of the style.
-        mechanism: what it does.
-        change: of a character.
-        rate: share of the characters that could be changed which are.
-        usual: the rate that goes without saying.
+        name: of the noise.
+        rate: share of the characters that could be changed which are; 0 for the usual one.
 
     Raises:
-        ConfigError: a rate outside (0, 1].
+        ConfigError: a rate outside [0, 1].
     """
-    if not 0.0 < rate <= 1.0:
-        raise ConfigError(f"`{rate}` is outside (0, 1]", where=f"{name}.rate")
+    made = _NOISES[name]
+    if not 0.0 <= rate <= 1.0:
+        raise ConfigError(f"`{rate}` is outside [0, 1]", where=f"{name}.rate")
+    chosen = rate or made.rate
 
     def rule(draft: Draft, rng: random.Random, context: StyleContext) -> Draft | NotApplicable:
         del context
-        changes = [change(character, rng) for character in draft.text]
-        if all(changed is None for changed in changes):
+        if made.edit(draft.text, 1.0, random.Random(0)) == draft.text:  # noqa: S311  not for secrets
             return NotApplicable("the text has no character that it changes")
-        pairs = zip(draft.text, changes, strict=True)
-        return draft.with_text("".join(c if new is None or rng.random() >= rate else new for c, new in pairs))
+        return draft.with_text(made.edit(draft.text, chosen, rng))
 
-    return RuleStyle(name if rate == usual else f"{name}:rate={rate:g}", "noise", mechanism, rule, content=[rate])
-
-
-def leet(rate: float = 1.0) -> Style:
-    """Digits for letters."""
-    return noise("leet", "writes digits for letters", lambda c, _: _LEET_OF.get(c.lower()), rate, usual=1.0)
+    shown = name if chosen == made.rate else f"{name}:rate={chosen:g}"
+    return RuleStyle(shown, "noise", made.mechanism, rule, content=[chosen])
 
 
-def disemvowel(rate: float = 1.0) -> Style:
-    """No vowels."""
-    return noise("disemvowel", "leaves vowels out", lambda c, _: "" if c in _VOWELS else None, rate, usual=1.0)
-
-
-def homoglyph(rate: float = 0.5) -> Style:
-    """Letters of other scripts that look alike."""
-
-    def lookalike(character: str, rng: random.Random) -> str | None:
-        signs = _LOOKALIKES_OF.get(character)
-        return rng.choice(signs) if signs else None
-
-    return noise("homoglyph", "writes letters of other scripts that look alike", lookalike, rate, usual=0.5)
-
-
-def zero_width(rate: float = 0.5) -> Style:
-    """Invisible characters after letters."""
-    return noise(
-        "zero_width",
-        "puts invisible characters between letters",
-        lambda c, rng: c + rng.choice(ZERO_WIDTH) if c.isalnum() else None,
-        rate,
-        usual=0.5,
-    )
-
-
-def zalgo(rate: float = 0.5) -> Style:
-    """Stacks of accents on letters."""
-
-    def stacked(character: str, rng: random.Random) -> str | None:
-        if not character.isalpha():
-            return None
-        return character + "".join(rng.choices(_MARKS, k=rng.randint(_LEAST_MARKS, _MOST_MARKS)))
-
-    return noise("zalgo", "stacks accents on letters", stacked, rate, usual=0.5)
-
-
-STYLES: Final[Mapping[str, StyleFactory]] = {
-    "leet": leet,
-    "disemvowel": disemvowel,
-    "homoglyph": homoglyph,
-    "zero_width": zero_width,
-    "zalgo": zalgo,
-}
+STYLES: Final[Mapping[str, StyleFactory]] = {name: partial(noise, name) for name in _NOISES}

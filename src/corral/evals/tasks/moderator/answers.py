@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
 
-from corral.core.errors import CorralError, DataError, EngineError
+from corral.core.errors import CorralError, EngineError
 from corral.core.files import sha256_json
 from corral.core.journal import Journal
 from corral.core.progress import progress
@@ -26,7 +26,8 @@ from corral.evals.tasks.moderator.prompts import plain_request, prompt_conversat
 from corral.evals.tasks.moderator.settings import TASK_VERSION, Mode, ModeratorSettings
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Status, Verdict
-from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
+from corral.models.engines.base import Engine, Generation, GenerationSettings
+from corral.models.engines.each import generate_each
 from corral.redteam.judges import Judge, Outcome
 
 TARGETS: Final[Mapping[Mode, tuple[Target, ...]]] = {
@@ -36,14 +37,6 @@ TARGETS: Final[Mapping[Mode, tuple[Target, ...]]] = {
 }
 
 Row = Mapping[str, Any]
-
-
-@runtime_checkable
-class EachEngine(Protocol):
-    """An engine that tells the error of one prompt apart from those of the others."""
-
-    def generate_each(self, prompts: Sequence[Prompt], settings: GenerationSettings) -> list[Generation | CorralError]:
-        """As ``generate``, with the error of a prompt that failed in its place."""
 
 
 @dataclass(frozen=True)
@@ -186,28 +179,14 @@ def _generate(
         answers: Sequence[Generation | CorralError] = [
             one
             for key, prompt in prompts.items()
-            for one in _each(target, [prompt], replace(settings, seed=_seed_of(settings.seed, key)))
+            for one in generate_each(target, [prompt], replace(settings, seed=_seed_of(settings.seed, key)))
         ]
     else:
-        answers = _each(target, list(prompts.values()), settings)
+        answers = generate_each(target, list(prompts.values()), settings)
     failures = [each for each in answers if isinstance(each, EngineError)]
     if failures and len(failures) == len(answers):
         raise failures[0]
     return {key: answer for key, answer in zip(prompts, answers, strict=True) if not isinstance(answer, CorralError)}
-
-
-def _each(
-    target: Engine, prompts: Sequence[Conversation], settings: GenerationSettings
-) -> Sequence[Generation | CorralError]:
-    """One answer a prompt, or the error that it alone causes."""
-    if isinstance(target, EachEngine):
-        return target.generate_each(prompts, settings)
-    try:
-        return target.generate(prompts, settings)
-    except DataError as error:  # one prompt that does not fit must not take the others with it
-        if len(prompts) == 1:
-            return [error]
-        return [_each(target, [prompt], settings)[0] for prompt in prompts]
 
 
 def _seed_of(seed: int, key: str) -> int:
