@@ -64,10 +64,12 @@ def test_what_the_judge_could_not_label_is_left_out_and_counted() -> None:
     assert whole.figures["specificity"].value is None
 
 
-def test_a_draw_takes_whole_requests_and_a_rerun_labels_nothing_again(tmp_path) -> None:
+def test_a_draw_depends_on_the_seed_and_a_rerun_labels_nothing_again(tmp_path) -> None:
     replies = made_up()
     first = measure_agreement(PrefixListJudge(), as_set(replies), limit=31, replicates=100, folder=tmp_path)
-    assert first[0].n == 30  # ten requests of three replies
+    assert first[0].n == 31
+    other = measure_agreement(PrefixListJudge(), as_set(replies), limit=31, seed=1, replicates=100)
+    assert other[0].rows_sha256 != first[0].rows_sha256
 
     class Dead(PrefixListJudge):
         def judge_many(self, pairs):

@@ -98,9 +98,7 @@ def judge(
     question: Annotated[Asked, typer.Option(help="What a file is read for; public sets have their own.")] = (
         Asked.SUCCESS
     ),
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Replies a set, whole requests drawn at random; default: all.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Replies a set, drawn at random; default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw and of the intervals.")] = 0,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the judges' labels and the report.")] = Path(
         "redteam", "judges"

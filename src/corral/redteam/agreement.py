@@ -79,7 +79,7 @@ def measure_agreement(
     Args:
         judge: labels the replies.
         labelled: the set.
-        limit: at most so many replies, whole requests drawn at random; all when ``None``.
+        limit: at most so many replies, drawn at random; all when ``None``.
         seed: of the draw and the intervals.
         replicates: resamples of an interval.
         folder: of a journal of the judge's labels, which a rerun continues; ``None`` keeps nothing.
@@ -131,17 +131,12 @@ def measure_agreement(
 
 
 def _drawn(replies: list[LabelledReply], limit: int | None, seed: int) -> list[LabelledReply]:
-    """Whole requests in random order until the limit is reached."""
+    """Replies drawn at random, in their order; a set may have few requests with many replies each."""
     if limit is None or len(replies) <= limit:
         return replies
-    by_cluster: dict[str, list[LabelledReply]] = defaultdict(list)
-    for each in replies:
-        by_cluster[each.cluster].append(each)
-    chosen: list[LabelledReply] = []
-    for cluster in sorted(by_cluster, key=lambda name: group_fraction(name, seed=seed)):
-        if len(chosen) + len(by_cluster[cluster]) <= limit:
-            chosen += by_cluster[cluster]
-    return chosen
+    chance = [group_fraction(answer_id(each.request, each.reply), seed=seed) for each in replies]
+    drawn = sorted(range(len(replies)), key=chance.__getitem__)[:limit]
+    return [replies[i] for i in sorted(drawn)]
 
 
 def _labels(judge: Judge, replies: Sequence[LabelledReply], folder: Path | None) -> list[Outcome]:

@@ -64,7 +64,8 @@ def answer(target: Target, attempts: Sequence[Attempt], store: Store, settings: 
     fingerprint = _fingerprint(target, settings)
     todo = {each.key: each.prompt for each in attempts if isinstance(each.prompt, AttackPrompt)}
     with store.open("answers", fingerprint) as journal:
-        work = _Work(target.engine, settings, journal, planned=len(todo))
+        before = [row["tokens"] for row in journal.entries() if row[KEY] in todo]
+        work = _Work(target.engine, settings, journal, planned=len(todo), spent=before)
         missing = [key for key in todo if key not in journal]
         stopped = None
         with progress(len(missing), f"{target.name} answers") as bar:
@@ -83,14 +84,17 @@ def answer(target: Target, attempts: Sequence[Attempt], store: Store, settings: 
 class _Work:
     """The attempts of one session: what was spent, what failed."""
 
-    def __init__(self, engine: Engine, settings: RunSettings, journal: Journal, *, planned: int) -> None:
+    def __init__(
+        self, engine: Engine, settings: RunSettings, journal: Journal, *, planned: int, spent: Sequence[int]
+    ) -> None:
         self.failed: Counter[str] = Counter()
         self.unfit: dict[str, str] = {}
         self._engine = engine
         self._settings = settings
         self._journal = journal
         self._planned = planned
-        self._tokens = sum(row["tokens"] for row in journal.entries())
+        self._answers = len(spent)
+        self._tokens = sum(spent)
         self._started = time.monotonic()
 
     def reason_to_stop(self) -> str | None:
@@ -98,7 +102,7 @@ class _Work:
         if failed > max(MAX_FAILED * self._planned, _LEAST_FAILED):
             return f"{failed} attempts failed, more than {MAX_FAILED:.0%} of all"
         return self._settings.budget.spent(
-            prompts=self._journal.rows, tokens=self._tokens, seconds=time.monotonic() - self._started
+            prompts=self._answers, tokens=self._tokens, seconds=time.monotonic() - self._started
         )
 
     def ask(self, prompts: Mapping[str, AttackPrompt]) -> None:
@@ -123,6 +127,7 @@ class _Work:
         decoded = prompt.decode(last.text)
         tokens = sum(each.prompt_tokens + _written(each) for each in said.generations)
         self._tokens += tokens
+        self._answers += 1
         self._journal.append(
             {
                 KEY: key,
