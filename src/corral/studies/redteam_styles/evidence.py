@@ -13,6 +13,7 @@ from corral.core.evidence import Claim
 from corral.core.metric_inputs import Floats
 from corral.core.stats import cluster_bootstrap
 from corral.core.weighted import Statistic
+from corral.data.sources import SOURCES
 from corral.redteam.agreement import Agreement
 from corral.redteam.labelled import LabelledReply
 from corral.redteam.measures import is_flagged
@@ -62,7 +63,7 @@ def styles_matrix(report: RedteamReport, config: RedteamStylesConfig) -> Claim:
             "target": report.systems[0].target,
             "goals": dict(report.goals),
             "judges": list(report.judges),
-            "matrix": {system.name: _matrix(system) for system in report.systems},
+            "matrix": [row for system in report.systems for row in _matrix(system)],
         },
     )
 
@@ -122,34 +123,44 @@ def _by_goal(items: Sequence[Item], styles: Sequence[str]) -> dict[str, float]:
     return {goal: sum(flags) / len(flags) for goal, flags in found.items()}
 
 
-def _matrix(system: SystemResult) -> dict[str, Any]:
-    """Figures by style."""
-    return {cell.style or "all but plain": _figures(cell) for cell in system.cells if not cell.category}
+def _matrix(system: SystemResult) -> list[dict[str, Any]]:
+    """Figures by style, a row each."""
+    return [_figures(system.guard, cell) for cell in system.cells if not cell.category]
 
 
-def _figures(cell: Cell) -> dict[str, Any]:
+def _figures(guard: str, cell: Cell) -> dict[str, Any]:
     rates: dict[str, Rate | None] = {
         "asr": cell.asr,
         "rta": cell.rta,
         "detected": cell.detected,
-        "detected_minus_plain": cell.detected_minus_plain,
         "false_alarms": cell.false_alarms,
         "understood": cell.understood,
-        **{f"asr by {judge}": rate for judge, rate in cell.asr_by_judge.items()},
+        **{f"asr by {judge}": rate for judge, rate in list(cell.asr_by_judge.items())[1:]},
     }
-    shown = {name: _shown(rate) for name, rate in rates.items() if rate is not None and rate.value is not None}
-    return {**shown, "undecided": cell.undecided, "not_applicable": sum(cell.not_applicable.values())}
+    counts = {
+        "goals": cell.asr.clusters,
+        "undecided": cell.undecided,
+        "not_applicable": sum(cell.not_applicable.values()),
+    }
+    named = {"guard": guard, "style": cell.style or "all but plain", **counts}
+    return {**named, **{name: _shown(rate) for name, rate in rates.items() if rate is not None}}
 
 
 def _shown(rate: Rate) -> dict[str, Any]:
-    return {"value": rate.value, "ci95": None if rate.ci95 is None else list(rate.ci95), "n": rate.n}
+    return {"value": rate.value, "ci95": None if rate.ci95 is None else list(rate.ci95)}
 
 
 def _row(agreement: Agreement) -> dict[str, Any]:
-    kept = agreement.model_dump(
-        mode="json", include={"set", "question", "rule", "judge", "by", "value", "n", "undecided"}
-    )
-    return {**kept, **{name: _shown(rate) for name, rate in agreement.figures.items()}}
+    names = ("set", "question", "judge", "by", "value", "n", "undecided")
+    kept = {name: getattr(agreement, name) for name in names}
+    return {**kept, **{name: _shown(rate) for name, rate in agreement.figures.items()}, "caveat": _caveat(agreement)}
+
+
+def _caveat(agreement: Agreement) -> str:
+    """Guards of ours may have been trained on what a judge is measured on here."""
+    source = agreement.set.partition(":")[0]
+    trained = agreement.judge.startswith("guard:") and source in SOURCES and SOURCES.get(source).trainable
+    return "the guard may have been trained on this set" if trained else ""
 
 
 def _kappa_difference(
