@@ -18,7 +18,7 @@ from corral.evals.reporting.charts import (
     share_axis,
 )
 from corral.evals.reporting.markup import Markup, element
-from corral.evals.reporting.page import bullets, facts, page, paragraph, plain_table, section
+from corral.evals.reporting.page import big_value, bullets, facts, page, paragraph, plain_table, section
 from corral.evals.reporting.strips import StripRow, strip_table
 from corral.evals.reporting.wording import (
     AREAS,
@@ -106,8 +106,7 @@ def _cards(comparison: Comparison) -> Iterator[Markup]:
 def _card_lines(measure: MeasureChanges, change: Change) -> Iterator[Markup]:
     figure = change.difference
     interval = element("small", difference_interval_text(figure.ci95, measure.unit))
-    tone = f"value {_tone_class(change)}".strip()
-    yield element("div", difference_text(figure.value, measure.unit), " ", interval, class_=tone)
+    yield big_value(difference_text(figure.value, measure.unit), interval, kind=_tone_class(change))
     before, after = value_text(change.baseline.value, measure.unit), value_text(change.other.value, measure.unit)
     moved = f"{change.letter}: {TONES[change.tone]}; {before} \N{RIGHTWARDS ARROW} {after}; n = {figure.n:,}"
     yield element("div", moved, class_="basis")

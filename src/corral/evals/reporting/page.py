@@ -65,6 +65,13 @@ def paragraph(value: str, *, kind: str | None = None) -> Markup:
     return element("p", value, class_=kind)
 
 
+def big_value(value: str, *children: str | None, kind: str = "") -> Markup:
+    """A figure in large type with its unit in small; ``kind`` is a class that colours it."""
+    number, _, unit = value.partition(" ")
+    small = element("span", f" {unit}", class_="unit") if unit else None
+    return element("div", number, small, *children, class_=f"value {kind}".strip())
+
+
 def bullets(lines: Iterable[str]) -> Markup | None:
     """A list of lines; nothing without any."""
     items = [element("li", line) for line in lines]

@@ -78,8 +78,8 @@ def number(value: float, unit: str) -> str:
     """Shares and their differences in percent with one decimal, anything else with four significant digits."""
     if unit in {"share", "points"}:
         shown = f"{100 * value:.1f}"
-        return "0.0" if shown == "-0.0" else shown
-    return significant(value)
+        return "0.0" if shown == "-0.0" else shown.replace("-", "\N{MINUS SIGN}")
+    return significant(value).replace("-", "\N{MINUS SIGN}", int(value < 0))
 
 
 def significant(value: float) -> str:

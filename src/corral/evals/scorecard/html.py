@@ -8,7 +8,7 @@ from typing import Final
 
 from corral.evals.reporting.charts import PlacedPoint, Point, legend, scatter, share_axis
 from corral.evals.reporting.markup import Markup, element, join
-from corral.evals.reporting.page import bullets, facts, folded, page, paragraph, plain_table, section
+from corral.evals.reporting.page import big_value, bullets, facts, folded, page, paragraph, plain_table, section
 from corral.evals.reporting.strips import StripRow, strip_table
 from corral.evals.reporting.wording import AREAS, basis_text, direction_text, full_title, interval_text, value_text
 from corral.evals.scorecard.results import MeasureRow, Scorecard
@@ -70,7 +70,7 @@ def _cards(card: Scorecard) -> Iterator[Markup]:
             "div",
             element("div", title, class_="area"),
             element("div", _title(first), class_="what"),
-            element("div", value_text(first.value, first.unit), " ", _interval(first), class_="value"),
+            big_value(value_text(first.value, first.unit), _interval(first)),
             element("div", _card_basis(first), class_="basis"),
             element("div", *beside, class_="beside") if beside else None,
             class_="card",
