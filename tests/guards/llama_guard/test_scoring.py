@@ -35,6 +35,18 @@ def table_engine(answers, reply="no verdict"):
     return ScriptedEngine(lambda _: reply, logprob=logprob)
 
 
+class WithoutLabels:
+    """An engine without its way to score labels at once."""
+
+    def __init__(self, engine):
+        self.name, self.generate, self.stream, self.logprobs = (
+            engine.name,
+            engine.generate,
+            engine.stream,
+            engine.logprobs,
+        )
+
+
 def next_logprobs(engine, ids):
     with torch.inference_mode():
         return engine.model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
@@ -157,17 +169,21 @@ def test_constrained_decoding_is_greedy_over_codes(data):
             break
         expected = (*expected, max(following, key=following.__getitem__))
     engine = table_engine({format_verdict(answer): p for answer, p in mass.items()})
-    assert constrained_codes(engine, "p", codes) == expected
+    assert constrained_codes(engine, ["p"], codes) == [expected]
 
 
 def test_constrained_decoding_of_a_random_model_gives_codes_of_the_policy(byte_engine):
     codes = tuple(f"S{i}" for i in range(1, 12))
-    found = constrained_codes(byte_engine, PROMPTS[0], codes)
-    assert found
-    assert set(found) <= set(codes)
-    assert len(set(found)) == len(found)
+    together = constrained_codes(byte_engine, PROMPTS, codes)
+    for prompt, found in zip(PROMPTS, together, strict=True):
+        assert found
+        assert set(found) <= set(codes)
+        assert len(set(found)) == len(found)
+        assert constrained_codes(byte_engine, [prompt], codes) == [found]
+        assert constrained_codes(WithoutLabels(byte_engine), [prompt], codes) == [found]
 
 
 def test_no_code_that_could_follow_is_an_error():
-    with pytest.raises(EngineError, match="no code"):
-        constrained_codes(table_engine({"safe": 1.0}), "p", ("S1",))
+    (error,) = constrained_codes(table_engine({"safe": 1.0}), ["p"], ("S1",))
+    assert isinstance(error, EngineError)
+    assert "no code" in str(error)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Batch = list[str]
 # How many texts to cut messages from: some are no longer of the wanted number of tokens once they are cut.
 _SPARE: Final = 2
+_PRODUCT: Final = 2048
+_PRODUCTS: Final = 5
 
 
 def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +34,9 @@ def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
             longest message, in tokens of the text alone.
 
     Returns:
-        ``round_seconds`` of each load, ``latency_ms`` of each single message of the first load; and what a peer needs
-        to compute the same: ``base``, ``layers`` and ``dtype``.
+        ``round_seconds`` of each load, ``latency_ms`` of each single message of the first load; ``bf16_gflops``, what
+        the machine reaches in a large matrix product at the time; and what a peer needs to compute the same: ``base``,
+        ``layers`` and ``dtype``.
 
     Raises:
         GuardError: the guard gave no verdict on a message.
@@ -55,6 +58,7 @@ def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": guard.revision.rpartition("-")[2],  # a revision ends with it
         "round_seconds": _each_load(tokenizer, settings, judge),
         "latency_ms": [1e3 * _seconds(judge, [[text]]) for text in singles],
+        "bf16_gflops": [_product_speed()],
     }
 
 
@@ -133,6 +137,20 @@ def _classify(guard: DefaultGuard, batch: Batch) -> None:
     verdicts = guard.classify([Conversation.user(text) for text in batch], target="prompt")
     if failed := [verdict for verdict in verdicts if verdict.flagged is None]:
         raise GuardError(f"no verdict on {len(failed)} of {len(batch)} messages: {failed[0].detail}")
+
+
+def _product_speed() -> float:
+    """GFLOP/s of a large bfloat16 matrix product, the fastest of some: what a latency is to be read by."""
+    import torch
+
+    square = torch.ones(_PRODUCT, _PRODUCT, dtype=torch.bfloat16)
+    product = torch.empty_like(square)
+    seconds = []
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        torch.mm(square, square, out=product)
+        seconds.append(time.perf_counter() - started)
+    return 2 * _PRODUCT**3 / min(seconds) / 1e9
 
 
 def _seconds(run: Callable[[Any], None], batches: Sequence[Any]) -> float:

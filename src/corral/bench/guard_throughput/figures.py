@@ -69,6 +69,7 @@ def default_guard_figures(messages: int, ours: Isolated, plain: Isolated) -> dic
             **{name: ours.values[name] for name in ("base", "layers", "dtype")},
             **loads,
             "slowest_ms": max(latencies),
+            "bf16_gflops": median(ours.values["bf16_gflops"]),
             "transformers_max_rss_mb": plain.max_rss_mb,
         },
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,16 +131,35 @@ def _accuracy(settings: ThroughputSettings, prompts: list[str], whole: list[floa
 
 
 def _default_guard(settings: ThroughputSettings, say: Say) -> tuple[Isolated, Isolated]:
+    """The default guard and its peer in turn, a process each a round, so that a machine that slows down slows both."""
     sizes = {
         "weights": settings.guard_weights,
         "loads": {"uniform": [settings.message_tokens] * 2, "mixed": list(settings.mixed_tokens)},
-        **settings.model_dump(include={"threads", "batch_size", "batches", "rounds", "singles", "seed"}),
+        **settings.model_dump(include={"threads", "batch_size", "batches"}),
+        "rounds": 1,
+        "singles": -(-settings.singles // settings.rounds),
     }
-    say("default guard: batches and single messages")
-    ours = run_isolated("default-guard", sizes)
-    say("transformers: the default guard's layers, the same batches")
-    made_from = {name: ours.values[name] for name in ("base", "layers", "dtype")}
-    return ours, run_isolated("plain-llama", {**sizes, **made_from})
+    ours, plain = [], []
+    for number in range(settings.rounds):
+        say(f"default guard and transformers with its layers: round {number + 1} of {settings.rounds}")
+        seeded = {**sizes, "seed": settings.seed + len(sizes["loads"]) * number}
+        ours.append(run_isolated("default-guard", seeded))
+        made_from = {name: ours[-1].values[name] for name in ("base", "layers", "dtype")}
+        plain.append(run_isolated("plain-llama", {**seeded, **made_from}))
+    return _joined(ours), _joined(plain)
+
+
+def _joined(rounds: Sequence[Isolated]) -> Isolated:
+    """Rounds that were measured apart as one measurement."""
+    values = dict(rounds[0].values)
+    values["round_seconds"] = {
+        load: [seconds for each in rounds for seconds in each.values["round_seconds"][load]]
+        for load in values["round_seconds"]
+    }
+    for name in ("latency_ms", "bf16_gflops"):
+        if name in values:
+            values[name] = [value for each in rounds for value in each.values[name]]
+    return Isolated(values, max(each.max_rss_mb for each in rounds), sum(each.seconds for each in rounds))
 
 
 def _model(settings: ThroughputSettings, dtype: str) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from corral.core.errors import CorralError, EngineError
 from corral.guards.llama_guard.grammar import LABELS, VerdictSyntaxError, format_verdict, parse_verdict
 from corral.guards.prompted.probabilities import mass, require_logprobs, share
-from corral.models.engines.base import CompletionLogprobs, Engine, Generation, GenerationSettings, Prompt
+from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
 from corral.models.engines.each import generate_each
-from corral.models.engines.labels import label_logprobs, label_logprobs_each
+from corral.models.engines.labels import LabelTokensEngine, label_logprobs, label_logprobs_each
 
 # A vocabulary, or a template that leaves the newlines after its header to the model, may want these before a label.
 LABEL_PREFIXES: Final = ("", " ", "\n", "\n\n")
@@ -99,13 +99,16 @@ def decode_codes(
 
     The error of a prompt is in its place where the engine answers each on its own.
 
-    The model's greedy answer is taken where it is a verdict of ``unsafe``: staying inside the grammar unforced, it is
-    what decoding under the grammar would write. Elsewhere ``constrained_codes`` decides.
+    An engine that scores labels at once decodes under the grammar. Another is asked for its greedy answer, which is
+    taken where it is a verdict of ``unsafe``: staying inside the grammar unforced, it is what decoding under the
+    grammar would write. Elsewhere ``constrained_codes`` decides.
 
     Raises:
         DataError: a prompt does not fit the context.
         EngineError: the model could not answer.
     """
+    if isinstance(engine, LabelTokensEngine):
+        return constrained_codes(engine, prompts, codes, label_prefix=label_prefix)
     answers = generate_each(engine, prompts, GenerationSettings(max_new_tokens=max_new_tokens))
     decoded: list[tuple[str, ...] | CorralError] = []
     for prompt, answer in zip(prompts, answers, strict=True):
@@ -113,7 +116,7 @@ def decode_codes(
             decoded.append(answer)
         else:
             found = _greedy_codes(answer, codes)
-            decoded.append(found or constrained_codes(engine, prompt, codes, label_prefix=label_prefix))
+            decoded += [found] if found else constrained_codes(engine, [prompt], codes, label_prefix=label_prefix)
     return decoded
 
 
@@ -126,38 +129,67 @@ def _greedy_codes(answer: Generation, codes: Sequence[str]) -> tuple[str, ...]:
 
 
 def constrained_codes(
-    engine: Engine, prompt: Prompt, codes: Sequence[str], *, label_prefix: str = ""
-) -> tuple[str, ...]:
+    engine: Engine, prompts: Sequence[Prompt], codes: Sequence[str], *, label_prefix: str = ""
+) -> list[tuple[str, ...] | CorralError]:
     """Greedy decoding of codes by the probabilities of strings, after a forced ``unsafe`` and newline.
 
     Each step takes the code that is most likely to come next. After the first, it goes on only while some further code
-    is more likely than not, since an engine scores strings but not the end of one.
+    is more likely than not, since an engine scores strings but not the end of one. A prompt that no code can follow has
+    an error in its place.
 
     Raises:
-        DataError: the prompt does not fit the context.
+        DataError: a prompt does not fit the context.
         EngineError: the model could not answer.
     """
-    chosen: tuple[str, ...] = ()
-    log_chosen = -math.inf
-    while len(chosen) < len(codes):
+    decoded: list[tuple[str, ...] | CorralError] = [() for _ in prompts]
+    # Prompts that have the same codes so far are asked together.
+    open_: dict[tuple[str, ...], list[tuple[int, float]]] = {(): [(i, -math.inf) for i in range(len(prompts))]}
+    while open_:
+        chosen, members = open_.popitem()
         remaining = [code for code in codes if code not in chosen]
+        if not members or not remaining:
+            continue
         verdicts = [label_prefix + format_verdict((*chosen, code)) for code in remaining]
-        scored = _logprobs(engine, [(prompt, verdict) for verdict in verdicts])
-        largest = max(candidate.total for candidate in scored)
-        if math.isnan(largest) or (largest == -math.inf and not chosen):
-            raise EngineError("no code of the policy can follow `unsafe`")
-        if largest == -math.inf:
-            break
-        shares_K = exclusive_shares(scored, largest)
-        if chosen and math.log(sum(shares_K)) + largest <= log_chosen - math.log(2):
-            break
-        best = max(range(len(remaining)), key=shares_K.__getitem__)
-        chosen = (*chosen, remaining[best])
-        log_chosen = largest + math.log(shares_K[best])
-    return chosen
+        scored = _verdict_scores(engine, [prompts[i] for i, _ in members], verdicts)
+        for (i, log_chosen), row in zip(members, scored, strict=True):
+            step = _next_code(row, log_chosen)
+            if isinstance(step, CorralError):
+                decoded[i] = step
+            elif step is not None:
+                index, log_step = step
+                named = decoded[i] = (*chosen, remaining[index])
+                open_.setdefault(named, []).append((i, log_step))
+    return decoded
 
 
-def exclusive_shares(scored: Sequence[CompletionLogprobs], log_scale: float) -> list[float]:
+def _next_code(scored: Sequence[_Scored], log_chosen: float) -> tuple[int, float] | CorralError | None:
+    """The code to go on with, by index, and the log-probability of the verdict with it; ``None`` to end.
+
+    Args:
+        scored: the verdict so far with each code that is left.
+        log_chosen: log-probability of the verdict so far; minus infinity before the first code.
+    """
+    largest = max(candidate.total for candidate in scored)
+    first = log_chosen == -math.inf
+    if math.isnan(largest) or (largest == -math.inf and first):
+        return EngineError("no code of the policy can follow `unsafe`")
+    if largest == -math.inf:
+        return None
+    shares_K = exclusive_shares(scored, largest)
+    if not first and math.log(sum(shares_K)) + largest <= log_chosen - math.log(2):
+        return None
+    best = max(range(len(scored)), key=shares_K.__getitem__)
+    return best, largest + math.log(shares_K[best])
+
+
+class _Scored(NamedTuple):
+    """A string: its tokens, and their log-probability in nats."""
+
+    token_ids: tuple[int, ...]
+    total: float
+
+
+def exclusive_shares(scored: Sequence[_Scored], log_scale: float) -> list[float]:
     """Probability of each string without what belongs to longer ones among them, over exp(``log_scale``).
 
     ``S1`` begins ``S10``. Where the tokens of one begin the tokens of the other too, the shorter one's probability
@@ -175,15 +207,19 @@ def exclusive_shares(scored: Sequence[CompletionLogprobs], log_scale: float) -> 
     return shares
 
 
-def _labels(label_prefix: str) -> list[str]:
-    return [label_prefix + label for label in LABELS]
-
-
-def _logprobs(engine: Engine, pairs: Sequence[tuple[Prompt, str]]) -> list[CompletionLogprobs]:
-    """As the engine's, each distinct pair scored once."""
-    distinct = list(dict.fromkeys(pairs))
+def _verdict_scores(engine: Engine, prompts: Sequence[Prompt], verdicts: Sequence[str]) -> list[list[_Scored]]:
+    """For each prompt, each verdict as the engine scores it."""
+    if isinstance(engine, LabelTokensEngine):
+        tokens = [engine.label_tokens(verdict) for verdict in verdicts]
+        rows = engine.label_logprobs(prompts, verdicts)
+        return [[_Scored(*pair) for pair in zip(tokens, row, strict=True)] for row in rows]
+    distinct = list(dict.fromkeys((prompt, verdict) for prompt in prompts for verdict in verdicts))
     scored = engine.logprobs(distinct)
     if len(scored) != len(distinct):
         raise EngineError(f"the engine gave {len(scored)} scores for {len(distinct)} completions")
-    by_pair = dict(zip(distinct, scored, strict=True))
-    return [by_pair[pair] for pair in pairs]
+    by_pair = {pair: _Scored(each.token_ids, each.total) for pair, each in zip(distinct, scored, strict=True)}
+    return [[by_pair[prompt, verdict] for verdict in verdicts] for prompt in prompts]
+
+
+def _labels(label_prefix: str) -> list[str]:
+    return [label_prefix + label for label in LABELS]

@@ -20,6 +20,14 @@ class LabelEngine(Protocol):
 
 
 @runtime_checkable
+class LabelTokensEngine(LabelEngine, Protocol):
+    """A label engine that can say which tokens a label has."""
+
+    def label_tokens(self, label: str) -> tuple[int, ...]:
+        """Token ids of a label as ``label_logprobs`` reads it."""
+
+
+@runtime_checkable
 class LabelEachEngine(Protocol):
     """An engine that tells the error of one prompt apart from those of the others."""
 

@@ -190,6 +190,10 @@ class TorchEngine:
         totals = iter(self.token_logprobs([(ids, label) for ids in sequences for label in label_ids]))
         return [tuple(next(totals).total for _ in label_ids) for _ in sequences]
 
+    def label_tokens(self, label: str) -> tuple[int, ...]:
+        """Token ids of a label as ``label_logprobs`` reads it."""
+        return tuple(self.chat.encode_text(label))
+
     def token_logprobs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[CompletionLogprobs]:
         """Score token ids after the ids that precede them; neither side may be empty.
 

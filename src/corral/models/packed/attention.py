@@ -1,9 +1,10 @@
 """Attention of packed tokens to a prefix that they share and to their own segments.
 
-The prefix's keys and values lie once in a buffer, with room behind them; each segment writes its own there in turn, so
-nothing of the prefix is copied for a row, and one softmax covers both parts. The query heads that share a key head are
-rows of one matrix: a product per key head, of a size that keeps the scores in the second-level cache, where the
-exponential, the sum and the product with the values then find them.
+Short segments behind a short prefix are computed together (``rectangles``). Otherwise the prefix's keys and values lie
+once in a buffer, with room behind them; each segment writes its own there in turn, so nothing of the prefix is copied
+for a row, and one softmax covers both parts. The query heads that share a key head are rows of one matrix: a product
+per key head, of a size that keeps the scores in the second-level cache, where the exponential, the sum and the product
+with the values then find them.
 
 No maximum is subtracted: the scores of trained models are far from the limits of bfloat16's exponent, which is
 float32's. Sums of weights that come near those limits, or are no numbers, are found, and all is computed again in
@@ -21,6 +22,8 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
+
+from corral.models.packed.rectangles import LONGEST_PREFIX, LONGEST_SEGMENT, AttentionSizes, Rectangle, alike
 
 SCORE_BYTES: Final = 512 * 1024
 """Scores that a thread works on at a time; measured on cores with 1 MB of second-level cache."""
@@ -85,23 +88,49 @@ class PrefixAttention:
 
     Args:
         segments: partition the queries.
-        prefix: P.
-        key_heads: K.
-        group: G.
-        head_size: E.
-        dtype: of queries, keys and values.
+        sizes: of heads and prefix.
     """
 
-    def __init__(
-        self,
-        segments: Sequence[Segment],
-        *,
-        prefix: int,
-        key_heads: int,
-        group: int,
-        head_size: int,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, segments: Sequence[Segment], sizes: AttentionSizes) -> None:
+        self._segments = segments
+        self._sizes = sizes
+        may_join = [sizes.prefix <= LONGEST_PREFIX and _is_short(segment) for segment in segments]
+        short = [segment for segment, joins in zip(segments, may_join, strict=True) if joins]
+        others = [segment for segment, joins in zip(segments, may_join, strict=True) if not joins]
+        room = SCORE_BYTES * torch.get_num_threads()
+        groups = alike(
+            [segment.tokens for segment in short],
+            room=room,
+            bytes_a_cell=sizes.group * sizes.dtype.itemsize,
+            prefix=sizes.prefix,
+        )
+        self._rectangles = [Rectangle(group, sizes, room=room) for group in groups]
+        self._blocks = _BlockAttention(others, sizes) if others else None
+
+    def __call__(self, query_KQGE: Tensor, own: KeysValues, prefix: KeysValues | None) -> Attended:
+        """What every query reads.
+
+        Args:
+            query_KQGE: contiguous.
+            own: of the packed tokens, (K, N, E).
+            prefix: of P tokens; ``None`` for none.
+        """
+        attended = Attended(torch.empty_like(query_KQGE), query_KQGE.new_empty(query_KQGE.shape[:3]))
+        for rectangle in self._rectangles:
+            rectangle.attend(query_KQGE, own, prefix, attended)
+        if self._blocks is not None:
+            self._blocks.attend(query_KQGE, own, prefix, attended)
+        smallest, largest = attended.sums_KQG.aminmax()
+        if not (smallest >= _SMALLEST_SUM and largest <= _LARGEST_SUM):
+            _BlockAttention(self._segments, self._sizes).attend_carefully(query_KQGE, own, prefix, attended)
+        return attended
+
+
+class _BlockAttention:
+    """Attention of one segment after the other, a block of queries at a time; arguments as ``PrefixAttention``."""
+
+    def __init__(self, segments: Sequence[Segment], sizes: AttentionSizes) -> None:
+        prefix, key_heads, group, head_size, dtype = sizes
         self._prefix = prefix
         self._group = group
         segments = _merged(segments)
@@ -114,26 +143,9 @@ class PrefixAttention:
         self._causal = _bias(torch.ones(self._step, self._step, dtype=torch.bool).tril(), group, dtype)
         self._segments = [(segment, list(self._blocks(segment))) for segment in segments]
 
-    def __call__(self, query_KQGE: Tensor, own: KeysValues, prefix: KeysValues | None) -> Attended:
-        """What every query reads.
-
-        Args:
-            query_KQGE: contiguous.
-            own: of the packed tokens, (K, N, E).
-            prefix: of P tokens; ``None`` for none.
-        """
-        if prefix is not None:
-            self._keys[:, : self._prefix] = prefix.keys
-            self._values[:, : self._prefix] = prefix.values
-        attended = Attended(torch.empty_like(query_KQGE), query_KQGE.new_empty(query_KQGE.shape[:3]))
-        self._attend(query_KQGE, own, attended)
-        smallest, largest = attended.sums_KQG.aminmax()
-        if not (smallest >= _SMALLEST_SUM and largest <= _LARGEST_SUM):
-            self._attend_carefully(query_KQGE, own, attended)
-        return attended
-
-    def _attend(self, query_KQGE: Tensor, own: KeysValues, out: Attended) -> None:
-        for block in self._placed(own):
+    def attend(self, query_KQGE: Tensor, own: KeysValues, prefix: KeysValues | None, out: Attended) -> None:
+        """Write what the segments' queries read."""
+        for block in self._placed(own, prefix):
             rows = _length(block.queries) * self._group
             scores = self._scores[: rows * block.columns].view(rows, block.columns)
             own_scores = scores[:, block.columns - block.bias.shape[1] :]
@@ -148,9 +160,9 @@ class PrefixAttention:
                     scores, self._values[head, : block.columns], out=out.values_KQGE[head, block.queries].view(rows, -1)
                 )
 
-    def _attend_carefully(self, query_KQGE: Tensor, own: KeysValues, out: Attended) -> None:
+    def attend_carefully(self, query_KQGE: Tensor, own: KeysValues, prefix: KeysValues | None, out: Attended) -> None:
         """In float32, each row's maximum subtracted: scores of any size."""
-        for block in self._placed(own):
+        for block in self._placed(own, prefix):
             for head in range(len(query_KQGE)):
                 query = query_KQGE[head, block.queries].flatten(0, 1).float()
                 scores = query @ self._keys[head, : block.columns].t().float()
@@ -162,8 +174,11 @@ class PrefixAttention:
                     query_KQGE.dtype
                 )
 
-    def _placed(self, own: KeysValues) -> Iterator[_Block]:
+    def _placed(self, own: KeysValues, prefix: KeysValues | None) -> Iterator[_Block]:
         """The blocks of each segment, its keys and values behind the prefix's."""
+        if prefix is not None:
+            self._keys[:, : self._prefix] = prefix.keys
+            self._values[:, : self._prefix] = prefix.values
         for segment, blocks in self._segments:
             end = self._prefix + _length(segment.tokens)
             self._keys[:, self._prefix : end] = own.keys[:, segment.tokens]
@@ -183,6 +198,11 @@ class PrefixAttention:
             else:
                 columns = self._prefix + _length(segment.tokens)
                 yield _Block(where, columns, bias[start * self._group : stop * self._group])
+
+
+def _is_short(segment: Segment) -> bool:
+    """Whether it may be part of a rectangle."""
+    return segment.visible is None and segment.queries == segment.tokens and _length(segment.tokens) <= LONGEST_SEGMENT
 
 
 def _merged(segments: Sequence[Segment]) -> list[Segment]:

@@ -23,6 +23,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.models.llama_shape import LlamaShape
 from corral.models.packed.attention import Attended, KeysValues, PrefixAttention, Segment
+from corral.models.packed.rectangles import AttentionSizes
 from corral.models.packed.weights import LayerWeights, ModelWeights, StackWeights
 
 CHUNK_TOKENS: Final = 512
@@ -119,14 +120,8 @@ def _tokens(prefix: Sequence[KeysValues]) -> int:
 
 def _attention(segments: Sequence[Segment], prefix: int, weights: StackWeights) -> PrefixAttention:
     shape = weights.shape
-    return PrefixAttention(
-        segments,
-        prefix=prefix,
-        key_heads=shape.key_heads,
-        group=shape.heads // shape.key_heads,
-        head_size=shape.head_size,
-        dtype=weights.dtype,
-    )
+    sizes = AttentionSizes(prefix, shape.key_heads, shape.heads // shape.key_heads, shape.head_size, weights.dtype)
+    return PrefixAttention(segments, sizes)
 
 
 class _LayerWork:
@@ -142,7 +137,8 @@ class _LayerWork:
         self._shape = shape
         self._dtype = weights.dtype
         self._tables = _rotary(positions_N, shape)
-        self._chunk = min(len(positions_N), CHUNK_TOKENS * torch.get_num_threads())
+        pieces = -(-len(positions_N) // (CHUNK_TOKENS * torch.get_num_threads()))
+        self._chunk = -(-len(positions_N) // pieces)  # even ones: a product of few rows is slower for each of them
         turned = shape.heads + shape.key_heads
         self._normed = self._buffer(shape.hidden_size)
         self._scaled = self._buffer(shape.hidden_size, dtype=torch.float32)

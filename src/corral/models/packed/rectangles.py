@@ -1,0 +1,151 @@
+"""Attention of many short segments at once, those of like length as the rows of one batched product.
+
+A product for each short segment is mostly the cost of calling it, and one product for several computes what none of
+them may see; a batched product of segments padded to one length does neither.
+
+Legend: as ``attention``; S segments of a rectangle, W tokens of the longest of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from corral.models.packed.attention import Attended, KeysValues
+
+LONGEST_SEGMENT: Final = 128
+LONGEST_PREFIX: Final = 128
+_PADDING: Final = 1.25  # times the shortest segment of a rectangle, at the most
+
+
+class AttentionSizes(NamedTuple):
+    """What stays the same over all layers of a pass.
+
+    Attributes:
+        prefix: P.
+        key_heads: K.
+        group: G.
+        head_size: E.
+        dtype: of queries, keys and values.
+    """
+
+    prefix: int
+    key_heads: int
+    group: int
+    head_size: int
+    dtype: torch.dtype
+
+
+class Rectangle:
+    """Causal segments that are worked on together, in buffers that serve every layer.
+
+    Args:
+        segments: packed tokens of each, in any order.
+        sizes: of the attention.
+        room: bytes of scores to work on at a time, unless one head's are more.
+    """
+
+    def __init__(self, segments: Sequence[slice], sizes: AttentionSizes, *, room: int) -> None:
+        prefix, key_heads, group, head_size, dtype = sizes
+        lengths = [segment.stop - segment.start for segment in segments]
+        count, width = len(segments), max(lengths)
+        self._prefix = prefix
+        self._rows = width * group
+        self._run = _run(segments, lengths)
+        self._tokens = torch.cat([torch.arange(segment.start, segment.stop) for segment in segments])
+        self._cells = torch.cat([torch.arange(length) + i * width for i, length in enumerate(lengths)])
+        own = self._cells % width + self._cells // width * (prefix + width) + prefix
+        self._own_cells = own
+        # Cells that no token fills are multiplied too and must be numbers.
+        self._keys = torch.zeros(key_heads, count, prefix + width, head_size, dtype=dtype)
+        self._values = torch.zeros_like(self._keys)
+        self._queries = torch.zeros(count * width, group, head_size, dtype=dtype)
+        self._read = torch.empty_like(self._queries)
+        self._sums = torch.empty(count * width, group, dtype=dtype)
+        bytes_a_head = count * self._rows * (prefix + width) * dtype.itemsize
+        together = key_heads if bytes_a_head * key_heads <= room else 1
+        self._together = together
+        self._scores = torch.empty(together * count, self._rows, prefix + width, dtype=dtype)
+        hidden = torch.ones(width, width, dtype=torch.bool).triu(1)
+        self._bias = torch.zeros(width, width, dtype=dtype).masked_fill(hidden, -torch.inf).repeat_interleave(group, 0)
+
+    def attend(self, query_KQGE: Tensor, own: KeysValues, prefix: KeysValues | None, out: Attended) -> None:
+        """Write what the segments' queries read.
+
+        Args:
+            query_KQGE: contiguous.
+            own: of the packed tokens, (K, N, E).
+            prefix: of P tokens; ``None`` for none.
+            out: takes the segments' rows.
+        """
+        if prefix is not None:
+            self._keys[:, :, : self._prefix] = prefix.keys[:, None]
+            self._values[:, :, : self._prefix] = prefix.values[:, None]
+        self._place(self._keys, own.keys)
+        self._place(self._values, own.values)
+        if self._run is None:
+            for head in range(len(query_KQGE)):
+                self._queries[self._cells] = query_KQGE[head][self._tokens]
+                self._product(slice(head, head + 1), self._queries, self._read, self._sums)
+                out.values_KQGE[head][self._tokens] = self._read[self._cells]
+                out.sums_KQG[head][self._tokens] = self._sums[self._cells]
+            return
+        # Rows of several heads follow each other where there are no other rows.
+        step = self._together if self._run == slice(0, query_KQGE.shape[1]) else 1
+        for start in range(0, len(query_KQGE), step):
+            heads = slice(start, start + step)
+            read, sums = out.values_KQGE[heads, self._run], out.sums_KQG[heads, self._run]
+            self._product(heads, query_KQGE[heads, self._run], read, sums)
+
+    def _product(self, heads: slice, queries: Tensor, read: Tensor, sums: Tensor) -> None:
+        keys, values = self._keys[heads].flatten(0, 1), self._values[heads].flatten(0, 1)
+        scores = self._scores[: len(keys)]
+        torch.bmm(queries.view(len(keys), self._rows, -1), keys.transpose(1, 2), out=scores)
+        scores[:, :, self._prefix :].add_(self._bias)
+        scores.exp2_()
+        torch.sum(scores, -1, out=sums.view(len(keys), self._rows))
+        torch.bmm(scores, values, out=read.view(len(keys), self._rows, -1))
+
+    def _place(self, buffer: Tensor, own_KNE: Tensor) -> None:
+        if self._run is None:
+            buffer.flatten(1, 2)[:, self._own_cells] = own_KNE[:, self._tokens]
+        else:
+            heads, count, _, size = buffer.shape
+            buffer[:, :, self._prefix :] = own_KNE[:, self._run].view(heads, count, -1, size)
+
+
+def alike(segments: Sequence[slice], *, room: int, bytes_a_cell: int, prefix: int) -> Iterator[list[slice]]:
+    """Segments of like length together, as many as the room for scores allows; equal ones stay in their order.
+
+    Args:
+        segments: packed tokens of each.
+        room: bytes of one head's scores, unless those of one segment are more.
+        bytes_a_cell: of the scores of one token for another.
+        prefix: tokens that every token sees beside those of its segment.
+    """
+    group: list[slice] = []
+    for segment in sorted(segments, key=_length):
+        width = _length(segment)
+        scores = (len(group) + 1) * width * (prefix + width) * bytes_a_cell
+        if group and (width > _PADDING * _length(group[0]) or scores > room):
+            yield group
+            group = []
+        group.append(segment)
+    if group:
+        yield group
+
+
+def _run(segments: Sequence[slice], lengths: Sequence[int]) -> slice | None:
+    """The tokens of all segments, where these are as long as each other and follow each other."""
+    follows = all(first.stop == second.start for first, second in pairwise(segments))
+    return slice(segments[0].start, segments[-1].stop) if follows and len(set(lengths)) == 1 else None
+
+
+def _length(span: slice) -> int:
+    length: int = span.stop - span.start
+    return length
