@@ -164,10 +164,14 @@ def failing(*failures: Reply, then: Reply) -> Callable[[Request], Reply]:
 
 
 class TinyServer:
-    """What vLLM answers to prompts of token ids, or with ``llama_cpp`` what llama.cpp does, from a model in memory."""
+    """What vLLM answers to prompts of token ids, or with ``llama_cpp`` what llama.cpp does, from a model in memory.
 
-    def __init__(self, llama, chat, *, llama_cpp: bool = False, listed: int = 20) -> None:
+    ``forces`` is how it takes ``allowed_token_ids``: with the probabilities before or after, or not at all.
+    """
+
+    def __init__(self, llama, chat, *, llama_cpp: bool = False, listed: int = 20, forces: str = "") -> None:
         self.llama, self.chat, self.llama_cpp, self.listed = llama, chat, llama_cpp, listed
+        self.forces = forces
         self.engine = TorchEngine(llama, chat)
 
     def __call__(self, request: Request) -> Reply:
@@ -178,6 +182,11 @@ class TinyServer:
             return Reply({"error": {"message": "Only no echo is supported"}}, status=400)
         logprobs_TV = self.llama(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
         sampled = logprobs_TV[-1].argmax().item()
+        if self.forces and "allowed_token_ids" in body:
+            (sampled,) = body["allowed_token_ids"]
+            if self.forces == "after":
+                logprobs_TV[-1] = -100.0
+                logprobs_TV[-1, sampled] = 0.0
         if body.get("echo"):
             tokens = [*ids, sampled]
             rows = [None, *(self.row(logprobs_TV[i], tokens[i + 1], body["logprobs"]) for i in range(len(ids)))]
@@ -553,6 +562,20 @@ def test_labels_have_the_probability_of_their_whole_strings(server, connect, lla
     )
     ours = connect(chat=chat).label_logprobs(prompts, labels)
     assert [value for row in ours for value in row] == pytest.approx([score.total for score in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("forces", ["before", "after", ""])
+def test_a_label_that_is_not_listed_needs_no_echo_where_the_server_can_be_held_to_it(
+    server, connect, llama, chat, forces
+):
+    server.script = TinyServer(llama, chat, listed=1, forces=forces)
+    prompts = [Conversation.user(text) for text in ("h", "tell")]
+    expected = TorchEngine(llama, chat).label_logprobs(prompts, ["he", "t"])
+    ours = connect(chat=chat).label_logprobs(prompts, ["he", "t"])
+    assert [value for row in ours for value in row] == pytest.approx([v for row in expected for v in row], abs=1e-5)
+    asked = [request.body for request in server.requests]
+    assert any("allowed_token_ids" in body for body in asked)
+    assert any(body.get("echo") for body in asked) == (forces != "before")
 
 
 def test_labels_after_a_given_beginning_of_the_answer(server, connect, llama, chat):

@@ -46,6 +46,9 @@ class ModelClient:
         model: as the server names it.
         chat: the model's tokenizer.
         extensions: send fields that OpenAI's API does not have.
+
+    Attributes:
+        can_force: whether the server may know how to be held to one token (see ``openai_scoring``).
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ModelClient:
         self.model = model
         self.chat = chat
         self.extensions = extensions
+        self.can_force = extensions
 
     def request(self, prompt: ServerPrompt) -> ModelRequest:
         """Token ids wherever they can be had, else text for the server to tokenise.

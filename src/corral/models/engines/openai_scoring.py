@@ -2,7 +2,8 @@
 
 There are two ways. A server that echoes a prompt with log-probabilities scores a completion in one request, but may
 compute all of the prompt anew for it. Walking looks up each token among the likeliest after those before it: a request
-a token, served from the prefix cache, and possible with every server, but only for tokens that it lists.
+a token, served from the prefix cache, and possible with every server, but only for tokens that it lists. For one that is
+not listed, vLLM can be held to it: it then tells the token's probability as it was before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from corral.models.engines.openai_replies import TokenLogprob, echoed_logprobs, 
 # vLLM's limit unless it is started with another.
 TOP_LOGPROBS: Final = 20
 
+_TIE: Final = 1e-3  # the likeliest that is not listed may be as likely as the last that is, up to rounding
 _IDS_AS_TOKENS: Final[Mapping[str, Any]] = {"return_tokens_as_token_ids": True}
 
 
@@ -104,6 +106,8 @@ async def _walk(
         listed = await _next_tokens(client, ids_request([*ids, *target[:i]])) if known is None else known
         score = _look_up(client, listed, token)
         if score is None:
+            score = await _forced(client, [*ids, *target[:i]], token, below=min(one.logprob for one in listed))
+        if score is None:
             raise _OutOfReachError(
                 f"the server does not list token {i} of the completion among the {len(listed)} likeliest",
                 hint="Score with a server that supports `echo`, and prompt_logprobs=True.",
@@ -113,13 +117,29 @@ async def _walk(
     return CompletionLogprobs(tuple(target), tuple(scores), greedy, len(ids))
 
 
-async def _next_tokens(client: ModelClient, request: ModelRequest) -> tuple[TokenLogprob, ...]:
+async def _forced(client: ModelClient, ids: list[int], token: int, *, below: float) -> float | None:
+    """Log-probability of a token that is less likely than those listed, from a server that is held to it.
+
+    ``None`` where the server does not know the field, or gives the probability among what is allowed, which is 1. It is
+    not asked again.
+    """
+    if not client.can_force:
+        return None
+    listed = await _next_tokens(client, ids_request(ids), {"allowed_token_ids": [token]})
+    score = _look_up(client, listed, token)
+    client.can_force = score is not None and score <= below + _TIE
+    return score if client.can_force else None
+
+
+async def _next_tokens(
+    client: ModelClient, request: ModelRequest, further: Mapping[str, Any] | None = None
+) -> tuple[TokenLogprob, ...]:
     options: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0}
     if request.path == "completions":
         options["logprobs"] = TOP_LOGPROBS
     else:
         options |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-    extensions = {"n_probs": TOP_LOGPROBS, **(_IDS_AS_TOKENS if request.ids is not None else {})}
+    extensions = {"n_probs": TOP_LOGPROBS, **(_IDS_AS_TOKENS if request.ids is not None else {}), **(further or {})}
     return next_tokens(first_choice(await client.post(request, options, extensions)))
 
 

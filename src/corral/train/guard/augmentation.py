@@ -39,6 +39,9 @@ class AugmentationConfig(Config):
     )
     flip_copies: bool = Field(False, description="such a copy of every violating row (mode formatter)")
     shuffle: bool = Field(True, description="shuffle the kept categories")
+    copies: int = Field(
+        1, ge=1, description="times that a row is drawn, each with a policy of its own (modes paper and none)"
+    )
     share_policies: int = Field(1, ge=1, description="rows that may take one drawn policy; 1: each draws its own")
 
 
@@ -75,16 +78,21 @@ def draw_wishes(
     whole = PolicyWish(len(categories), has=violated)
     match config.mode:
         case "none":
-            return [whole]
+            return [whole] * config.copies
         case "formatter":
             kept = [_drop_others(categories, violated, rng)] if config.drop else []
             may_flip = config.flip_copies and _can_flip(categories, violated)
             return [whole, *kept, *([_drop_violated(categories, violated, config, rng)] if may_flip else [])]
         case "paper":
-            flip = rng.random() < config.flip_probability and _can_flip(categories, violated)
-            if flip:
-                return [_drop_violated(categories, violated, config, rng)]
-            return [_drop_others(categories, violated, rng) if config.drop else whole]
+            return [_drawn(categories, violated, config, rng) for _ in range(config.copies)]
+
+
+def _drawn(
+    categories: Sequence[str], violated: frozenset[str], config: AugmentationConfig, rng: np.random.Generator
+) -> PolicyWish:
+    if rng.random() < config.flip_probability and _can_flip(categories, violated):
+        return _drop_violated(categories, violated, config, rng)
+    return _drop_others(categories, violated, rng) if config.drop else PolicyWish(len(categories), has=violated)
 
 
 def _can_flip(categories: Sequence[str], violated: frozenset[str]) -> bool:
