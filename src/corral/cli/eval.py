@@ -52,6 +52,12 @@ def moderation(
     sets: Annotated[
         str, typer.Option(metavar="NAMES", help="`headline`, `all`, or names separated by commas; see `eval sets`.")
     ] = "headline",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE", help="Public column of published tables, read from your copy of the set. Repeatable."
+        ),
+    ] = None,
     baseline: Annotated[
         Baseline | None,
         typer.Option(help="Compare with bags of words fitted to the guard's training rows.", show_default=False),
@@ -73,14 +79,17 @@ def moderation(
     """Measure guards on labelled sets, with intervals, the F1 of flagging everything, and published figures.
 
     The sets are read from the folder that CORRAL_DATA names, else ../shared/data; one that is not there is skipped.
+    Sets that no such folder may hold are measured from your own copy: --column saferlhf=test.jsonl.xz --sets "".
     The same command again continues where it stopped; with other sets or another limit it judges only what is new.
     """
     from corral.evals.report import terminal_tables, write_report
+    from corral.evals.tasks.column_files import parse_column
     from corral.evals.tasks.moderation import ModerationSettings, choose_sets, run_moderation
 
     names = list(dict.fromkeys(guard or ["default"]))
     settings = settings_by_guard(setting or [], names)
-    chosen = choose_sets([name.strip() for name in sets.split(",") if name.strip()])
+    wanted = [name.strip() for name in sets.split(",") if name.strip()]
+    chosen = [*(choose_sets(wanted) if wanted or not column else []), *map(parse_column, column or [])]
     fitted, rows = _bag_of_words(baseline_recipe) if baseline is not None else (None, {})
     report = run_moderation(
         _loaded(names, settings),

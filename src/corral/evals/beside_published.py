@@ -11,28 +11,27 @@ from collections.abc import Iterable, Iterator
 from corral.evals.published.tables import load_tables, published_cells
 from corral.evals.results import NotComparable, PublishedRow, SetResult
 from corral.evals.tasks.eval_set import EvalSet, PublishedColumn
-from corral.evals.tasks.moderation_sets import NOT_COMPARABLE, SETS
+from corral.evals.tasks.moderation_sets import NOT_COMPARABLE
 
 
-def with_published(result: SetResult) -> SetResult:
+def with_published(result: SetResult, eval_set: EvalSet) -> SetResult:
     """The result with the published figures that may stand beside it."""
-    return result.model_copy(update={"published": tuple(_rows(SETS.get(result.name), result))})
+    return result.model_copy(update={"published": tuple(_rows(eval_set, result))})
 
 
-def not_comparable(results: Iterable[SetResult]) -> list[NotComparable]:
+def not_comparable(results: Iterable[tuple[EvalSet, SetResult]]) -> list[NotComparable]:
     """Published columns without a place beside our figures.
 
     First, with their figures, the columns that could be taken for a set that was measured; then what no set of the task
     stands for. Results on a sample of a set are not comparable with any figure on the whole of it.
     """
-    measured = {result.name: result for result in results}
     out = []
-    for name, result in measured.items():
+    for eval_set, result in results:
         sampled = result.n < result.rows_in_set
         reason = f"ours is a sample of {result.n} of {result.rows_in_set} rows"
-        for link in SETS.get(name).published:
+        for link in eval_set.published:
             if link.relation == "no" or sampled:
-                out.append(_refused(link, name, link.reason if link.relation == "no" else reason))
+                out.append(_refused(link, eval_set.name, link.reason if link.relation == "no" else reason))
     return [*out, *_standing_nowhere()]
 
 

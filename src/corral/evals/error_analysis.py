@@ -14,13 +14,14 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from corral.core.errors import DataError, NotFoundError, suggest
+from corral.core.errors import DataError, NotFoundError, UserError, suggest
 from corral.core.metric_inputs import Flags
 from corral.data.examples import ModerationExample
 from corral.evals.measures import slice_values
 from corral.evals.report import read_report
 from corral.evals.results import GuardResult, ModerationReport, SetResult
 from corral.evals.scored import THRESHOLD, ScoredSet
+from corral.evals.tasks.column_files import SUFFIX
 from corral.evals.tasks.moderation_sets import SETS
 from corral.evals.tasks.scoring import RowLoader, read_scored_set
 
@@ -106,6 +107,7 @@ def analyse(
 
     Raises:
         NotFoundError: no report in the folder, no such guard or set in it, or the data is gone.
+        UserError: a set that was read from a file of the user's.
         DataError: the data is not what the run measured.
     """
     report = read_report(out)
@@ -208,6 +210,11 @@ def _chosen(result: GuardResult, names: Collection[str] | None) -> list[SetResul
 
 
 def _scored(out: Path, guard: GuardResult, result: SetResult, loader: RowLoader) -> ScoredSet:
+    if result.name.endswith(SUFFIX):
+        raise UserError(
+            f"`{result.name}` was read from a file of yours, which is not known here",
+            hint="Choose other sets with --sets.",
+        )
     eval_set = SETS.get(result.name)
     scored = read_scored_set(out, guard.name, guard.revision, loader.load(eval_set))
     if scored is None or scored.rows_sha256 != result.rows_sha256:

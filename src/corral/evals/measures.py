@@ -18,7 +18,6 @@ from corral.core.metric_inputs import Flags, Floats, Labels
 from corral.core.stats import REPLICATES, Estimate, cluster_bootstrap, paired_cluster_bootstrap, wilson
 from corral.core.weighted import Statistic
 from corral.data.examples import ModerationExample
-from corral.data.sources import SOURCES
 from corral.evals.results import Confusion, Figure, SetResult, Slice
 from corral.evals.scored import THRESHOLD, THRESHOLD_RULE, ScoredSet
 from corral.evals.tasks.eval_set import EvalSet, Kind
@@ -97,7 +96,7 @@ def measure(scored: ScoredSet, *, seed: int = 0, replicates: int = REPLICATES) -
         head=eval_set.head,
         kind=eval_set.kind,
         source=eval_set.source,
-        files=dict(SOURCES.get(eval_set.source).files),
+        files=dict(eval_set.checksums),
         rows_sha256=scored.rows_sha256,
         positive_rule=eval_set.rule,
         score_rule=scored.score_rule,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from corral.core.files import sha256_file
 from corral.data.examples import ModerationExample
 from corral.data.messages import Target
+from corral.data.sources import SOURCES
 
 Head = Literal["harm", "attack", "refusal"]
 """The question: is the judged message harmful, is the prompt an attack, does the response refuse."""
@@ -50,7 +53,7 @@ class EvalSet:
 
     Attributes:
         name: of the set.
-        source: of the rows, a name in ``SOURCES``.
+        source: of the rows, a name in ``SOURCES``; with ``file``, one in ``PUBLIC_COLUMNS``.
         target: the message that the guard judges.
         head: the question.
         kind: which truths occur.
@@ -64,6 +67,7 @@ class EvalSet:
         family: sets of one family are one set in several languages.
         pair: upstream column that joins the languages of a family, "" when they are not aligned.
         headline: one of the sets that every guard is measured on first.
+        file: a file of the user's that holds the rows.
     """
 
     name: str
@@ -81,10 +85,18 @@ class EvalSet:
     family: str = ""
     pair: str = ""
     headline: bool = False
+    file: Path | None = None
 
     def __post_init__(self) -> None:
         if self.head == ("attack" if self.target == "response" else "refusal"):
             raise ValueError(f"{self.name}: no guard answers `{self.head}` about a {self.target}")
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """SHA-256 of the files that the rows are in, by name."""
+        if self.file is None:
+            return SOURCES.get(self.source).files
+        return {self.file.name: sha256_file(self.file)}
 
 
 def harmful(example: ModerationExample) -> bool | None:

@@ -114,7 +114,7 @@ def run_moderation(
         guards=tuple(results),
         gates=tuple(compare(each, scored[-1], seed=settings.seed, replicates=settings.replicates) for each in ours),
         baseline_rows=baseline_rows or {},
-        not_comparable=tuple(not_comparable([first[each.name] for each in sets if each.name in first])),
+        not_comparable=tuple(not_comparable([(each, first[each.name]) for each in sets if each.name in first])),
     )
 
 
@@ -125,7 +125,10 @@ def measure_guard(scored: ScoredGuard, settings: ModerationSettings) -> GuardRes
         name=scored.name,
         revision=scored.revision,
         taxonomy=scored.taxonomy,
-        sets=tuple(with_published(measure(each, seed=seed, replicates=replicates)) for each in scored.sets.values()),
+        sets=tuple(
+            with_published(measure(each, seed=seed, replicates=replicates), each.eval_set)
+            for each in scored.sets.values()
+        ),
         skipped=scored.skipped,
         languages=tuple(language_tables(scored.sets.values(), seed=seed, replicates=replicates)),
     )

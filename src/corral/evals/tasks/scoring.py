@@ -17,7 +17,8 @@ from corral.core.metric_inputs import as_binary
 from corral.core.progress import progress
 from corral.data.examples import ModerationExample
 from corral.data.mixture import matches
-from corral.data.sources import SOURCES, load_source
+from corral.data.sources import load_source
+from corral.data.sources.public_columns import read_public_column
 from corral.data.splits import draw_groups
 from corral.evals.results import Skipped
 from corral.evals.scored import ScoredSet, scores_of
@@ -73,17 +74,22 @@ class RowLoader:
 
         Raises:
             NotFoundError: the source is not in the data folder.
-            DataError: a file differs from the record, or a row is malformed.
+            DataError: a file differs from the record, or has not the published counts, or a row is malformed.
         """
-        key = (eval_set.source, eval_set.files)
+        key = (eval_set.source, (str(eval_set.file),) if eval_set.file else eval_set.files)
         if key not in self._read:
-            self._read[key] = list(load_source(eval_set.source, root=self.root, files=eval_set.files or None))
+            self._read[key] = self._rows(eval_set)
         rows = [
             row
             for row in self._read[key]
             if row.target == eval_set.target and matches(row, eval_set.where) and eval_set.truth(row) is not None
         ]
         return SetRows(eval_set, tuple(draw_groups(rows, self.limit, seed=self.seed)), len(rows))
+
+    def _rows(self, eval_set: EvalSet) -> list[ModerationExample]:
+        if eval_set.file is not None:
+            return read_public_column(eval_set.source, eval_set.file)
+        return list(load_source(eval_set.source, root=self.root, files=eval_set.files or None))
 
 
 class GuardScorer:
@@ -139,7 +145,7 @@ class GuardScorer:
             "task_version": TASK_VERSION,
             "guard": self._guard.name,
             "revision": self._guard.revision,
-            "files": dict(SOURCES.get(eval_set.source).files),
+            "files": dict(eval_set.checksums),
             "target": eval_set.target,
         }
 
@@ -150,8 +156,9 @@ def guard_folder(out: Path, name: str, revision: str) -> Path:
 
 
 def journal_path(folder: Path, eval_set: EvalSet) -> Path:
-    """The journal of the source and target that a set reads."""
-    return folder / f"{eval_set.source}.{eval_set.target}.jsonl"
+    """The journal of the source and target that a set reads; a file of the user's has its own."""
+    source = eval_set.name if eval_set.file is not None else eval_set.source
+    return folder / f"{source}.{eval_set.target}.jsonl"
 
 
 def read_scored_set(out: Path, name: str, revision: str, chosen: SetRows) -> ScoredSet | None:

@@ -2,8 +2,8 @@
 
 There are two ways. A server that echoes a prompt with log-probabilities scores a completion in one request, but may
 compute all of the prompt anew for it. Walking looks up each token among the likeliest after those before it: a request
-a token, served from the prefix cache, and possible with every server, but only for tokens that it lists. For one that is
-not listed, vLLM can be held to it: it then tells the token's probability as it was before.
+a token, served from the prefix cache, and possible with every server, but only for tokens that it lists. vLLM can be
+held to one that it does not list, and then tells the probability that the token had before.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def measure_public(run: Run, config: WildGuardConfig, settings: PublicConfig, sh
     )
     sets: dict[str, Any] = {}
     for name, each in scored.sets.items():
-        result = with_published(measure(each, seed=config.seed, replicates=config.replicates))
+        result = with_published(measure(each, seed=config.seed, replicates=config.replicates), each.eval_set)
         sets[name] = {
             "n": result.n,
             "rows_in_set": result.rows_in_set,

@@ -1,7 +1,8 @@
 """Training rows for a Llama Guard: prompts under varied policies, verdicts as answers (arXiv 2312.06674, section 3).
 
-One row of labels gives one prompt, or a few in mode ``formatter`` or with ``copies`` (see ``augmentation``). The answer names the codes
-that the prompt gives to the violated categories, in the prompt's order. What a row does not say is not learned:
+One row of labels gives one prompt, or a few in mode ``formatter`` or with ``copies`` (see ``augmentation``). The answer
+names the codes that the prompt gives to the violated categories, in the prompt's order. What a row does not say is not
+learned:
 
 - harmful, but in none of the taxonomy's categories as far as is known: only the first line, ``unsafe``, is in the loss,
   and the policy is whole, since what is violated might be what is dropped;
