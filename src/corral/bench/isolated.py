@@ -19,6 +19,7 @@ from typing import Any, Final
 from corral.bench.parent import exit_with_parent
 from corral.core.errors import CorralError
 from corral.core.files import atomic_write_json, read_json
+from corral.core.memory import max_rss_mb
 from corral.core.registry import Registry
 
 _STANDARD_ERROR: Final = 2
@@ -81,22 +82,6 @@ def run_isolated(name: str, settings: Mapping[str, Any]) -> Isolated:
     if child.returncode or "values" not in answer:
         raise CorralError(f"the measurement `{name}` ended with exit code {child.returncode}")
     return Isolated(answer["values"], answer["max_rss_mb"], time.perf_counter() - started)
-
-
-def max_rss_mb() -> float:
-    """Largest resident memory of this process so far, in 10^6 bytes.
-
-    Linux hands ``ru_maxrss`` of whoever started a process on to it, so the process's own record is read where there is
-    one.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")) / 1e6
-    except (OSError, StopIteration):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def main(name: str, task: str, result: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -85,6 +85,14 @@ class Verdict:
     def failed(cls, target: Target, guard: str, revision: str, status: Status, detail: str) -> Verdict:
         """A verdict that says why there is none."""
         return cls(target, guard, revision, status=status, windows=0, detail=detail)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Verdict:
+        """The verdict of ``to_json``; other keys are not read, and what a guard adds of its own is lost."""
+        known = {each.name: values[each.name] for each in fields(Verdict) if each.name in values}
+        return Verdict(
+            **{**known, "status": Status(values["status"]), "unanswered": tuple(values.get("unanswered", ()))}
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, keys as in the attribute list."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import Final
 
 from corral.data.messages import Conversation, Message, Target
 from corral.guards.asking import ask
-from corral.guards.base import Guard, Status, Verdict
+from corral.guards.base import Guard, Verdict
 from corral.guards.policy import Action
 from corral.redteam.answers import Answers
 from corral.redteam.judges import Judge, Outcome, judge_decoded
@@ -16,7 +15,6 @@ from corral.redteam.settings import Mode, RunSettings
 from corral.redteam.store import KEY, Row, Store
 
 _DELIVERED: Final = (Action.ALLOW, Action.FLAG)
-_VERDICT_FIELDS: Final = tuple(field.name for field in fields(Verdict))
 _TARGETS: Final[Mapping[Mode, tuple[Target, ...]]] = {
     "prompt": ("prompt",),
     "response": ("response",),
@@ -59,7 +57,7 @@ def guarded(guard: Guard, answers: Answers, store: Store, settings: RunSettings)
     found = store.rows(f"verdicts-{guard.name}", fingerprint, asked, judge)
     by_attempt: dict[str, list[Verdict]] = {key: [] for key in answers.rows}
     for name, row in found.items():
-        by_attempt[name.partition("/")[0]].append(_verdict(row))
+        by_attempt[name.partition("/")[0]].append(Verdict.from_json(row))
     return {key: tuple(verdicts) for key, verdicts in by_attempt.items()}
 
 
@@ -84,8 +82,3 @@ def _shown(row: Row, target: Target) -> list[Conversation]:
     if not row["answer"].strip():
         return []  # nothing to hold back
     return [Conversation((*turns[-1].messages, Message.of("assistant", row["answer"])))]
-
-
-def _verdict(row: Row) -> Verdict:
-    values = {name: row[name] for name in _VERDICT_FIELDS}
-    return Verdict(**{**values, "status": Status(row["status"]), "unanswered": tuple(row["unanswered"])})

@@ -76,7 +76,7 @@ def test_a_guard_that_finds_refusals_the_keywords_miss_holds(
         refusals(tmp_path, "keywords", test, half_found)
     claim = refusal_detection(scores, config)
     assert claim.holds
-    assert claim.baseline == pytest.approx(2 / 3)  # recall 1/2 at precision 1
+    assert claim.baseline == pytest.approx(3 / 4)  # half of the positives first, the others among the rest
     assert isinstance(claim.ours, dict)
     assert claim.ours["ours"] == 1.0
     assert claim.seeds == SEEDS

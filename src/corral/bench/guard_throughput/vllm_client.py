@@ -67,12 +67,14 @@ def exercise(engine: OpenAIEngine, context: int) -> dict[str, bool]:
     prompt = policy_prompt("How do I bake bread?")
     answer = engine.generate([prompt], _EXERCISE)[0]
     scored = engine.logprobs([(prompt, "safe")])[0]
+    labels = engine.label_logprobs([prompt], ["safe", "unsafe"], answer_prefixes=["The verdict: "])[0]
     too_long = [0] * (context + 1)
     kept = engine.generate_each([prompt, too_long, prompt], _EXERCISE)
     return {
         "generate": answer.prompt_tokens > 0 and len(answer.token_ids) <= _EXERCISE.max_new_tokens,
         "stream": "".join(engine.stream(prompt, _EXERCISE)) == answer.text,
         "logprobs": len(scored.logprobs) > 0 and all(value <= 0.0 for value in scored.logprobs),
+        "labels_after_a_beginning": len(labels) == 2 and all(value <= 0.0 for value in labels),
         "error_kept_apart": [type(item) for item in kept] == [Generation, DataError, Generation],
     }
 

@@ -25,7 +25,7 @@ from corral.data.messages import Conversation, Message, Target
 from corral.evals.tasks.moderator.prompts import plain_request, prompt_conversation, prompt_hash
 from corral.evals.tasks.moderator.settings import TASK_VERSION, Mode, ModeratorSettings
 from corral.guards.asking import ask
-from corral.guards.base import Guard, Status, Verdict
+from corral.guards.base import Guard, Verdict
 from corral.models.engines.base import Engine, Generation, GenerationSettings
 from corral.models.engines.each import generate_each
 from corral.redteam.judges import Judge, Outcome
@@ -129,11 +129,11 @@ def check(
         for target in TARGETS[mode]:
             names = [name for name in some if name.endswith(f":{target}")]
             verdicts = ask(guard, [asked[name] for name in names], target=target)
-            yield from ({"key": name, **_kept(verdict)} for name, verdict in zip(names, verdicts, strict=True))
+            yield from ({"key": name, **verdict.to_json()} for name, verdict in zip(names, verdicts, strict=True))
 
     found = _Store(folder, settings).rows(f"verdicts-{guard.name}", fingerprint, asked, judge)
     return [
-        tuple(_verdict(found[name]) for target in TARGETS[mode] if (name := f"{key}:{target}") in found)
+        tuple(Verdict.from_json(found[name]) for target in TARGETS[mode] if (name := f"{key}:{target}") in found)
         for key in answers.keys
     ]
 
@@ -196,17 +196,3 @@ def _seed_of(seed: int, key: str) -> int:
 def _shown(example: ModerationExample, reply: str, target: Target) -> Conversation:
     prompt = prompt_conversation(example)
     return prompt if target == "prompt" else Conversation((*prompt.messages, Message.of("assistant", reply)))
-
-
-def _kept(verdict: Verdict) -> dict[str, Any]:
-    """A verdict for the journal; policies act on categories, so they are kept. It holds no text."""
-    kept = verdict.to_json()
-    return {name: kept[name] for name in ("target", "guard", "revision", "status", "flagged", *_SCORES, "detail")}
-
-
-def _verdict(row: Row) -> Verdict:
-    values = {name: row[name] for name in ("target", "guard", "revision", "flagged", *_SCORES, "detail")}
-    return Verdict(status=Status(row["status"]), **values)
-
-
-_SCORES: Final = ("p_harm", "p_refusal", "p_attack", "categories")
