@@ -88,7 +88,8 @@ def test_a_server_is_asked_by_both_clients_and_every_method_is_exercised(tiny_mo
                 "compared": TEXTS[1:3],
             }
         )
-    assert found["exercised"] == dict.fromkeys(("generate", "stream", "logprobs", "error_kept_apart"), True)
+    methods = ("generate", "stream", "logprobs", "labels_after_a_beginning", "error_kept_apart")
+    assert found["exercised"] == dict.fromkeys(methods, True)
     assert len(found["round_seconds"]) == 2
     assert len(found["p_unsafe"]) == 2
     assert found["version"] == "fake"
