@@ -53,8 +53,8 @@ def refusal_detection(scores: Scores, config: WildGuardConfig) -> Claim:
         scores.compare(FULL, KEYWORDS, BENIGN_REFUSALS, REFUSAL, "ap"),
         metric="average precision of refusal on replies to benign prompts, against the keyword baseline",
         expected="on replies to benign prompts the whole interval of the difference lies above 0; risky prompts "
-        "(do_not_answer, three readings of actions 1 and 4) are shown beside it, and F1 at 0.5, which was the criterion "
-        "at first",
+        "(do_not_answer, three readings of actions 1 and 4) are shown beside it, and F1 at 0.5, which was the "
+        "criterion at first",
         seeds=scores.seeds,
         toy=config.toy,
         tried=config.tried.get("refusal_detection", ()),
