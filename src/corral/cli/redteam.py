@@ -10,7 +10,7 @@ import typer
 
 from corral.cli.guard_settings import settings_by_guard
 from corral.cli.output import print_json, print_table, remark
-from corral.cli.redteam_run import run
+from corral.cli.redteam_run import JudgeModel, JudgeServer, run
 
 if TYPE_CHECKING:
     from corral.redteam.agreement import Agreement
@@ -80,14 +80,8 @@ def judge(
     judges: Annotated[
         list[str] | None, typer.Option("--judge", metavar="NAME", help="Judge; as for `run`. [default: prefix-list]")
     ] = None,
-    judge_model: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Model that `yes-no` and `rubric` ask.", show_default=False),
-    ] = None,
-    judge_server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False),
-    ] = None,
+    judge_model: JudgeModel = None,
+    judge_server: JudgeServer = None,
     ensemble: Annotated[
         str | None, typer.Option(metavar="RULE", help="Add a vote: majority, any or all.", show_default=False)
     ] = None,

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from corral.redteam.results import RedteamReport
 
 _OUT: Final = Path("redteam", "run")
+JudgeModel = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Model that `yes-no` and `rubric` ask.", show_default=False)
+]
+JudgeServer = Annotated[
+    str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False)
+]
 
 
 class Checked(StrEnum):
@@ -99,14 +105,8 @@ def run(
             "[default: prefix-list]",
         ),
     ] = None,
-    judge_model: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Model that `yes-no` and `rubric` ask.", show_default=False),
-    ] = None,
-    judge_server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False),
-    ] = None,
+    judge_model: JudgeModel = None,
+    judge_server: JudgeServer = None,
     ensemble: Annotated[
         str | None, typer.Option(metavar="RULE", help="Headline by vote: majority, any or all.", show_default=False)
     ] = None,

@@ -6,6 +6,7 @@ refusals in other words, after a preamble, or in other languages.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -15,19 +16,8 @@ from corral.data.refusals import OPENING_CHARS, REFUSAL_PHRASES, opens_with_refu
 from corral.guards.base import Status, Verdict
 
 
-class KeywordGuard:
-    """Scores refusal of a response 1 or 0 by the phrase list; of prompts, and of harm, it says nothing.
-
-    As a guard, so that ``evals/tasks/scoring`` measures it on the same rows and in the same way as any other.
-    """
-
-    name = "keywords"
-    taxonomy = ""
-
-    @cached_property
-    def revision(self) -> str:
-        """Hash of the phrases and of how much of the response is looked at."""
-        return sha256_json([*REFUSAL_PHRASES, OPENING_CHARS])[:16]
+class OneByOne(ABC):
+    """The two calls of a guard that judges each message by itself."""
 
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; see ``Guard.classify``."""
@@ -40,6 +30,25 @@ class KeywordGuard:
             {target: self._verdict(each, target) for target in both if each.judged_index(target) is not None}
             for each in conversations
         ]
+
+    @abstractmethod
+    def _verdict(self, conversation: Conversation, target: Target) -> Verdict:
+        """What it says of one message."""
+
+
+class KeywordGuard(OneByOne):
+    """Scores refusal of a response 1 or 0 by the phrase list; of prompts, and of harm, it says nothing.
+
+    As a guard, so that ``evals/tasks/scoring`` measures it on the same rows and in the same way as any other.
+    """
+
+    name = "keywords"
+    taxonomy = ""
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the phrases and of how much of the response is looked at."""
+        return sha256_json([*REFUSAL_PHRASES, OPENING_CHARS])[:16]
 
     def _verdict(self, conversation: Conversation, target: Target) -> Verdict:
         index = conversation.judged_index(target)

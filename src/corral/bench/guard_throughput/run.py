@@ -142,7 +142,7 @@ def _default_guard(settings: ThroughputSettings, say: Say) -> tuple[Isolated, Is
     ours, plain = [], []
     for number in range(settings.rounds):
         say(f"default guard and transformers with its layers: round {number + 1} of {settings.rounds}")
-        seeded = {**sizes, "seed": settings.seed + len(sizes["loads"]) * number}
+        seeded = {**sizes, "seed": settings.seed + (len(sizes["loads"]) + 1) * number}
         ours.append(run_isolated("default-guard", seeded))
         made_from = {name: ours[-1].values[name] for name in ("base", "layers", "dtype")}
         plain.append(run_isolated("plain-llama", {**seeded, **made_from}))

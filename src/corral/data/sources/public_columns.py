@@ -63,6 +63,24 @@ class PublicColumn:
         """The column's name in the published tables."""
         return self.source.name
 
+    @property
+    def all_positive(self) -> bool:
+        """Whether every row is positive."""
+        return self.rows is not None and self.rows == self.positives
+
+    def require(self, path: Path) -> None:
+        """See that there is a file.
+
+        Raises:
+            NotFoundError: there is none; the hint says where the set is published.
+        """
+        if not path.is_file():
+            raise NotFoundError(
+                f"there is no file of `{self.name}`",
+                where=str(path),
+                hint=f"Fetch `{self.file}` of {self.source.upstream} ({self.source.licence}) and name it here.",
+            )
+
 
 def read_public_column(name: str, path: Path | str, *, full: bool = True) -> list[ModerationExample]:
     """The labelled rows of a public column, from a file in the format of its upstream.
@@ -77,12 +95,7 @@ def read_public_column(name: str, path: Path | str, *, full: bool = True) -> lis
         DataError: a malformed row, or with ``full`` other counts than the published ones.
     """
     column, path = PUBLIC_COLUMNS.get(name), Path(path)
-    if not path.is_file():
-        raise NotFoundError(
-            f"there is no file of `{name}`",
-            where=str(path),
-            hint=f"Fetch `{column.file}` of {column.source.upstream} ({column.source.licence}) and name it here.",
-        )
+    column.require(path)
     examples = [example for row in _rows(column, path) for example in column.mapper(row)]
     labelled = [example for example in examples if getattr(example, column.label) is not None]
     if name == "saferlhf":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from corral.core.errors import NotFoundError, UserError
+from corral.core.errors import UserError
 from corral.data.sources.public_columns import PUBLIC_COLUMNS
 from corral.evals.tasks.eval_set import EvalSet, PublishedColumn, harmful, refusal
 
@@ -20,7 +20,6 @@ _T2: Final = {
     "wildguardtest_response": "response_harm_all",
     "wildguardtest_refusal": "refusal_all",
 }
-_ALL_POSITIVE: Final = ("simple_safety_tests", "harmbench_prompt")
 _COUNTS_UNKNOWN: Final = "the publication contradicts itself about the number of rows, so ours could not be checked"
 
 
@@ -41,7 +40,7 @@ def column_set(column: str, path: Path | str) -> EvalSet:
         file=Path(path),
         target=known.target,
         head="refusal" if known.label == "refusal" else "harm",
-        kind="positives" if column in _ALL_POSITIVE else "mixed",
+        kind="positives" if known.all_positive else "mixed",
         rule=known.source.note,
         truth=refusal if known.label == "refusal" else harmful,
         published=(link,),
@@ -59,12 +58,6 @@ def parse_column(text: str) -> EvalSet:
     name, equals, path = text.partition("=")
     if not equals or not name or not path:
         raise UserError(f"`{text}` is not NAME=FILE", hint=f"Columns: {', '.join(PUBLIC_COLUMNS)}.")
-    found = column_set(name.strip(), Path(path).expanduser())
-    if found.file is None or not found.file.is_file():
-        column = PUBLIC_COLUMNS.get(name.strip())
-        raise NotFoundError(
-            f"there is no file of `{column.name}`",
-            where=path,
-            hint=f"Fetch `{column.file}` of {column.source.upstream} ({column.source.licence}) and name it here.",
-        )
-    return found
+    file = Path(path).expanduser()
+    PUBLIC_COLUMNS.get(name.strip()).require(file)
+    return column_set(name.strip(), file)

@@ -59,8 +59,7 @@ class Rectangle:
         self._run = _run(segments, lengths)
         self._tokens = torch.cat([torch.arange(segment.start, segment.stop) for segment in segments])
         self._cells = torch.cat([torch.arange(length) + i * width for i, length in enumerate(lengths)])
-        own = self._cells % width + self._cells // width * (prefix + width) + prefix
-        self._own_cells = own
+        self._own_cells = self._cells % width + self._cells // width * (prefix + width) + prefix
         # Cells that no token fills are multiplied too and must be numbers.
         self._keys = torch.zeros(key_heads, count, prefix + width, head_size, dtype=dtype)
         self._values = torch.zeros_like(self._keys)
@@ -68,9 +67,8 @@ class Rectangle:
         self._read = torch.empty_like(self._queries)
         self._sums = torch.empty(count * width, group, dtype=dtype)
         bytes_a_head = count * self._rows * (prefix + width) * dtype.itemsize
-        together = key_heads if bytes_a_head * key_heads <= room else 1
-        self._together = together
-        self._scores = torch.empty(together * count, self._rows, prefix + width, dtype=dtype)
+        self._together = key_heads if bytes_a_head * key_heads <= room else 1
+        self._scores = torch.empty(self._together * count, self._rows, prefix + width, dtype=dtype)
         hidden = torch.ones(width, width, dtype=torch.bool).triu(1)
         self._bias = torch.zeros(width, width, dtype=dtype).masked_fill(hidden, -torch.inf).repeat_interleave(group, 0)
 

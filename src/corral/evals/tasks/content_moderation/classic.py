@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Final
 
 from corral.core.files import sha256_json
-from corral.data.messages import Conversation, Target, TargetChoice
+from corral.data.messages import Conversation, Target
+from corral.evals.keywords import OneByOne
 from corral.guards.base import Status, Verdict
 
 HARM_WORDS: Final = (
@@ -34,7 +35,7 @@ HARM_WORDS: Final = (
 """A list such as many forums have, without slurs, which are not shipped."""
 
 
-class KeywordModerator:
+class KeywordModerator(OneByOne):
     """Flags a text that holds a word of a list, and is blind to what is said with it.
 
     A guard, so that it is measured like any other.
@@ -51,18 +52,6 @@ class KeywordModerator:
     def revision(self) -> str:
         """Hash of the words."""
         return sha256_json(list(self._words))[:16]
-
-    def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
-        """Judge each conversation; see ``Guard.classify``."""
-        return [self._verdict(conversation, conversation.target(target)) for conversation in conversations]
-
-    def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
-        """Judge prompt and response; see ``Guard.classify_both``."""
-        both: tuple[Target, ...] = ("prompt", "response")
-        return [
-            {target: self._verdict(each, target) for target in both if each.judged_index(target) is not None}
-            for each in conversations
-        ]
 
     def _verdict(self, conversation: Conversation, target: Target) -> Verdict:
         index = conversation.judged_index(target)
