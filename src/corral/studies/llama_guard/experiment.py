@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from corral.core.evidence import Claim
 from corral.core.weighted import Statistic
@@ -15,6 +15,8 @@ from corral.studies.llama_guard.scores import ScoreStore
 from corral.studies.llama_guard.settings import AUGMENTED, StudyConfig
 from corral.studies.llama_guard.trainings import TrainedModels, Training
 from corral.train.guard.augmentation import AugmentationConfig
+
+_WARM_UP: Final = "warm-up"
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,21 @@ class Experiment:
 
     def arm(self, name: str, seed: int) -> Training:
         """The training of an arm under a seed."""
+        warm_up = self.config.warm_up
+        first = self._on_training_rows(_WARM_UP, warm_up, seed, parent=None) if warm_up is not None else None
+        return self._on_training_rows(name, self.config.arms[name], seed, parent=first)
+
+    def _on_training_rows(
+        self, name: str, augmentation: AugmentationConfig, seed: int, *, parent: Training | None
+    ) -> Training:
+        changes: dict[str, Any] = {"seed": seed} | ({"layers": None} if parent else {})
         return Training(
             f"{name}-{seed}{self.suffix}",
             self.rows.train,
             self.rows.policy,
-            self.config.arms[name],
-            self.config.training.model_copy(update={"seed": seed}),
+            augmentation,
+            self.config.training.model_copy(update=changes),
+            parent=parent,
         )
 
     def arms(self, name: str) -> list[Training]:

@@ -94,6 +94,9 @@ class StudyConfig(Config):
     arms: Mapping[str, AugmentationConfig] = Field(
         default_factory=lambda: {AUGMENTED: AugmentationConfig(mode="paper"), PLAIN: AugmentationConfig(mode="none")}
     )
+    warm_up: AugmentationConfig | None = Field(
+        None, description="what both arms learn first, in one training a seed (a curriculum); null: nothing"
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of every training")
     rows: RowsConfig = Field(default_factory=RowsConfig)
     shuffles: int = Field(2, ge=1, description="orders of the policy in which codes are read")
