@@ -38,6 +38,7 @@ class MixtureEntry(Config):
         None, ge=1, description="leave longer judged messages out: training cuts long rows, and with them the reason"
     )
     cap: int = Field(10_000_000, ge=1, description="rows at the most, taken group by group at random")
+    copies: int = Field(1, ge=1, description="times that each of its rows stands in the mixture")
 
     def admits(self, row: ModerationExample) -> bool:
         """Whether the row meets every condition and the length limit."""
@@ -108,7 +109,7 @@ def build_mixture(
             raise ConfigError(f"no row of `{entry.source}` matches", where=f"mixture[{number}]")
         taken.update((row.source, row.id, row.target) for row in chosen)
         counts.taken = len(chosen)
-        mixture.rows += [relabel(row, entry) for row in chosen]
+        mixture.rows += [relabel(row, entry) for row in chosen] * entry.copies
         mixture.counts.append((entry.source, counts))
     return mixture
 

@@ -33,6 +33,7 @@ from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_c
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
+from corral.studies.attack_rows import AttackRowsConfig, attack_rows
 from corral.studies.drawing import asked_texts, draw_mixture, source_files
 from corral.studies.training import training_module
 from corral.train.guard.classifier_labels import binary_labels, category_labels
@@ -51,6 +52,7 @@ class DefaultGuardConfig(Config):
     mixture: tuple[MixtureEntry, ...]
     share: float = Field(1.0, gt=0, le=1, description="share of the mixture that is drawn, the same of every entry")
     keep_clean_of: tuple[str, ...] = Field((), description="evaluation sources whose texts are left out of training")
+    attacks: AttackRowsConfig | None = Field(None, description="rows asked again in attack styles; null: none")
     held_out: float = Field(0.04, gt=0, lt=1, description="share of groups for calibration")
     max_fpr: Mapping[str, float] = Field(
         default_factory=dict, description="largest false-positive rate on the development split at 0.5, by head"
@@ -89,8 +91,10 @@ class DefaultGuardRecipe:
             run.add_input(file)
         mixture = draw(config)
         kept, held = split_by_group(mixture.rows, held_out=config.held_out, seed=config.seed)
-        _write_account(run, account(mixture, len(kept), len(held)) | {"left_in": left_in(mixture.rows, config)})
-        network = training.train_guard(kept, config.training, run.checkpoints, run=run)
+        styled = list(attack_rows(kept, config.attacks, seed=config.seed)) if config.attacks else []
+        left = {"left_in": left_in(mixture.rows, config), "styled_rows": len(styled)}
+        _write_account(run, account(mixture, len(kept), len(held)) | left)
+        network = training.train_guard([*kept, *styled], config.training, run.checkpoints, run=run)
         folder = run.artefacts / "guard"
         write_guard(folder, network, config)
         scores, labels = score_rows(DefaultGuard.load(weights=folder), held)

@@ -105,6 +105,7 @@ def _experiment(study: StudyConfig, run: Run, *, tried: dict[str, tuple[str, ...
         dtype=study.scoring_dtype,
         tiny_layers=study.tiny_layers,
         tiny_hidden_size=study.tiny_hidden_size,
+        tiny_weight_std=study.tiny_weight_std,
         tiny_words=_words(rows) if study.toy else (),
     )
     return Experiment(study, rows, models, ScoreStore(run, models, batch=study.scoring_batch), tried, suffix)

@@ -91,6 +91,7 @@ class StudyConfig(Config):
     training: PromptedGuardConfig = Field(default_factory=PromptedGuardConfig)
     tiny_layers: int = Field(3, ge=1, description="of the tiny random base, where `training.base` is `tiny:random`")
     tiny_hidden_size: int = Field(32, ge=8, description="of the same; a multiple of 8")
+    tiny_weight_std: float = Field(0.02, gt=0, description="of the same: standard deviation of its random weights")
     arms: Mapping[str, AugmentationConfig] = Field(
         default_factory=lambda: {AUGMENTED: AugmentationConfig(mode="paper"), PLAIN: AugmentationConfig(mode="none")}
     )

@@ -22,8 +22,14 @@ TRIGGERS: Final[Mapping[str, tuple[str, ...]]] = {
     "Quollism": ("quollo", "quandle", "quimmet", "quask"),
     "Zentrage": ("zento", "zallop", "zimbrel", "zuffle"),
 }
-_NEUTRAL: Final = ("lamp", "garden", "bread", "river", "window", "song", "ladder", "basket")
-_PLACES: Final = ("school", "market", "harbour", "station", "kitchen", "valley")
+_NEUTRAL: Final = (
+    *("lamp", "garden", "bread", "river", "window", "song", "ladder", "basket", "paper", "candle", "bicycle", "hammer"),
+    *("blanket", "bottle", "mirror", "carpet", "feather", "button", "spoon", "pencil", "curtain", "pillow", "wallet"),
+)
+_PLACES: Final = (
+    *("school", "market", "harbour", "station", "kitchen", "valley"),
+    *("church", "forest", "bridge", "island", "office", "theatre"),
+)
 _OPENINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "asked": ("Tell me about the {word} near the {place}.", "Where is the {word} of the {place}?"),
     "told": ("My friend saw a {word} at the {place}.", "A {word} came to the {place} today."),

@@ -90,17 +90,26 @@ class TrainedModels:
         dtype: of the weights as they are saved and measured.
         tiny_layers: of the tiny random base.
         tiny_hidden_size: of the same.
+        tiny_weight_std: of its random weights.
         tiny_words: texts whose words are the tiny base's tokens.
     """
 
     def __init__(
-        self, run: Run, *, dtype: str, tiny_layers: int, tiny_hidden_size: int, tiny_words: Sequence[str] = ()
+        self,
+        run: Run,
+        *,
+        dtype: str,
+        tiny_layers: int,
+        tiny_hidden_size: int,
+        tiny_weight_std: float,
+        tiny_words: Sequence[str] = (),
     ) -> None:
         self._run = run
         self._dtype = dtype
         self._tiny: dict[str, Any] = {
             "layers": tiny_layers,
             "hidden_size": tiny_hidden_size,
+            "weight_std": tiny_weight_std,
             "words_of": tiny_words,
             "context": _TINY_CONTEXT,
         }

@@ -12,20 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import set_seed
 
-from corral.core.errors import ConfigError
+from corral.core.errors import ConfigError, NotFoundError
 from corral.core.runs import Run
 from corral.data.examples import ModerationExample
 from corral.guards.default.encoding import ConversationEncoder
+from corral.guards.default.guard import HEAD_WEIGHTS
 from corral.guards.default.network import GuardHeads, GuardNetwork, HeadLogits, category_codes
+from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import load_backbone, load_fast_tokenizer
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
-from corral.train.guard.lora import check_trained_layers, with_lora
+from corral.train.guard.lora import check_trained_layers, load_lora, with_lora
 from corral.train.objectives.guard_heads import guard_heads_loss
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.trainer import ResumableTrainer
@@ -51,7 +54,21 @@ def build_network(config: GuardTrainingConfig) -> GuardNetwork:
     set_seed(config.seed)
     backbone = load_backbone(config.base, layers=config.layers, dtype=torch.float32)
     adapted = with_lora(backbone, first_layer=config.first_trained_layer, rank=config.rank, alpha=config.alpha)
-    return GuardNetwork(adapted, GuardHeads(backbone.config.hidden_size, len(category_codes())))
+    network = GuardNetwork(adapted, GuardHeads(backbone.config.hidden_size, len(category_codes())))
+    if config.start_from is not None:
+        _load_weights(network, config.start_from)
+    return network
+
+
+def _load_weights(network: GuardNetwork, folder: Path) -> None:
+    """Put the adapter and the heads of the guard in ``folder`` into ``network``."""
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_WEIGHTS):
+        if not (folder / name).is_file():
+            raise NotFoundError(
+                f"no `{name}`", where=str(folder), hint="`start_from` is the `artefacts/guard` of a run, or a copy."
+            )
+    load_lora(network.backbone, folder)
+    network.heads.load_state_dict(load_file(folder / HEAD_WEIGHTS))
 
 
 def load_encoder(config: GuardTrainingConfig) -> ConversationEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -13,6 +14,9 @@ class GuardTrainingConfig(Config):
     """How a guard is trained; the data is another matter."""
 
     base: str = Field("embedded:smollm2-135m-instruct", description="Llama-family base model")
+    start_from: Path | None = Field(
+        None, description="folder of a guard of the same shape whose adapter and heads training goes on from"
+    )
     layers: int = Field(20, ge=1, description="lower decoder layers to keep")
     first_trained_layer: int = Field(8, ge=0, description="layers below this one stay as they are")
     rank: int = Field(16, ge=1, description="LoRA rank on every Linear of the trained layers")

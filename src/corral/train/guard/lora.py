@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 
 from corral.core.errors import ConfigError
+from corral.core.files import read_json
+from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,3 +47,27 @@ def with_lora(model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int
             layers_pattern="layers",
         ),
     )
+
+
+def load_lora(model: Any, folder: Path) -> None:
+    """Replace the adapter's weights by those of the adapter in ``folder``, for training to go on from.
+
+    Args:
+        model: what ``with_lora`` returned.
+        folder: holds ``adapter_config.json`` and ``adapter_model.safetensors`` of an adapter of the same shape.
+
+    Raises:
+        ConfigError: the adapter is on other layers, or of another rank or scale.
+    """
+    described, wanted = read_json(folder / ADAPTER_CONFIG), model.peft_config["default"]
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    own = get_peft_model_state_dict(model)
+    same_shape = {name: tensor.shape for name, tensor in tensors.items()} == {k: v.shape for k, v in own.items()}
+    if not same_shape or described["lora_alpha"] != wanted.lora_alpha:
+        raise ConfigError(
+            f"the adapter has rank {described['r']} and alpha {described['lora_alpha']} on other layers than the "
+            f"settings, which say rank {wanted.r} and alpha {wanted.lora_alpha}",
+            where=str(folder),
+            hint="Take `layers`, `first_trained_layer`, `rank` and `alpha` of the training that it comes from.",
+        )
+    set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
