@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corral.core.errors import ConfigError, MissingDependencyError, RunError
+from corral.core.errors import ConfigError, MissingDependencyError, NotFoundError, RunError
 from corral.core.files import atomic_write_json, read_json
 from corral.core.recipes import load_profile, run_recipe
 from corral.core.runs import Run, verify_run
+from corral.core.yaml import read_yaml
 from corral.data.messages import Conversation
 from corral.guards.base import Status
 from corral.guards.default.guard import WEIGHT_FILES, DefaultGuard
 from corral.guards.default.network import BINARY_HEADS, category_codes
-from corral.studies.default_guard import DefaultGuardConfig, calibrate, draw
+from corral.studies.default_guard import DefaultGuardConfig, calibrate, draw, stage_rows
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,68 @@ def test_a_run_that_drew_other_rows_is_not_continued(finished: Run, tmp_path: Pa
     atomic_write_json(copy / "artefacts" / "mixture.json", {**account, "rows_sha256": "other"})
     with pytest.raises(RunError, match="draws other rows"):
         run_recipe("default_guard/tiny", resume=copy)
+
+
+SECOND = (
+    "second={mixture: [{source: self_written/guard_basics, copies: 2}], share: 0.5, "
+    "attacks: {styles: [leet, grandma], share: 1.0}}"
+)
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_recipe("default_guard/tiny", overrides=[SECOND], root=tmp_path_factory.mktemp("runs"))
+
+
+def test_a_second_stage_goes_on_from_the_weights_of_the_first(finished: Run, twice: Run) -> None:
+    alone = finished.artefacts / "guard"
+    for name in ("adapter_model.safetensors", "heads.safetensors"):
+        assert (twice.artefacts / "first" / name).read_bytes() == (alone / name).read_bytes()
+        assert (twice.artefacts / "guard" / name).read_bytes() != (alone / name).read_bytes()
+    assert not (twice.path / "checkpoints-first").exists()
+
+
+def test_a_second_stage_alone_gives_what_both_stages_give(finished: Run, twice: Run, tmp_path: Path) -> None:
+    start = f"training.start_from={finished.artefacts / 'guard'}"
+    alone = run_recipe("default_guard/tiny", overrides=[SECOND, start], root=tmp_path)
+    for name in ("adapter_model.safetensors", "heads.safetensors"):
+        assert (alone.artefacts / "guard" / name).read_bytes() == (twice.artefacts / "guard" / name).read_bytes()
+    assert not (alone.artefacts / "first").exists()
+
+
+def test_what_one_stage_held_out_the_other_does_not_learn(twice: Run) -> None:
+    config = DefaultGuardConfig.model_validate(read_yaml(twice.path / "config.yaml"))
+    first, second = stage_rows(config.model_copy(update={"second": None})), stage_rows(config)
+    held = {row.group for row in [*first.held_out, *second.held_out]}
+    assert held and held.isdisjoint(row.group for row in [*first.training, *second.training])
+
+
+def test_rows_in_attack_styles_keep_their_labels_and_are_attacks(twice: Run) -> None:
+    config = DefaultGuardConfig.model_validate(read_yaml(twice.path / "config.yaml"))
+    rows = stage_rows(config)
+    styled = [row for row in rows.training if "+" in row.id]
+    assert len(styled) == rows.account["styled_rows"] > 0
+    plain = {row.id: row for row in rows.training if "+" not in row.id}
+    for row in styled:
+        source = plain[row.id.partition("+")[0]]
+        assert (row.harmful, row.categories, row.group, row.attack) == (
+            source.harmful,
+            source.categories,
+            source.group,
+            True,
+        )
+        assert row.text != source.text
+
+
+def test_training_does_not_go_on_from_an_adapter_of_another_shape(finished: Run, tmp_path: Path) -> None:
+    overrides = [f"training.start_from={finished.artefacts / 'guard'}", "training.rank=3"]
+    with pytest.raises(ConfigError, match="rank 2 and alpha 4"):
+        run_recipe("default_guard/tiny", overrides=overrides, root=tmp_path)
+
+
+def test_training_does_not_go_on_from_a_folder_without_a_guard(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="adapter_config"):
+        run_recipe("default_guard/tiny", overrides=[f"training.start_from={tmp_path}"], root=tmp_path / "runs")
 
 
 def test_the_mixture_is_drawn_without_training_libraries() -> None:

@@ -108,7 +108,7 @@ def build_mixture(
         if not chosen:
             raise ConfigError(f"no row of `{entry.source}` matches", where=f"mixture[{number}]")
         taken.update((row.source, row.id, row.target) for row in chosen)
-        counts.taken = len(chosen)
+        counts.taken = len(chosen) * entry.copies
         mixture.rows += [relabel(row, entry) for row in chosen] * entry.copies
         mixture.counts.append((entry.source, counts))
     return mixture

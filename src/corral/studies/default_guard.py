@@ -7,8 +7,9 @@ the development split, named in the calibration; no evaluation set is read for a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,20 @@ _NEUTRAL_PROMPT: Final = "Go on."
 _LEAST_POSITIVES: Final = 30  # a category with fewer on the development split keeps its natural boundary
 
 
+class SecondStage(Config):
+    """Training that goes on from the first stage, on a new draw of the mixture and rows beside it.
+
+    Groups that the first stage held out stay held out, so calibration sees rows that neither stage has learnt from.
+    """
+
+    share: float = Field(0.25, gt=0, le=1, description="share of the first stage's mixture that is drawn anew")
+    mixture: tuple[MixtureEntry, ...] = Field((), description="rows beside it, all of them")
+    keep_clean_of: tuple[str, ...] = Field((), description="as in the first stage; empty: the same")
+    attacks: AttackRowsConfig | None = Field(None, description="rows asked again in attack styles; null: none")
+    learning_rate: float = Field(5e-4, gt=0, description="peak")
+    draw_seed: int = Field(1, description="of the draw; the split keeps the recipe's seed")
+
+
 class DefaultGuardConfig(Config):
     """Settings of the recipe."""
 
@@ -52,7 +67,9 @@ class DefaultGuardConfig(Config):
     mixture: tuple[MixtureEntry, ...]
     share: float = Field(1.0, gt=0, le=1, description="share of the mixture that is drawn, the same of every entry")
     keep_clean_of: tuple[str, ...] = Field((), description="evaluation sources whose texts are left out of training")
-    attacks: AttackRowsConfig | None = Field(None, description="rows asked again in attack styles; null: none")
+    second: SecondStage | None = Field(
+        None, description="training that goes on from these weights; with `training.start_from`, the only stage"
+    )
     held_out: float = Field(0.04, gt=0, lt=1, description="share of groups for calibration")
     max_fpr: Mapping[str, float] = Field(
         default_factory=dict, description="largest false-positive rate on the development split at 0.5, by head"
@@ -70,11 +87,21 @@ class DefaultGuardRecipe:
 
     def plan(self, config: DefaultGuardConfig) -> list[str]:
         """What the run will do, a line a step."""
-        training = config.training
+        training, second = config.training, config.second
+        steps = []
+        if second is None or training.start_from is None:
+            steps = [
+                f"draw {len(config.mixture)} entries, clean of {len(config.keep_clean_of)} evaluation sources",
+                f"train layers {training.first_trained_layer} to {training.layers} of {training.base} with LoRA rank "
+                f"{training.rank} and heads, {training.epochs} epoch(s)",
+            ]
+        if second is not None:
+            steps += [
+                f"draw {second.share:.0%} of the mixture anew and {len(second.mixture)} further entries",
+                f"go on from {training.start_from or 'these weights'}",
+            ]
         return [
-            f"draw {len(config.mixture)} entries, clean of {len(config.keep_clean_of)} evaluation sources",
-            f"train layers {training.first_trained_layer} to {training.layers} of {training.base} with LoRA rank "
-            f"{training.rank} and heads, {training.epochs} epoch(s)",
+            *steps,
             f"calibrate on {config.held_out:.0%} held-out groups and write artefacts/guard",
         ]
 
@@ -87,25 +114,84 @@ class DefaultGuardRecipe:
         """
         training = training_module("guard.classifier")
         config = _with_base(config, run)
-        for file in source_files([*(entry.source for entry in config.mixture), *config.keep_clean_of]):
+        for file in source_files(_sources(config)):
             run.add_input(file)
-        mixture = draw(config)
-        kept, held = split_by_group(mixture.rows, held_out=config.held_out, seed=config.seed)
-        styled = list(attack_rows(kept, config.attacks, seed=config.seed)) if config.attacks else []
-        left = {"left_in": left_in(mixture.rows, config), "styled_rows": len(styled)}
-        _write_account(run, account(mixture, len(kept), len(held)) | left)
-        network = training.train_guard([*kept, *styled], config.training, run.checkpoints, run=run)
+        config = _first_stage(config, run)
+        rows = stage_rows(config)
+        _write_account(run.artefacts / "mixture.json", rows.account | {"left_in": left_in(rows.drawn, config)})
+        network = training.train_guard(rows.training, _stage_settings(config), run.checkpoints, run=run)
         folder = run.artefacts / "guard"
         write_guard(folder, network, config)
+        held = rows.held_out
         scores, labels = score_rows(DefaultGuard.load(weights=folder), held)
         write_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr))
         run.add_output(run.artefacts)
         run.report({"development": development_scores(scores, labels), "revision": guard_weights_revision(folder)})
 
 
-def _write_account(run: Run, values: dict[str, Any]) -> None:
-    """Write ``mixture.json``; a run that goes on must have drawn the rows that it began with."""
-    path = run.artefacts / "mixture.json"
+def _sources(config: DefaultGuardConfig) -> list[str]:
+    entries = [*config.mixture, *(config.second.mixture if config.second else ())]
+    clean = [*config.keep_clean_of, *(config.second.keep_clean_of if config.second else ())]
+    return [*(entry.source for entry in entries), *clean]
+
+
+@dataclass(frozen=True)
+class StageRows:
+    """What a stage learns from and what is held out of it.
+
+    Attributes:
+        drawn: rows of its mixture.
+        training: those that are learnt, with rows in attack styles.
+        held_out: those that calibrate.
+        account: of all, for the card.
+    """
+
+    drawn: list[ModerationExample]
+    training: list[ModerationExample]
+    held_out: list[ModerationExample]
+    account: dict[str, Any]
+
+
+def stage_rows(config: DefaultGuardConfig) -> StageRows:
+    """Rows of the last stage: of the second, or of the first where there is no other."""
+    mixture = draw(config)
+    kept, held = split_by_group(mixture.rows, held_out=config.held_out, seed=config.seed)
+    attacks = config.second.attacks if config.second else None
+    styled = list(attack_rows(kept, attacks, seed=config.seed)) if attacks else []
+    calibrating = list({id(row): row for row in held}.values())  # a copy tells nothing new
+    return StageRows(
+        mixture.rows,
+        [*kept, *styled],
+        calibrating,
+        account(mixture, len(kept), len(calibrating)) | {"styled_rows": len(styled)},
+    )
+
+
+def _first_stage(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:
+    """Train the first of two stages, unless its weights are there; settings that go on from them."""
+    if config.second is None or config.training.start_from is not None:
+        return config
+    only = config.model_copy(update={"second": None})
+    folder = run.artefacts / "first"
+    if not folder.is_dir():
+        rows = stage_rows(only)
+        _write_account(run.artefacts / "mixture_first.json", rows.account)
+        checkpoints = run.path / "checkpoints-first"
+        network = training_module("guard.classifier").train_guard(rows.training, only.training, checkpoints, run=run)
+        write_guard(folder, network, only)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return config.model_copy(update={"training": config.training.model_copy(update={"start_from": folder})})
+
+
+def _stage_settings(config: DefaultGuardConfig) -> GuardTrainingConfig:
+    """How the last stage is trained."""
+    if config.second is None:
+        return config.training
+    return config.training.model_copy(update={"learning_rate": config.second.learning_rate})
+
+
+def _write_account(path: Path, values: dict[str, Any]) -> None:
+    """Write which rows were drawn; a run that goes on must have drawn the rows that it began with."""
     if path.exists() and read_json(path)["rows_sha256"] != values["rows_sha256"]:
         raise RunError(
             "the mixture draws other rows than when this run began",
@@ -124,12 +210,18 @@ def _with_base(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:
 
 
 def draw(config: DefaultGuardConfig) -> Mixture:
-    """The rows of the mixture.
+    """The rows of the last stage's mixture.
 
     Raises:
         ConfigError: an entry names a source whose licence does not let weights ship.
     """
-    return draw_mixture(config.mixture, keep_clean_of=config.keep_clean_of, seed=config.seed, share=config.share)
+    second = config.second
+    if second is None:
+        return draw_mixture(config.mixture, keep_clean_of=config.keep_clean_of, seed=config.seed, share=config.share)
+    clean = second.keep_clean_of or config.keep_clean_of
+    anew = draw_mixture(config.mixture, keep_clean_of=clean, seed=second.draw_seed, share=second.share)
+    beside = draw_mixture(second.mixture, keep_clean_of=clean, seed=second.draw_seed) if second.mixture else Mixture()
+    return Mixture([*anew.rows, *beside.rows], [*anew.counts, *beside.counts])
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:
@@ -167,6 +259,7 @@ def left_in(rows: Sequence[ModerationExample], config: DefaultGuardConfig) -> di
     The entry ``replies`` counts rows whose reply shares a run of words with a reply of any evaluation source: mostly
     stock refusals. Sources that are not in the data folder are not counted.
     """
+    clean = (config.second and config.second.keep_clean_of) or config.keep_clean_of
     counts = {}
     replies: list[str] = []
     for name in SOURCES.names():
@@ -177,7 +270,7 @@ def left_in(rows: Sequence[ModerationExample], config: DefaultGuardConfig) -> di
         except NotFoundError:
             continue
         replies += [m.text for row in examples for m in row.conversation.messages if m.role == "assistant"]
-        if name not in config.keep_clean_of:
+        if name not in clean:
             counts[name] = _sharing(rows, EvaluationIndex(asked_texts(examples)), assistant=False)
     return counts | {"replies": _sharing(rows, EvaluationIndex(replies), assistant=True)}
 
