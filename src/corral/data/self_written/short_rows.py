@@ -1,9 +1,10 @@
 """Self-written rows in a short form: a text and what it is, expanded to a moderation example.
 
-Keys: ``text``, ``language``, ``harmful``, and where they apply ``category`` (Llama Guard 3 code of the hazard that the
-row is about, on harmless rows too), ``group`` (a contrast shares one over both sides and all languages), ``prompt``
-(then the text is the reply that is judged) and ``refusal``. A row without ``prompt`` is a prompt and no attack. A
-harmful row has its category and says nothing about the others; a harmless one has none.
+Keys: ``text``, ``language``, ``harmful``, ``group`` (a contrast shares one over both sides and all languages), and
+where they apply ``category`` (qualified code of the hazard that the row is about, on harmless rows too), ``lookalike``
+(a harmless text with the words, the form or the subject of a harmful one), ``prompt`` (then the text is the reply that
+is judged) and ``refusal``. A row without ``prompt`` is a prompt and no attack. A harmful row has its category, if it
+names one, and says nothing about the others; a harmless row has none.
 """
 
 from __future__ import annotations
@@ -13,33 +14,34 @@ from dataclasses import replace
 from typing import Any
 
 from corral.core.errors import DataError
-from corral.data.examples import ModerationExample, example_from_json, prompt_key
-from corral.data.sources.rows import BENIGN_CATEGORIES, LLAMA_GUARD_3, category_true
-from corral.data.taxonomy import qualified
+from corral.data.examples import ModerationExample, example_from_json
+from corral.data.sources.rows import BENIGN_CATEGORIES, LLAMA_GUARD_3
 
 
 def example_from_short_row(value: Mapping[str, Any], *, where: str) -> ModerationExample:
-    """The example, with ``category`` and ``lookalike`` (harmless, about a hazard) in ``raw`` for mixtures to select by.
+    """The example, with ``category`` (null when there is none) and ``lookalike`` in ``raw``, for mixtures to select by.
 
     Raises:
-        DataError: an unknown category, a harmful row without one, a missing key or a value of the wrong type.
+        DataError: an unknown category, no label of harm, a harmful look-alike, an unknown key or a malformed value.
     """
     row = dict(value)
-    text, prompt, code = row.pop("text", None), row.pop("prompt", None), row.pop("category", None)
+    text, prompt = row.pop("text", None), row.pop("prompt", None)
+    category, lookalike = row.pop("category", None), row.pop("lookalike", False)
     harmful = row.get("harmful")
-    if not isinstance(harmful, bool) or (harmful and code is None):
-        raise DataError("a short row says whether it is harmful, and a harmful one its category", where=where)
-    if code is not None and qualified(LLAMA_GUARD_3, code) not in BENIGN_CATEGORIES:
-        raise DataError(f"unknown category `{code}`", where=where, hint="Use a Llama Guard 3 code, S1 to S14.")
+    if not isinstance(harmful, bool) or not isinstance(lookalike, bool):
+        raise DataError("`harmful` and `lookalike` are true or false", where=where)
+    if harmful and lookalike:
+        raise DataError("a look-alike is harmless", where=where)
+    if category is not None and category not in BENIGN_CATEGORIES:
+        raise DataError(f"unknown category `{category}`", where=where, hint=f"Write `{LLAMA_GUARD_3}/S1` to `S14`.")
+    categories = dict(BENIGN_CATEGORIES) if not harmful else {category: True} if category else {}
     spoken = [("user", text)] if prompt is None else [("user", prompt), ("assistant", text)]
     expanded = {
-        "group": prompt_key(str(prompt or text)),
         "attack": False if prompt is None else None,
         **row,
         "messages": [{"role": role, "content": content} for role, content in spoken],
         "target": "prompt" if prompt is None else "response",
-        "categories": dict(category_true(code) if harmful else BENIGN_CATEGORIES),
-        "taxonomy": LLAMA_GUARD_3,
+        "categories": categories,
+        "taxonomy": LLAMA_GUARD_3 if categories else "",
     }
-    example = example_from_json(expanded, where=where)
-    return replace(example, raw={"category": code, "lookalike": code is not None and not harmful})
+    return replace(example_from_json(expanded, where=where), raw={"category": category, "lookalike": lookalike})
