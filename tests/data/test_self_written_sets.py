@@ -1,4 +1,4 @@
-"""The self-written sets of several languages: distinct, two-sided, balanced by length, clean of evaluation texts."""
+"""The self-written sets of several languages: distinct, two-sided, balanced by length."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ from statistics import mean
 import pytest
 
 from corral.core.errors import DataError, NotFoundError
-from corral.data.decontamination import EvaluationIndex
-from corral.data.examples import ModerationExample, normalise_prompt
-from corral.data.messages import Message
+from corral.data.examples import normalise_prompt
 from corral.data.mixture import MixtureEntry, build_mixture
 from corral.data.self_written import self_written_rows
 from corral.data.self_written.benign_controls import benign_controls
 from corral.data.self_written.short_rows import example_from_short_row
-from corral.data.sources import data_root, load_source
 
 SETS = ("contrasts", "statements", "replies", "everyday")
 LANGUAGES = {"en", "de", "es", "fr", "it", "nl", "pt"}
 HAZARDS = {f"llama_guard_3/S{number}" for number in range(1, 15)} - {"llama_guard_3/S4"}
-EVALUATION = ("xstest_prompts", "benign_oktest", "jailbreakbench", "advbench", "strongreject", "openai_moderation")
-"""Sets on which look-alikes and one-liners are judged; training keeps clean of more when it draws its mixture."""
 
 ROWS = {name: list(self_written_rows(name)) for name in SETS}
 ALL = [row for rows in ROWS.values() for row in rows]
@@ -89,13 +84,6 @@ def test_a_recipe_selects_by_language_category_and_side() -> None:
     assert mixture.rows and {(row.language, row.harmful) for row in mixture.rows} == {("de", False)}
 
 
-def test_no_text_repeats_an_evaluation_text_or_ten_words_of_one() -> None:
-    if not data_root().is_dir():
-        pytest.skip("needs the data folder, named by CORRAL_DATA")
-    index = EvaluationIndex(message.text for name in EVALUATION for row in _loaded(name) for message in _asked(row))
-    assert [m.text for row in ALL for m in row.conversation.messages if index.contaminated(m.text)] == []
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -117,11 +105,3 @@ def test_a_malformed_short_row_says_where_and_what(change: dict[str, object], me
 def test_only_a_plain_name_of_a_set_is_read(name: str) -> None:
     with pytest.raises(NotFoundError):
         list(self_written_rows(name))
-
-
-def _asked(row: ModerationExample) -> list[Message]:
-    return [message for message in row.conversation.messages if message.role != "assistant"]
-
-
-def _loaded(name: str) -> list[ModerationExample]:
-    return list(load_source(name, verify=False))
