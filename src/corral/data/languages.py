@@ -80,6 +80,7 @@ def _model() -> Any:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "telling languages apart needs the package `py3langid`", hint="Install it: `pip install 'corral[languages]'`."
+            "telling languages apart needs the package `py3langid`",
+            hint="Install it: `pip install 'corral[languages]'`.",
         ) from error
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

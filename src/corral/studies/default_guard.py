@@ -33,7 +33,7 @@ from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_c
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
-from corral.studies.drawing import asked_texts, draw_mixture, source_files
+from corral.studies.drawing import asked_texts, draw_held_out, draw_mixture, source_files
 from corral.studies.training import training_module
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
@@ -126,6 +126,17 @@ def draw(config: DefaultGuardConfig) -> Mixture:
         ConfigError: an entry names a source whose licence does not let weights ship.
     """
     return draw_mixture(config.mixture, keep_clean_of=config.keep_clean_of, seed=config.seed, share=config.share)
+
+
+def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
+    """Rows of the mixture's sources that no training on these settings sees, at most so many an entry."""
+    return draw_held_out(
+        config.mixture,
+        keep_clean_of=config.keep_clean_of,
+        held_out=config.held_out,
+        seed=config.seed,
+        at_most=at_most,
+    )
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:

@@ -50,7 +50,9 @@ class AdjustedGuard:
         check_fitted_with({presets.guard: presets.revision}, {guard.name: guard}, where="adjust")
         self._guard = guard
         self._preset: Preset = preset
-        self._thresholds = {target: fits[preset].thresholds for target, fits in presets.targets.items() if preset in fits}
+        self._thresholds = {
+            target: fits[preset].thresholds for target, fits in presets.targets.items() if preset in fits
+        }
         if not self._thresholds:
             raise ConfigError(f"no thresholds for the preset `{preset}`", where="adjust", hint="Fit them again.")
         self._identifier = identifier or find_identifier()
@@ -113,4 +115,3 @@ class AdjustedGuard:
         index = conversation.judged_index(target)
         text = "" if index is None else conversation.messages[index].text
         return self._identifier.identify([text])[0]
-

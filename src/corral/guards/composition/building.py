@@ -91,9 +91,7 @@ def _ensemble(spec: Ensemble) -> EnsembleGuard:
     guards, names = _parts(spec.ensemble)
     if fit is not None:
         check_fitted_with(fit.guards, dict(zip(names, guards, strict=True)), where=str(spec.fit))
-    return EnsembleGuard(
-        guards, rule=spec.rule, fit=fit, missing=spec.missing, name=name_of(spec), names=names
-    )
+    return EnsembleGuard(guards, rule=spec.rule, fit=fit, missing=spec.missing, name=name_of(spec), names=names)
 
 
 def _parts(specs: Sequence[GuardSpec]) -> tuple[list[Guard], list[str]]:

@@ -86,6 +86,8 @@ class CostMeter:
     def lines(self) -> Iterator[str]:
         """What each composition asked of its parts, and what was saved."""
         for name, cost in self.costs.items():
+            if sum(part.calls for part in cost.parts.values()) == cost.rows:
+                continue  # one guard asked once a message: there is nothing to tell
             asked = ", ".join(
                 f"{part} about {count.rows:,} of {cost.rows:,} ({cost.share(part):.1%})"
                 for part, count in cost.parts.items()

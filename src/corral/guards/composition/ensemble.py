@@ -180,7 +180,7 @@ class EnsembleGuard:
         """The combined probability of those that answered, and whose it is."""
         fit = self._target_fit(answered[0].verdict.target)
         members = [fit.members[part.guard] for part in answered]
-        logits_1M = np.array([[log_odds(harm_score(part.verdict)) for part in answered]])
+        logits_1M = np.array([[log_odds(harm_score(part.verdict.p_harm, part.verdict.flagged)) for part in answered]])
         combined_1 = combine(logits_1M, members, rule=self._rule, bias=fit.bias)
         p = float(fit.final.apply(combined_1)[0])
         if self._rule != "max":
@@ -193,9 +193,9 @@ class EnsembleGuard:
         return fitted or TargetFit(members={name: MemberFit(weight=1 / len(self._names)) for name in self._names})
 
 
-def harm_score(verdict: Verdict) -> float:
+def harm_score(p_harm: float | None, flagged: bool | None) -> float:
     """The harm score of a verdict that is ok; of a guard that only says yes or no, its word."""
-    return float(bool(verdict.flagged)) if verdict.p_harm is None else verdict.p_harm
+    return float(bool(flagged)) if p_harm is None else p_harm
 
 
 def log_odds(p: float) -> float:

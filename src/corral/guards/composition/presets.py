@@ -147,7 +147,9 @@ def fit_presets(
     """
     if not split.strip():
         raise MetricError(
-            "thresholds need the name of their development split", where="split", hint="Name the rows they are fitted on."
+            "thresholds need the name of their development split",
+            where="split",
+            hint="Name the rows they are fitted on.",
         )
     targets: dict[Target, Mapping[Preset, PresetFit]] = {}
     both: tuple[Target, ...] = ("prompt", "response")

@@ -77,7 +77,9 @@ class Adjust(Config):
 
     adjust: GuardSpec
     preset: Preset = "balanced"
-    thresholds: Name | None = Field(None, description="file that `corral eval calibrate presets` wrote; else the guard's")
+    thresholds: Name | None = Field(
+        None, description="file that `corral eval calibrate presets` wrote; else the guard's"
+    )
     name: Name | None = None
 
 
@@ -176,19 +178,22 @@ def name_of(spec: GuardSpec) -> str:
     """The name of the guard that a spec makes, without making it."""
     if isinstance(spec, str):
         return spec
-    if spec.name is not None:
-        return spec.name
+    if isinstance(spec, NamedGuard):
+        return spec.name or spec.guard
+    return spec.name or _default_name(spec)
+
+
+def _default_name(spec: Cascade | Ensemble | Decode | Adjust) -> str:
+    inner = ",".join(map(name_of, parts_of(spec)))
     match spec:
-        case NamedGuard():
-            return spec.guard
         case Cascade():
-            return f"cascade({','.join(map(name_of, spec.cascade))})"
+            return f"cascade({inner})"
         case Ensemble():
-            return f"{spec.rule}({','.join(map(name_of, spec.ensemble))})"
+            return f"{spec.rule}({inner})"
         case Decode():
-            return f"{name_of(spec.decode)}+decode"
+            return f"{inner}+decode"
         case Adjust():
-            return f"{name_of(spec.adjust)}+{spec.preset}"
+            return f"{inner}+{spec.preset}"
 
 
 def under_preset(spec: GuardSpec, preset: Preset | None, thresholds: str | None = None) -> GuardSpec:
@@ -224,4 +229,3 @@ def with_settings(spec: GuardSpec, settings: Mapping[str, Mapping[str, Any]]) ->
             return spec.model_copy(update={"decode": with_settings(spec.decode, settings)})
         case Adjust():
             return spec.model_copy(update={"adjust": with_settings(spec.adjust, settings)})
-

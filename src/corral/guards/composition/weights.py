@@ -63,7 +63,9 @@ def fit_ensemble(
         rows = np.flatnonzero(np.array([each == target for each in scores.targets], dtype=bool))
         labels_N = np.array(scores.harmful, dtype=np.float64)[rows]
         if min((labels_N == 1).sum(), (labels_N == 0).sum()) >= LEAST_ROWS:
-            fits[target] = _fit_target(scores.logits_NM[rows], labels_N, list(guards), split, rule, max_fpr)
+            fits[target] = _fit_target(
+                scores.logits_NM[rows], labels_N, list(guards), split=split, rule=rule, max_fpr=max_fpr
+            )
     if not fits:
         raise MetricError(
             f"`{split}` has too few rows to fit an ensemble on",
@@ -74,7 +76,13 @@ def fit_ensemble(
 
 
 def _fit_target(
-    logits_NM: FloatArray, labels_N: FloatArray, names: Sequence[str], split: str, rule: Rule, max_fpr: float | None
+    logits_NM: FloatArray,
+    labels_N: FloatArray,
+    names: Sequence[str],
+    *,
+    split: str,
+    rule: Rule,
+    max_fpr: float | None,
 ) -> TargetFit:
     calibrations = [fit_calibration(logits_N, labels_N, split=split, max_fpr=max_fpr) for logits_N in logits_NM.T]
     members = [MemberFit(calibration=calibration) for calibration in calibrations]
