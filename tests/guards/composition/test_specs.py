@@ -183,12 +183,13 @@ def test_a_policy_without_a_preset_keeps_the_hash_it_had_before_there_were_any()
     assert Policy(preset="strict").hash != Policy.default().hash
 
 
-def test_the_default_guards_presets_are_for_the_weights_beside_them() -> None:
+def test_presets_packaged_with_the_default_guard_are_for_the_weights_beside_them() -> None:
     from corral.guards.composition.presets import PRESETS_FILE, Presets
     from corral.guards.default.guard import PACKAGED_WEIGHTS, guard_weights_revision
 
+    if not (PACKAGED_WEIGHTS / PRESETS_FILE).is_file():
+        pytest.skip("the packaged weights come without presets")
     presets = Presets.load(PACKAGED_WEIGHTS / PRESETS_FILE)
     assert presets.guard == "default"
     assert presets.revision.partition("-")[0] == guard_weights_revision(PACKAGED_WEIGHTS)
-    assert set(presets.targets) == {"prompt", "response"}
     assert all(set(fits) == {"strict", "balanced", "permissive"} for fits in presets.targets.values())
