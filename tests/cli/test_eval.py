@@ -150,3 +150,22 @@ def test_a_changed_data_file_stops_the_run(prompts: Path, capsys: pytest.Capture
     prompts.write_text(prompts.read_text() + "\n")
     assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts") == 2
     assert "sha256" in capsys.readouterr().err
+
+
+def test_a_composition_is_measured_with_its_cost(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    big = "{guard: scripted, name: big, settings: {words: [loaf]}}"
+    cascade = f"{{cascade: [scripted, {big}], band: [0.0, 0.5]}}"
+    assert run("moderation", "--guard", "scripted", "--guard", cascade, "--sets", "xstest_prompts", "--json") == 0
+    alone, both = json.loads(capsys.readouterr().out)["guards"]
+    assert alone["sets"][0]["parts"] == []
+    cheap, costly = both["sets"][0]["parts"]
+    assert (cheap["guard"], cheap["rows"], cheap["measured"]) == ("scripted", 10, True)
+    assert cheap["seconds_alone"] == alone["sets"][0]["seconds"]  # measured in the same report
+    assert (costly["guard"], costly["rows"], costly["measured"]) == ("big", 6, False)
+    assert costly["seconds_alone"] == pytest.approx(costly["seconds"] / 6 * 10)
+    assert both["sets"][0]["figures"]["recall"]["value"] == 1.0
+    assert both["sets"][0]["seconds"] == pytest.approx(cheap["seconds"] + costly["seconds"])
+    assert run("moderation", "--guard", cascade, "--sets", "xstest_prompts") == 0
+    table = capsys.readouterr().out.split("Cost of compositions")[1]
+    assert "60.0%" in table
+    assert "big alone" in table

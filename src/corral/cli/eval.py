@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from corral.cli.eval_calibrate import app as calibrate
 from corral.cli.eval_moderator import moderator
 from corral.cli.eval_scorecard import list_tasks, scorecard
-from corral.cli.guard_settings import settings_by_guard
+from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.output import print_json, print_table, remark
 from corral.core.errors import NotFoundError, UserError
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command("scorecard")(scorecard)
 app.command("tasks")(list_tasks)
 app.command("moderator")(moderator)
+app.add_typer(calibrate, name="calibrate")
 
 
 class Baseline(StrEnum):
@@ -44,7 +46,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 def moderation(
     *,
     guard: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Guard to measure. Repeatable. [default: default]")
+        list[str] | None,
+        typer.Option(
+            metavar="GUARD",
+            help="Guard to measure: a name, or a composition such as '{cascade: [default, wildguard], band: [0.2, "
+            "0.8]}'. Repeatable. [default: default]",
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
@@ -85,14 +92,15 @@ def moderation(
     from corral.evals.report import terminal_tables, write_report
     from corral.evals.tasks.column_files import parse_column
     from corral.evals.tasks.moderation import ModerationSettings, choose_sets, run_moderation
+    from corral.guards.loading import load_guard
 
-    names = list(dict.fromkeys(guard or ["default"]))
-    settings = settings_by_guard(setting or [], names)
+    specs = parse_guards(guard or ["default"])
+    guards = chosen_specs(specs, settings_by_guard(setting or [], names_in(specs)))
     wanted = [name.strip() for name in sets.split(",") if name.strip()]
     chosen = [*(choose_sets(wanted) if wanted or not column else []), *map(parse_column, column or [])]
     fitted, rows = _bag_of_words(baseline_recipe) if baseline is not None else (None, {})
     report = run_moderation(
-        _loaded(names, settings),
+        map(load_guard, guards),  # one after the other, so that one at a time is in memory
         chosen,
         out,
         ModerationSettings(limit=limit, seed=seed, batch_size=batch_size, resume=resume),
@@ -180,14 +188,6 @@ def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
     else:
         rows = ((one.name, one.head, one.target, one.kind, one.rule, "yes" if one.headline else "") for one in each)
         print_table(("set", "question", "of the", "kind", "positive", "headline"), rows)
-
-
-def _loaded(names: Iterable[str], settings: dict[str, dict[str, object]]) -> Iterator[Guard]:
-    """Guards one after the other, so that one at a time is in memory."""
-    from corral.guards.loading import load_guard
-
-    for name in names:
-        yield load_guard(name, **settings[name])
 
 
 def _bag_of_words(profile: str) -> tuple[Guard, dict[str, int]]:

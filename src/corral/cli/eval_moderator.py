@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from corral.cli.guard_settings import settings_by_guard
+from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.output import print_json, print_table, remark
 from corral.core.errors import CorralError, UserError
 
 if TYPE_CHECKING:
     from corral.evals.tasks.moderator import ModeratorReport, ModeratorResult
-    from corral.guards.base import Guard
     from corral.models.engines.base import Engine
 
 _OUT: Final = Path("eval", "moderator")
@@ -80,7 +79,7 @@ def moderator(
     """
     from corral.evals.tasks.moderator import ModeratorSettings, compare_guards, load_prompts
     from corral.evals.tasks.moderator.report import write_report
-    from corral.guards.loading import GUARDS
+    from corral.guards.loading import load_guard
     from corral.guards.policy import Policy
     from corral.models.engines.base import GenerationSettings
     from corral.redteam.judges import PrefixListJudge
@@ -89,16 +88,14 @@ def moderator(
     if not chosen:
         hint = "For example `--harmful jailbreakbench --benign jailbreakbench`."
         raise UserError("no prompts were named", where="--harmful, --benign", hint=hint)
-    names = list(dict.fromkeys(guard or ["default"]))
-    settings = settings_by_guard(setting or [], names)
-    for name in names:
-        GUARDS.get(name)  # a name that does not exist is told before the target has answered everything
+    specs = parse_guards(guard or ["default"])  # a name that does not exist is told before the target has answered
+    guards = chosen_specs(specs, settings_by_guard(setting or [], names_in(specs)))
     loaded_policy = Policy.default() if policy is None else Policy.load(policy)
     prompts = [row for name, kind in chosen for row in load_prompts(name, harmful=kind, limit=limit, seed=seed)]
     with _engine(target, server) as (engine, revision):
         report = compare_guards(
             engine,
-            _loaded(names, settings),
+            map(load_guard, guards),  # one after the other, so that one at a time is in memory
             prompts,
             PrefixListJudge(),
             mode=mode.value,
@@ -140,14 +137,6 @@ def _engine(target: str, server: str | None) -> Iterator[tuple[Engine, str]]:
     from corral.models.loading import weights_revision
 
     yield TorchEngine.load(target), weights_revision(target)
-
-
-def _loaded(names: Iterable[str], settings: dict[str, dict[str, Any]]) -> Iterator[Guard]:
-    """Guards one after the other, so that one at a time is in memory."""
-    from corral.guards.loading import load_guard
-
-    for name in names:
-        yield load_guard(name, **settings[name])
 
 
 def _remark_done(result: ModeratorResult) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from corral.cli.guard_settings import settings_by_guard
+from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.output import print_json, print_table, remark
 from corral.core.errors import CorralError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from corral.evals.scorecard import Scorecard, SkippedTask, TaskEntry
     from corral.evals.tasks.task import EvalTask, Subject
     from corral.guards.base import Guard
+    from corral.guards.composition.specs import GuardSpec
 
 
 def scorecard(
@@ -60,15 +61,12 @@ def scorecard(
     stopped continues. Two such folders are compared by `corral compare`.
     """
     from corral.evals.scorecard import TaskSettings, choose_tasks, measure_subject
-    from corral.guards.loading import GUARDS
 
-    names = list(dict.fromkeys(guard or []))
-    guard_settings = settings_by_guard(setting or [], names)
-    for name in names:
-        GUARDS.get(name)  # a name that does not exist is told before a model is loaded
+    specs = parse_guards(guard or [])  # a name that does not exist is told before a model is loaded
+    guard_settings = settings_by_guard(setting or [], names_in(specs))
     settings = TaskSettings(limit=limit, seed=seed)
     chosen = choose_tasks([name.strip() for name in tasks.split(",") if name.strip()], settings)
-    with _subject(model, server, names, guard_settings) as subject:
+    with _subject(model, server, specs, guard_settings) as subject:
         card = measure_subject(
             subject,
             chosen,
@@ -116,7 +114,7 @@ def _titles(task: EvalTask) -> str:
 
 @contextmanager
 def _subject(
-    model: str, server: str | None, guards: list[str], settings: dict[str, dict[str, object]]
+    model: str, server: str | None, guards: list[GuardSpec], settings: dict[str, dict[str, object]]
 ) -> Iterator[Subject]:
     from corral.evals.scorecard import load_subject
 
@@ -130,10 +128,10 @@ def _subject(
         yield load_subject(engine, _guards(guards, settings), revision=f"{server} {model}")
 
 
-def _guards(names: list[str], settings: dict[str, dict[str, object]]) -> list[Guard]:
+def _guards(specs: list[GuardSpec], settings: dict[str, dict[str, object]]) -> list[Guard]:
     from corral.guards.loading import load_guard
 
-    return [load_guard(name, **settings[name]) for name in names]
+    return [load_guard(spec) for spec in chosen_specs(specs, settings)]
 
 
 def _remark_done(ended: TaskEntry | SkippedTask) -> None:

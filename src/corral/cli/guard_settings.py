@@ -1,12 +1,16 @@
-"""Guards as named on the command line, with settings of the form ``guard.key=value``."""
+"""Guards as named on the command line, alone or in compositions, with settings of the form ``guard.key=value``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from corral.core.errors import ConfigError
+from corral.core.errors import ConfigError, UserError
 from corral.core.yaml import parse_yaml
+
+if TYPE_CHECKING:
+    from corral.guards.composition.presets import Preset
+    from corral.guards.composition.specs import GuardSpec
 
 
 def settings_by_guard(settings: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -27,3 +31,51 @@ def settings_by_guard(settings: Sequence[str], names: Sequence[str]) -> dict[str
             raise ConfigError(f"`{path}` sets a guard that is not asked", where="--set", hint=hint)
         chosen[name][key] = parse_yaml(value, where=f"--set {path}")
     return chosen
+
+
+def parse_guards(texts: Sequence[str]) -> list[GuardSpec]:
+    """Guards as ``--guard`` names them, each once: a name, or a composition in YAML's braces.
+
+    Raises:
+        ConfigError: braces that hold no composition.
+        NotFoundError: no guard of that name.
+    """
+    from corral.guards.composition.building import check_spec
+    from corral.guards.composition.specs import name_of, parse_spec
+
+    specs: dict[str, GuardSpec] = {}
+    for text in texts:
+        braces = text.lstrip().startswith("{")
+        spec = parse_spec(parse_yaml(text, where="--guard") if braces else text, where="--guard")
+        check_spec(spec, where="--guard")
+        if specs.setdefault(name_of(spec), spec) != spec:
+            hint = "Give one of them another: `{..., name: NAME}`."
+            raise ConfigError(f"two guards are named `{name_of(spec)}`", where="--guard", hint=hint)
+    return list(specs.values())
+
+
+def names_in(specs: Sequence[GuardSpec]) -> list[str]:
+    """Names that ``--set`` may use: of the guards at the bottom of compositions, in the registry or their own."""
+    from corral.guards.composition.specs import leaf_guards
+
+    leaves = [leaf for spec in specs for leaf in leaf_guards(spec)]
+    return list(dict.fromkeys(name for leaf in leaves for name in (leaf.guard, leaf.name) if name is not None))
+
+
+def chosen_specs(
+    specs: Sequence[GuardSpec],
+    settings: Mapping[str, Mapping[str, Any]],
+    *,
+    preset: Preset | None = None,
+    thresholds: str | None = None,
+) -> list[GuardSpec]:
+    """The guards with their settings, under a preset if one is given.
+
+    Raises:
+        UserError: thresholds without a preset.
+    """
+    from corral.guards.composition.specs import under_preset, with_settings
+
+    if thresholds is not None and preset is None:
+        raise UserError("--thresholds is for --preset", hint="Add `--preset balanced`, strict or permissive.")
+    return [under_preset(with_settings(spec, settings), preset, thresholds) for spec in specs]

@@ -15,15 +15,19 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from corral.cli.guard_settings import settings_by_guard
+from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.moderation_input import choose_input
 from corral.cli.moderation_media import DEFAULT_MEDIA_GUARD, decide_media, frame_notes, is_media, media_channel
 from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, judged_rows, print_verdict
+from corral.cli.moderation_parts import composition_notes, explanation
 from corral.cli.moderation_rows import INTERRUPTED, action_exit_code, decision_row, missing_verdicts
 from corral.cli.moderation_stream import Stream, TargetOption, judge, row_of
 from corral.cli.output import print_json, remark
 from corral.core.errors import UserError
+from corral.data.languages import NoIdentifier, find_identifier
 from corral.data.messages import Conversation, Message
+from corral.guards.base import Guard
+from corral.guards.composition.specs import GuardSpec
 from corral.guards.loading import load_guard
 from corral.guards.media.moderator import MediaModerator
 from corral.guards.moderator import Moderator
@@ -36,6 +40,14 @@ class Format(StrEnum):
     TABLE = "table"
     JSONL = "jsonl"
     JSON = "json"
+
+
+class PresetChoice(StrEnum):
+    """Operating points by name."""
+
+    STRICT = "strict"
+    BALANCED = "balanced"
+    PERMISSIVE = "permissive"
 
 
 class TargetChoice(StrEnum):
@@ -63,11 +75,20 @@ def moderate(
     guard: Annotated[
         list[str] | None,
         typer.Option(
-            help="Guard to ask: default, duoguard, or scripted (a test guard that flags TRIGGER). Repeatable."
+            help="Guard to ask: default, duoguard, ..., scripted (a test guard that flags TRIGGER), or a composition: "
+            "'{cascade: [default, duoguard], band: [0.2, 0.8]}'. Repeatable."
         ),
     ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
+    ] = None,
+    preset: Annotated[
+        PresetChoice | None,
+        typer.Option(help="Operating point of every guard, by language; default: as it ships.", show_default=False),
+    ] = None,
+    thresholds: Annotated[
+        Path | None,
+        typer.Option(help="File of the preset's thresholds; default: the guard's own.", show_default=False),
     ] = None,
     media: Annotated[bool, typer.Option("--media", help="The file is an image or clip, whatever its name.")] = False,
     media_guard: Annotated[
@@ -104,6 +125,9 @@ def moderate(
     max_chars: Annotated[
         int | None, typer.Option(min=1, help="Longest message a guard reads; default: the guard's.", show_default=False)
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add to each row what the parts of compositions said, and who decided.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows read and judged at once.")] = 64,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads for the model; default: one a core.", show_default=False)
@@ -127,15 +151,17 @@ def moderate(
         as_media = is_media(given, asked=media, input_format=input_format)
         _refuse_contradictions(single=as_media or isinstance(given, Conversation), format=format, out=out)
         loaded_policy = Policy.default() if policy is None else Policy.load(policy)
-        names = guard or loaded_policy.guards or ("default",)
-        settings = guard_settings(names, setting or [], max_chars, media_guard=media_guard)
+        specs = parse_guards(guard) if guard else list(loaded_policy.guards or ("default",))
+        settings = guard_settings(names_in(specs), setting or [], max_chars, media_guard=media_guard)
         media_settings = settings.pop(media_guard)
         if as_media:
             raise typer.Exit(_one_media(given, loaded_policy, media_guard, media_settings, shape))
-        moderator = Moderator([load_guard(name, **chosen) for name, chosen in settings.items()], loaded_policy)
+        if preset is not None:
+            loaded_policy = loaded_policy.model_copy(update={"preset": preset.value})
+        moderator = Moderator(_guards(specs, settings, loaded_policy, thresholds), loaded_policy)
         _use_threads(threads)
         if isinstance(given, Conversation):
-            code = _one(moderator, given, target.value, shape)
+            code = _one(moderator, given, target.value, shape, explain=explain)
         else:
             moderator = MediaModerator(moderator, media_channel(media_guard, media_settings, media_root))
             stream = Stream(
@@ -146,6 +172,7 @@ def moderate(
                 batch_size=batch_size,
                 strict=strict,
                 show_content=show_content,
+                explain=explain,
                 show_progress=out is not None or not sys.stdout.isatty(),
                 settings=_stream_settings(settings | {media_guard: media_settings}, media_guard, media_root),
             )
@@ -173,6 +200,17 @@ def guard_settings(
     chosen = settings_by_guard(settings, list(dict.fromkeys([*names, media_guard])))
     common = {} if max_chars is None else {"max_chars": max_chars}
     return {name: own if name == media_guard else common | own for name, own in chosen.items()}
+
+
+def _guards(
+    specs: Sequence[GuardSpec], settings: Mapping[str, Mapping[str, Any]], policy: Policy, thresholds: Path | None
+) -> list[Guard]:
+    """The guards, loaded, under the policy's preset; what tells languages apart is said if it is missing."""
+    file = None if thresholds is None else str(thresholds)
+    guards = [load_guard(spec) for spec in chosen_specs(specs, settings, preset=policy.preset, thresholds=file)]
+    if policy.preset is not None and isinstance(find_identifier(), NoIdentifier):
+        remark("Languages are not told apart, common thresholds apply. `pip install 'corral[languages]'` mends it.")
+    return guards
 
 
 def _stream_settings(
@@ -204,13 +242,16 @@ def _use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _one(moderator: Moderator, conversation: Conversation, target: TargetOption, shape: Format) -> int:
+def _one(
+    moderator: Moderator, conversation: Conversation, target: TargetOption, shape: Format, *, explain: bool
+) -> int:
     """Judge a single text and return the exit code."""
     if target == "response":
         conversation = Conversation(tuple(Message("assistant", m.content) for m in conversation.messages))
     (decisions,) = judge(moderator, [conversation], target)
-    row = row_of(conversation, decisions, target)
-    _print_one(row, list(decisions.values()), moderator.policy, shape)
+    row = row_of(conversation, decisions, target) | (explanation(decisions) if explain else {})
+    notes = composition_notes(decisions.values())
+    _print_one(row, list(decisions.values()), moderator.policy, shape, notes=notes)
     return action_exit_code([row["action"]])
 
 
@@ -262,6 +303,8 @@ def _many(stream: Stream, shape: Format, out: Path | None, *, check: bool) -> in
         if shape is Format.JSON:
             print_json(stream.tally.to_json() | {"out": str(out)})
     remark(str(stream.tally))
+    for line in stream.costs.lines():
+        remark(line)
     return stream.tally.exit_code(check=check)
 
 

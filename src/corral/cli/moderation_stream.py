@@ -15,6 +15,7 @@ from typing import IO, Any, Final, Literal, Protocol
 
 from corral.cli.moderation_input import Given, fingerprint, read_given
 from corral.cli.moderation_output import Writer, held_interrupts, preview_of
+from corral.cli.moderation_parts import explanation
 from corral.cli.moderation_rows import Tally, both_row, decision_row, missing_verdicts
 from corral.cli.output import remark
 from corral.core.errors import DataError, UserError
@@ -22,6 +23,7 @@ from corral.core.journal import Journal
 from corral.core.progress import progress
 from corral.data.messages import Conversation, Target
 from corral.data.readers import RejectedRow
+from corral.guards.composition.costs import CostMeter
 from corral.guards.moderator import Moderator
 from corral.guards.policy import Decision
 
@@ -77,8 +79,10 @@ class Stream:
         strict: stop at the first row that cannot be read.
         show_content: give writers the beginning of each text.
         show_progress: a bar on standard error, if that is a terminal.
+        explain: add to each row what the parts of compositions said.
         settings: what beside input, guards, policy and target the rows depend on.
         tally: counts, those of earlier sessions included.
+        costs: what compositions spent, in this session.
     """
 
     moderator: Moderator
@@ -89,8 +93,10 @@ class Stream:
     strict: bool = False
     show_content: bool = False
     show_progress: bool = False
+    explain: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    costs: CostMeter = field(default_factory=CostMeter)
 
     def to_writer(self, writer: Writer) -> None:
         """Write every row to standard output; each rejected row is told on standard error as it is met.
@@ -152,6 +158,7 @@ class Stream:
             "guards": {guard.name: guard.revision for guard in self.moderator.guards},
             "policy": self.moderator.policy.hash,
             **self.settings,
+            **({"explain": True} if self.explain else {}),
         }
 
     def _run(self, items: Iterator[Given], sink: _Sink, problems: _Problems) -> None:
@@ -180,6 +187,10 @@ class Stream:
             else:
                 decisions = next(decided)
                 row = row_of(given.content, decisions, self.target)
+                row |= explanation(decisions) if self.explain else {}
+                for decision in decisions.values():
+                    for verdict in decision.verdicts:
+                        self.costs.add(verdict)
                 answers.append(Answer(given.where, given.content, row, decisions))
         return answers
 

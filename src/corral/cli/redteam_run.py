@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from corral.cli.guard_settings import settings_by_guard
+from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.output import print_json, print_table, remark
 from corral.core.errors import CorralError
 
@@ -174,7 +174,7 @@ def run(
     controls = _controls(loaded, benign or [], limit, seed, capability=capability)
     for source, licence in loaded.licences.items():
         remark(f"goals of {source}: {licence}")
-    names = list(dict.fromkeys(guard or []))
+    specs = parse_guards(guard or [])
     settings = RunSettings(
         generation=GenerationSettings(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed),
         restarts=restarts,
@@ -186,8 +186,8 @@ def run(
         resume=resume,
     )
     judge_names = judge or ["prefix-list"]
-    guard_settings = settings_by_guard(setting or [], [*names, *guards_of(judge_names)])
-    guards = load_guards(names, guard_settings, decode=decode)
+    guard_settings = settings_by_guard(setting or [], [*names_in(specs), *guards_of(judge_names)])
+    guards = load_guards(chosen_specs(specs, guard_settings), decode=decode)
     texts = read_texts(demonstrations, translations, templates=any("jailbreak_chat" in each.name for each in chosen))
     with open_judges(
         judge_names, model=judge_model, server=judge_server, ensemble=ensemble, guard_settings=guard_settings

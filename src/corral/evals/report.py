@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from corral.core.errors import DataError
 from corral.core.files import atomic_write_json, atomic_write_text, read_json
 from corral.evals import report_tables
+from corral.evals.composition_costs import composition_costs
 from corral.evals.report_tables import Table
 from corral.evals.results import Figure, GuardResult, ModerationReport, SetResult
 
@@ -84,6 +85,7 @@ def terminal_tables(report: ModerationReport) -> Iterator[Table]:
     """What is printed after a run: figures, published rows, gate, languages, and what is missing and why."""
     for section in (
         report_tables.overview,
+        composition_costs,
         report_tables.beside_published,
         report_tables.gates,
         report_tables.languages,

@@ -94,6 +94,29 @@ class NotComparable(_Model):
     cells: Mapping[str, float] = Field(default_factory=dict)
 
 
+class PartCost(_Model):
+    """What a composition asked of one of its guards.
+
+    Attributes:
+        guard: by its name within the composition.
+        rows: rows that it was asked about.
+        calls: how often it was asked; more than ``rows`` where several forms of a text were judged.
+        failed: calls that it did not answer.
+        seconds: its own time for them.
+        seconds_alone: its own time for every row of the set: measured where it is in the same report, else estimated
+            by its mean; ``None`` when it was never asked.
+        measured: whether ``seconds_alone`` was.
+    """
+
+    guard: str
+    rows: int
+    calls: int
+    failed: int
+    seconds: float
+    seconds_alone: float | None
+    measured: bool = False
+
+
 class SetResult(_Model):
     """One guard on one set.
 
@@ -122,6 +145,8 @@ class SetResult(_Model):
         slices: rates by upstream columns.
         latency_ms_p50: median of the guard's own time a row, on this machine and at this batch size.
         latency_ms_p95: 95th percentile of the same.
+        seconds: the guard's own time for all rows.
+        parts: of a guard made of guards, what it asked of each.
         published: comparable published figures.
         caveats: what a reader must know.
     """
@@ -150,6 +175,8 @@ class SetResult(_Model):
     slices: tuple[Slice, ...] = ()
     latency_ms_p50: float | None = None
     latency_ms_p95: float | None = None
+    seconds: float | None = None
+    parts: tuple[PartCost, ...] = ()
     published: tuple[PublishedRow, ...] = ()
     caveats: tuple[str, ...] = ()
 
@@ -259,6 +286,7 @@ __all__ = [
     "LanguageTable",
     "ModerationReport",
     "NotComparable",
+    "PartCost",
     "PublishedRow",
     "Relation",
     "SetResult",

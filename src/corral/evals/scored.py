@@ -14,6 +14,7 @@ from corral.core.files import canonical_json
 from corral.core.metric_inputs import Floats, Labels, fill_unscored
 from corral.data.examples import ModerationExample
 from corral.evals.tasks.eval_set import EvalSet, Head
+from corral.guards.composition.costs import CompositionCost
 
 THRESHOLD: Final = 0.5
 THRESHOLD_RULE: Final = "fixed 0.5, the shipped operating point"
@@ -45,6 +46,7 @@ class ScoredSet:
         latency_ms_N: the guard's own time a row.
         score_rule: which field of the verdict the score is.
         rows_in_set: how many rows the set has; more than N under a limit.
+        cost: what a guard made of guards asked of its parts; ``None`` for any other.
     """
 
     eval_set: EvalSet
@@ -56,6 +58,7 @@ class ScoredSet:
     latency_ms_N: Floats
     score_rule: str
     rows_in_set: int
+    cost: CompositionCost | None = None
 
     @property
     def unscored(self) -> int:

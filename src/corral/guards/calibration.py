@@ -129,6 +129,41 @@ def fit_calibration(
     )
 
 
+def fit_weights(logits: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, float]:
+    """Weights and intercept of the sum of log-odds that best predicts the labels, no weight below 0.
+
+    Logistic regression with Platt's smoothed targets. A member whose weight comes out negative gets none and the
+    others are fitted again: a guard's rising score must never lower the sum.
+
+    Args:
+        logits: log-odds (N, M) of M members.
+        labels: 0 or 1 (N,).
+
+    Returns:
+        (M,) weights and the intercept.
+
+    Raises:
+        MetricError: shapes that do not match, labels outside {0, 1}, one class only, log-odds that are not finite, or
+            no member that rises with the label.
+    """
+    logits_NM = np.asarray(logits, dtype=np.float64)
+    labels_N = np.asarray(labels, dtype=np.float64)
+    if logits_NM.ndim != 2 or len(logits_NM) != len(labels_N) or not np.isfinite(logits_NM).all():
+        raise MetricError(f"log-odds of shape `{logits_NM.shape}` do not fit `{len(labels_N)}` labels", where="scores")
+    if not np.isin(labels_N, (0.0, 1.0)).all() or not 0 < labels_N.sum() < len(labels_N):
+        raise MetricError("weights need rows of both classes, labelled 0 or 1", where="labels")
+    kept = list(range(logits_NM.shape[1]))
+    while kept:
+        design_NP = np.column_stack([logits_NM[:, kept], np.ones(len(labels_N))])
+        *weights, intercept = _newton(design_NP, _smoothed(labels_N)).tolist()
+        if min(weights) >= 0:
+            weights_M = np.zeros(logits_NM.shape[1])
+            weights_M[kept] = weights
+            return weights_M, float(intercept)
+        kept.pop(int(np.argmin(weights)))
+    raise MetricError("no member's score rises with the label", hint="Check the order of the labels.")
+
+
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, FloatArray]:
     scores_N = np.asarray(scores, dtype=np.float64)
     labels_N = np.asarray(labels, dtype=np.float64)

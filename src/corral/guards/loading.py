@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Protocol, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from corral.core.errors import ConfigError, suggest
 from corral.core.registry import Registry
 from corral.guards.base import Guard
+
+if TYPE_CHECKING:
+    from corral.guards.composition.specs import GuardSpec
 
 _STRICT: Final = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
@@ -30,12 +33,14 @@ GUARDS.register("scripted", "corral.guards.scripted:ScriptedGuard")
 GUARDS.register("wildguard", "corral.guards.wildguard.guard:WildGuard")
 
 
-def load_guard(name: str = "default", /, **settings: Any) -> Guard:
+def load_guard(name: str | GuardSpec | Mapping[str, Any] = "default", /, **settings: Any) -> Guard:
     """Make a guard.
 
     Args:
-        name: one of ``GUARDS.names()``.
-        settings: what its ``load`` takes, for example ``model="path/to/folder"``.
+        name: one of ``GUARDS.names()``, or a composition of such guards, for example
+            ``{"cascade": ["default", {"guard": "llama-guard", "settings": {"model": "FOLDER"}}], "band": [0.2, 0.8]}``;
+            see ``guards/composition/specs``.
+        settings: what the ``load`` of a named guard takes, for example ``model="path/to/folder"``.
 
     Raises:
         NotFoundError: no guard of that name.
@@ -43,9 +48,23 @@ def load_guard(name: str = "default", /, **settings: Any) -> Guard:
             missing; ``where`` is ``guard.setting``.
         MissingDependencyError: a package or model file is not installed.
     """
+    if not isinstance(name, str):
+        return _composition(name, settings)
     loader = GUARDS.get(name)
     check_settings(name, loader, settings)
     return loader.load(**settings)
+
+
+def _composition(spec: Any, settings: Mapping[str, Any]) -> Guard:
+    from corral.guards.composition.building import build_guard, check_spec
+    from corral.guards.composition.specs import parse_spec
+
+    if settings:
+        hint = "Write them beside the guard that they are for: `{guard: NAME, settings: {...}}`."
+        raise ConfigError("a composition takes no settings", where=next(iter(settings)), hint=hint)
+    parsed = parse_spec(spec)
+    check_spec(parsed)
+    return build_guard(parsed)
 
 
 def check_settings(name: str, loader: Any, settings: Mapping[str, Any]) -> None:

@@ -8,12 +8,16 @@ own time limits.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from corral.core.errors import PolicyError
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.data.taxonomy import load_taxonomy
 from corral.guards.asking import ask, ask_both, present_targets
 from corral.guards.base import Guard
+from corral.guards.composition.adjusted import AdjustedGuard
+from corral.guards.composition.specs import under_preset
+from corral.guards.loading import load_guard
 from corral.guards.policy import Decision, Policy
 
 
@@ -25,14 +29,25 @@ class Moderator:
         policy: ``Policy.default()`` when not given.
 
     Raises:
-        PolicyError: no guards, two of one name, a guard that the policy names is missing, or category rules in a
-            taxonomy that no guard scores.
+        PolicyError: no guards, two of one name, a guard that the policy names is missing or not under its preset, or
+            category rules in a taxonomy that no guard scores.
     """
 
     def __init__(self, guards: Sequence[Guard], policy: Policy | None = None) -> None:
         self.guards = tuple(guards)
         self.policy = policy or Policy.default()
         _check(self.guards, self.policy)
+
+    @classmethod
+    def from_policy(cls, policy: Policy | Path | str) -> Moderator:
+        """The moderator that a policy describes: its guards (by default ``default``), loaded under its preset.
+
+        Raises:
+            UserError: the policy or one of its guards cannot be loaded.
+        """
+        loaded = policy if isinstance(policy, Policy) else Policy.load(policy)
+        specs = loaded.guards or ("default",)
+        return cls([load_guard(under_preset(spec, loaded.preset)) for spec in specs], loaded)
 
     def check(self, conversation: Conversation, *, target: TargetChoice = "auto") -> Decision:
         """Decide about one message of one conversation."""
@@ -64,12 +79,19 @@ def _check(guards: tuple[Guard, ...], policy: Policy) -> None:
         raise PolicyError("no guards were given", where="guards", hint="Give at least one guard.")
     if len(set(names)) < len(names):
         raise PolicyError(f"two guards have one name: `{', '.join(names)}`", where="guards")
-    if missing := [name for name in policy.guards or () if name not in names]:
+    if missing := [name for name in policy.guard_names if name not in names]:
         raise PolicyError(
             f"policy `{policy.id}` asks for guard `{missing[0]}`, which was not given",
             where="guards",
             hint=f"Load it too, or take it out of the policy. Given: `{'`, `'.join(names)}`.",
         )
+    for guard in guards:
+        if policy.preset is not None and not isinstance(guard, AdjustedGuard):
+            raise PolicyError(
+                f"policy `{policy.id}` asks for the preset `{policy.preset}`, which guard `{guard.name}` is not under",
+                where="preset",
+                hint="`Moderator.from_policy` loads guards under the policy's preset.",
+            )
     taxonomy = load_taxonomy(policy.taxonomy).id
     if policy.categories and taxonomy not in {guard.taxonomy for guard in guards}:
         raise PolicyError(

@@ -21,14 +21,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from corral.core.config import Config, config_hash, load_config
 from corral.core.errors import ConfigError, PolicyError, UserError, suggest
+from corral.core.files import sha256_json
 from corral.data.taxonomy import load_taxonomy, qualified
 from corral.guards.base import Status, Verdict
-
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+from corral.guards.composition.presets import Preset
+from corral.guards.composition.specs import GuardSpec, Name, name_of, under_preset
 
 
 class Action(StrEnum):
@@ -90,7 +91,9 @@ class Policy(Config):
         id: name of the policy.
         version: the operator's version of it.
         taxonomy: the taxonomy that ``categories`` uses: an id, or the path of a YAML file.
-        guards: names of the guards that must judge; ``None`` leaves the choice to whoever applies the policy.
+        guards: the guards that must judge, names or compositions (``guards/composition/specs``); ``None`` leaves the
+            choice to whoever applies the policy.
+        preset: thresholds that every guard judges under, its own for each language; ``None`` for the shipped ones.
         prompt: rule for the harm score of prompts.
         response: rule for the harm score of responses.
         attack: rule for injection and jailbreak attempts in prompts.
@@ -102,7 +105,8 @@ class Policy(Config):
     id: Name = "default"
     version: Name = "1"
     taxonomy: Name = "llama_guard_3"
-    guards: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    guards: Annotated[tuple[GuardSpec, ...], Field(min_length=1)] | None = None
+    preset: Preset | None = None
     prompt: Rule = Rule()
     response: Rule = Rule()
     attack: Rule = Rule(action=Action.FLAG)
@@ -130,8 +134,15 @@ class Policy(Config):
             raise PolicyError(error.message, where=error.where, hint=error.hint) from error
 
     @property
+    def guard_names(self) -> tuple[str, ...]:
+        """Names of the guards that must judge, as they have them under the preset; none when any may."""
+        return tuple(name_of(under_preset(spec, self.preset)) for spec in self.guards or ())
+
+    @property
     def hash(self) -> str:
         """16 hex digits that change with any setting."""
+        if self.preset is None:  # as policies were hashed that could not name one
+            return sha256_json(self.model_dump(mode="json", exclude={"preset"}))[:16]
         return config_hash(self)
 
     @field_validator("taxonomy")
@@ -145,8 +156,8 @@ class Policy(Config):
 
     @field_validator("guards")
     @classmethod
-    def _each_guard_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and len(set(value)) < len(value):
+    def _each_guard_once(cls, value: tuple[GuardSpec, ...] | None) -> tuple[GuardSpec, ...] | None:
+        if value is not None and len(set(map(name_of, value))) < len(value):
             raise ValueError("a guard is listed twice")
         return value
 

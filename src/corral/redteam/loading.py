@@ -13,6 +13,7 @@ from corral.core.files import sha256_json
 if TYPE_CHECKING:
     from corral.data.readers import Row
     from corral.guards.base import Guard
+    from corral.guards.composition.specs import GuardSpec
     from corral.models.chat import ChatTokenizer
     from corral.models.engines.base import Engine
     from corral.redteam.attempts import Target, UserTexts
@@ -91,14 +92,14 @@ def open_judges(
         yield judges if ensemble is None else [EnsembleJudge(judges, _rule(ensemble)), *judges]
 
 
-def load_guards(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], *, decode: bool) -> list[Guard]:
-    """Guards by name, each followed by itself behind a decoder if asked for."""
+def load_guards(specs: Sequence[GuardSpec], *, decode: bool) -> list[Guard]:
+    """Guards by name or composition, each followed by itself behind a decoder if asked for."""
     from corral.guards.deobfuscate import DeobfuscatingGuard
     from corral.guards.loading import load_guard
 
     guards: list[Guard] = []
-    for name in names:
-        guard = load_guard(name, **settings.get(name, {}))
+    for spec in specs:
+        guard = load_guard(spec)
         guards += [guard, DeobfuscatingGuard(guard)] if decode else [guard]
     return guards
 

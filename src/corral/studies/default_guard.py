@@ -35,7 +35,7 @@ from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
-from corral.studies.drawing import asked_texts, draw_mixture, source_files
+from corral.studies.drawing import asked_texts, draw_held_out, draw_mixture, source_files
 from corral.studies.training import training_module
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
@@ -218,10 +218,27 @@ def draw(config: DefaultGuardConfig) -> Mixture:
     second = config.second
     if second is None:
         return draw_mixture(config.mixture, keep_clean_of=config.keep_clean_of, seed=config.seed, share=config.share)
-    clean = second.keep_clean_of or config.keep_clean_of
+    clean = _clean_of(config)
     anew = draw_mixture(config.mixture, keep_clean_of=clean, seed=second.draw_seed, share=second.share)
     beside = draw_mixture(second.mixture, keep_clean_of=clean, seed=second.draw_seed) if second.mixture else Mixture()
     return Mixture([*anew.rows, *beside.rows], [*anew.counts, *beside.counts])
+
+
+def _clean_of(config: DefaultGuardConfig) -> tuple[str, ...]:
+    """Evaluation sources that the last stage is kept clean of."""
+    return (config.second.keep_clean_of if config.second else ()) or config.keep_clean_of
+
+
+def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
+    """Rows of the mixture's sources that no training on these settings sees, at most so many an entry."""
+    second = config.second
+    return draw_held_out(
+        [*config.mixture, *(second.mixture if second else ())],
+        keep_clean_of=_clean_of(config),
+        held_out=config.held_out,
+        seed=config.seed,
+        at_most=at_most,
+    )
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:
@@ -259,7 +276,7 @@ def left_in(rows: Sequence[ModerationExample], config: DefaultGuardConfig) -> di
     The entry ``replies`` counts rows whose reply shares a run of words with a reply of any evaluation source: mostly
     stock refusals. Sources that are not in the data folder are not counted.
     """
-    clean = (config.second and config.second.keep_clean_of) or config.keep_clean_of
+    clean = _clean_of(config)
     counts = {}
     replies: list[str] = []
     for name in SOURCES.names():

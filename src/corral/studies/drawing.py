@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from corral.core.errors import ConfigError, NotFoundError
 from corral.core.progress import progress
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample
-from corral.data.mixture import Mixture, MixtureEntry, build_mixture
+from corral.data.mixture import Mixture, MixtureEntry, build_mixture, relabel, sample_groups
 from corral.data.self_written import PREFIX, self_written_rows
 from corral.data.sources import SOURCES, data_root, load_source
+from corral.data.splits import group_fraction
 
 
 def draw_mixture(
@@ -29,20 +32,63 @@ def draw_mixture(
         ConfigError: an entry names a source whose licence does not let weights ship, or takes no row.
         NotFoundError: a source is not in the data folder.
     """
-    for entry in entries:
-        if not entry.source.startswith(PREFIX) and not SOURCES.get(entry.source).trainable:
-            raise ConfigError(f"`{entry.source}` is for evaluation only", where="mixture")
+    _require_trainable(entries)
     index = EvaluationIndex(_evaluation_texts(keep_clean_of))
     cache: dict[str, list[ModerationExample]] = {}
 
     def load(name: str) -> Iterable[ModerationExample]:
         if name not in cache:
-            cache[name] = list(self_written_rows(name) if name.startswith(PREFIX) else load_source(name))
+            cache[name] = list(_rows_of(name))
         return cache[name]
 
     return build_mixture(
         progress(entries, "Drawing the mixture"), load, contaminated=index.contaminated, seed=seed, share=share
     )
+
+
+def draw_held_out(
+    entries: Sequence[MixtureEntry], *, keep_clean_of: Iterable[str], held_out: float, seed: int, at_most: int
+) -> list[ModerationExample]:
+    """Rows of a mixture's sources in the groups that training holds out, whatever share of the mixture it drew.
+
+    Whether a group is held out depends on its name and the seed alone (``split_by_group``), so rows that the caps kept
+    out of training serve here too: a development split larger than a drawn mixture's own.
+
+    Args:
+        entries: the mixture.
+        keep_clean_of: evaluation sources whose texts are left out.
+        held_out: share of groups that training holds out.
+        seed: of that split.
+        at_most: rows an entry, one of each group first.
+
+    Raises:
+        ConfigError: an entry names a source whose licence does not let weights ship.
+    """
+    _require_trainable(entries)
+    index = EvaluationIndex(_evaluation_texts(keep_clean_of))
+    taken: dict[tuple[str, str, str], ModerationExample] = {}
+    for number, entry in enumerate(progress(entries, "Drawing held-out rows")):
+        rows = [
+            row
+            for row in _rows_of(entry.source)
+            if group_fraction(row.group, seed=seed) < held_out
+            and entry.admits(row)
+            and not row.eval_overlap
+            and not any(index.contaminated(text) for text in asked_texts([row]))
+        ]
+        for row in sample_groups(rows, at_most, rng=np.random.default_rng([seed, number])):
+            taken.setdefault((row.source, row.id, row.target), relabel(row, entry))
+    return list(taken.values())
+
+
+def _require_trainable(entries: Sequence[MixtureEntry]) -> None:
+    for entry in entries:
+        if not entry.source.startswith(PREFIX) and not SOURCES.get(entry.source).trainable:
+            raise ConfigError(f"`{entry.source}` is for evaluation only", where="mixture")
+
+
+def _rows_of(name: str) -> Iterable[ModerationExample]:
+    return self_written_rows(name) if name.startswith(PREFIX) else load_source(name)
 
 
 def source_files(names: Iterable[str]) -> Iterator[Path]:

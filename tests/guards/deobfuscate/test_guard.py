@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from corral.data.messages import Conversation, ImagePart, Message, TextPart
 from corral.guards.base import Guard, Status
+from corral.guards.composition.verdict import ComposedVerdict
 from corral.guards.deobfuscate import DeobfuscatingGuard
 from corral.guards.scripted import ScriptedGuard
 
@@ -66,3 +70,38 @@ def test_prompt_and_reply_are_both_decoded(guard: DeobfuscatingGuard) -> None:
 def test_nothing_in_nothing_out(guard: DeobfuscatingGuard) -> None:
     assert guard.classify([]) == []
     assert guard.classify_both([]) == []
+
+
+def test_the_verdict_says_which_form_raised_the_flag_and_keeps_what_was_said_of_the_original(
+    guard: DeobfuscatingGuard,
+) -> None:
+    plain, coded = guard.classify([Conversation.user(SECRET), Conversation.user(CODE)])
+    assert isinstance(coded, ComposedVerdict)
+    assert (plain.decided_by, coded.decided_by) == ("as written", "base64")
+    assert [(part.form, part.verdict.flagged) for part in coded.parts] == [((), False), (("base64",), True)]
+    assert all(text not in json.dumps(coded.to_json()) for text in (SECRET, CODE))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.booleans()), min_size=1, max_size=6))
+def test_its_score_is_the_highest_over_all_forms(words: list[tuple[str, bool]]) -> None:
+    score = {"a": 0.1, "b": 0.4, "c": 0.9}
+
+    def rule(text: str, _: str) -> float:
+        return max((score[word] for word in score if f"letter {word} of" in text), default=0.0)
+
+    said = [f"this is the letter {word} of the alphabet" for word, _ in words]
+    lines = [
+        base64.b64encode(line.encode()).decode() if coded else line
+        for line, (_, coded) in zip(said, words, strict=True)
+    ]
+    (verdict,) = DeobfuscatingGuard(ScriptedGuard(rule=rule)).classify([Conversation.user("\n".join(lines))])
+    assert verdict.p_harm == max(score[word] for word, _ in words)
+    assert verdict.p_harm == max(part.verdict.p_harm for part in verdict.parts)
+
+
+@pytest.mark.parametrize("fault", ["raise", "short", "unparseable"])
+def test_a_form_that_the_guard_breaks_on_is_an_unanswered_one(fault: str) -> None:
+    guard = DeobfuscatingGuard(ScriptedGuard("harm", faults={"secret": fault}))
+    broken, fine = guard.classify([Conversation.user(f"harm {CODE}"), Conversation.user("harm")])
+    assert (broken.flagged, fine.flagged) == (None, True)
+    assert broken.status is (Status.UNPARSEABLE if fault == "unparseable" else Status.ERROR)

@@ -17,6 +17,7 @@ from pathlib import Path
 from corral.core.errors import NotFoundError, UserError
 from corral.core.stats import REPLICATES
 from corral.evals.beside_published import not_comparable, with_published
+from corral.evals.composition_costs import with_measured_parts
 from corral.evals.gates import compare
 from corral.evals.languages import language_tables
 from corral.evals.measures import measure
@@ -111,7 +112,7 @@ def run_moderation(
             "replicates": settings.replicates,
             "batch_size": settings.batch_size,
         },
-        guards=tuple(results),
+        guards=tuple(with_measured_parts(results)),
         gates=tuple(compare(each, scored[-1], seed=settings.seed, replicates=settings.replicates) for each in ours),
         baseline_rows=baseline_rows or {},
         not_comparable=tuple(not_comparable([(each, first[each.name]) for each in sets if each.name in first])),

@@ -16,6 +16,7 @@ from corral.core.journal import Journal
 from corral.core.metric_inputs import as_binary
 from corral.core.progress import progress
 from corral.data.examples import ModerationExample
+from corral.data.messages import Target
 from corral.data.mixture import matches
 from corral.data.sources import load_source
 from corral.data.sources.public_columns import read_public_column
@@ -25,6 +26,8 @@ from corral.evals.scored import ScoredSet, scores_of
 from corral.evals.tasks.eval_set import EvalSet
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Verdict
+from corral.guards.composition.costs import CompositionCost, asked_of
+from corral.guards.composition.verdict import ComposedVerdict
 
 TASK_VERSION: Final = "1"
 """Raised whenever a set, a truth or a rule of the moderation task changes, so that figures stay apart."""
@@ -125,19 +128,11 @@ class GuardScorer:
         resume = self._resume or path in self._begun
         with Journal.open(path, key="id", fingerprint=self._fingerprint(eval_set), resume=resume) as journal:
             self._begun.add(path)
-            self._judge([row for row in chosen.rows if row.id not in journal], eval_set, journal)
+            missing = {row.id: row for row in chosen.rows if row.id not in journal}
+            title = f"{self._guard.name}: {eval_set.name}"
+            judge_rows(self._guard, missing, journal, target=eval_set.target, batch_size=self._batch_size, title=title)
             found = {entry["id"]: entry for entry in journal.entries()}
         return _scored_set(chosen, found, self._guard.name, self._guard.revision)
-
-    def _judge(self, rows: Sequence[ModerationExample], eval_set: EvalSet, journal: Journal) -> None:
-        with progress(len(rows), f"{self._guard.name}: {eval_set.name}") as bar:
-            for start in range(0, len(rows), self._batch_size):
-                batch = rows[start : start + self._batch_size]
-                verdicts = ask(self._guard, [row.conversation for row in batch], target=eval_set.target)
-                for row, verdict in zip(batch, verdicts, strict=True):
-                    journal.append(_journal_row(row, verdict))
-                journal.flush()
-                bar.advance(len(batch))
 
     def _fingerprint(self, eval_set: EvalSet) -> dict[str, Any]:
         return {
@@ -148,6 +143,36 @@ class GuardScorer:
             "files": dict(eval_set.checksums),
             "target": eval_set.target,
         }
+
+
+def judge_rows(
+    guard: Guard,
+    rows: Mapping[str, ModerationExample],
+    journal: Journal,
+    *,
+    target: Target,
+    batch_size: int,
+    title: str,
+) -> None:
+    """Judge rows and journal every verdict under the row's key; each batch reaches the disk before the next begins.
+
+    Args:
+        guard: judges.
+        rows: by key, none of them in the journal yet.
+        journal: keyed by ``id``.
+        target: what is judged.
+        batch_size: rows a call.
+        title: of the progress bar.
+    """
+    keys = list(rows)
+    with progress(len(keys), title) as bar:
+        for start in range(0, len(keys), batch_size):
+            batch = keys[start : start + batch_size]
+            verdicts = ask(guard, [rows[key].conversation for key in batch], target=target)
+            for key, verdict in zip(batch, verdicts, strict=True):
+                journal.append(_journal_row(key, verdict))
+            journal.flush()
+            bar.advance(len(batch))
 
 
 def guard_folder(out: Path, name: str, revision: str) -> Path:
@@ -203,7 +228,19 @@ def _scored_set(chosen: SetRows, found: Mapping[str, Any], guard: str, revision:
         latency_ms_N=np.array([row["latency_ms"] for row in judged], dtype=np.float64),
         score_rule=rule,
         rows_in_set=chosen.total,
+        cost=_cost(judged),
     )
+
+
+def _cost(judged: Sequence[Mapping[str, Any]]) -> CompositionCost | None:
+    """What a composition asked of its parts over these rows; ``None`` for any other guard."""
+    asked = [row["asked"] for row in judged if "asked" in row]
+    if not asked:
+        return None
+    cost = CompositionCost()
+    for each in asked:
+        cost.add(each)
+    return cost
 
 
 def score_guard(
@@ -244,10 +281,10 @@ def score_guard(
     return ScoredGuard(guard.name, guard.revision, guard.taxonomy, scored, tuple(skipped))
 
 
-def _journal_row(row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
+def _journal_row(key: str, verdict: Verdict) -> dict[str, Any]:
     """What is kept of a verdict: never a text."""
     return {
-        "id": row.id,
+        "id": key,
         "status": verdict.status.value,
         "flagged": verdict.flagged,
         "p_harm": verdict.p_harm,
@@ -256,7 +293,15 @@ def _journal_row(row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
         "windows": verdict.windows,
         "latency_ms": verdict.latency_ms,
         "detail": verdict.detail,
+        **_composition(verdict),
     }
+
+
+def _composition(verdict: Verdict) -> dict[str, Any]:
+    """What a guard made of guards asked for its answer, and whose the answer is."""
+    if not isinstance(verdict, ComposedVerdict):
+        return {}
+    return {"decided_by": verdict.decided_by, "asked": asked_of(verdict)}
 
 
 def _file_name(name: str) -> str:

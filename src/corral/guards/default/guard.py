@@ -22,6 +22,7 @@ from corral.core.files import read_json, sha256_file
 from corral.data.messages import Conversation, Target
 from corral.guards.calibration import Calibration
 from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArray, Scores, Span
+from corral.guards.composition.presets import PRESETS_FILE
 from corral.guards.default.encoding import ConversationEncoder, JudgedTokens, clip_context
 from corral.guards.default.network import (
     BINARY_HEADS,
@@ -81,6 +82,7 @@ class DefaultGuard(ClassifierGuard):
         revision: content hash of all of it.
         max_chars: a judged message of more characters is refused, never cut.
         tokens_per_batch: padded tokens in one forward pass.
+        presets_file: thresholds that were fitted for these weights.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class DefaultGuard(ClassifierGuard):
         revision: str,
         max_chars: int = MAX_CHARS,
         tokens_per_batch: int = TOKENS_PER_BATCH,
+        presets_file: Path | None = None,
     ) -> None:
         super().__init__(max_chars=max_chars, tokens_per_batch=tokens_per_batch)
         if settings.categories != category_codes():
@@ -103,6 +106,7 @@ class DefaultGuard(ClassifierGuard):
         self._encoder = encoder
         self._settings = settings
         self._revision = revision
+        self.presets_file = presets_file
 
     @classmethod
     def load(
@@ -154,6 +158,7 @@ class DefaultGuard(ClassifierGuard):
             revision=f"{guard_weights_revision(folder)}-{str(chosen).removeprefix('torch.')}",
             max_chars=max_chars,
             tokens_per_batch=tokens_per_batch,
+            presets_file=presets if (presets := folder / PRESETS_FILE).is_file() else None,
         )
 
     @property

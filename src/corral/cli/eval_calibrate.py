@@ -1,0 +1,265 @@
+"""``corral eval calibrate``: fit bands, weights and thresholds of guards on a development split."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
+from corral.cli.output import print_json, print_table, remark
+from corral.core.errors import UserError
+
+if TYPE_CHECKING:
+    from corral.data.examples import ModerationExample
+    from corral.guards.base import Guard
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Fit bands of cascades, weights of ensembles and thresholds of presets on a development split.",
+)
+
+_AT_MOST: Final = 200
+
+
+class RuleChoice(StrEnum):
+    """How an ensemble combines."""
+
+    MEAN = "mean"
+    MAX = "max"
+    LOGIT = "logit"
+
+
+Guards = Annotated[list[str], typer.Option("--guard", metavar="GUARD", help="Name or composition. Repeatable.")]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
+]
+Rows = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE|SYSTEM/PROFILE",
+        help="Labelled rows of yours (`harmful` beside the conversation), or a recipe: its held-out groups.",
+    ),
+]
+Split = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Name of the development split; default: the file's or recipe's.")
+]
+Out = Annotated[Path, typer.Option(metavar="FILE", help="Where the fit is written.")]
+Scores = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of scores; a rerun continues there.")]
+AtMost = Annotated[int, typer.Option(min=1, help="Rows of each entry of a recipe's mixture.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the fit as JSON.")]
+_SCORES: Final = Path("eval", "development")
+_RECIPE: Final = "default_guard/small"
+
+
+@app.command("band")
+def band(
+    *,
+    guard: Guards,
+    setting: Setting = None,
+    rows: Rows = _RECIPE,
+    split: Split = None,
+    agreement: Annotated[
+        float | None, typer.Option(help="Least share of rows decided as the costly guard would.", show_default=False)
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Largest share of rows that the costly guard sees.", show_default=False)
+    ] = None,
+    out: Out = Path("band.json"),
+    scores: Scores = _SCORES,
+    at_most: AtMost = _AT_MOST,
+    as_json: Json = False,
+) -> None:
+    """Fit the band of a cascade; the first --guard is the cheap one, the second the costly one."""
+    from corral.core.files import atomic_write_json
+    from corral.guards.composition.band import fit_band
+    from corral.guards.composition.ensemble import harm_score
+
+    guards = _guards(guard, setting, exactly=2)
+    split_name, examples = _development(rows, split, at_most)
+    found = _scored(guards, examples, scores)
+    both = [(cheap, costly) for cheap, costly in zip(*found.values(), strict=True) if _ok(cheap) and _ok(costly)]
+    _tell_left_out(len(examples) - len(both))
+    fitted = fit_band(
+        [harm_score(cheap["p_harm"], cheap["flagged"]) for cheap, _ in both],
+        [bool(costly["flagged"]) for _, costly in both],
+        split=split_name,
+        agreement=agreement if agreement is not None or share is not None else 0.98,
+        share=share,
+        guards={name: each.revision for name, each in guards.items()},
+    )
+    atomic_write_json(out, fitted.model_dump(mode="json"))
+    if as_json:
+        print_json(fitted.model_dump(mode="json"))
+    else:
+        interval = "" if fitted.agreement_ci95 is None else " [{:.3f}, {:.3f}]".format(*fitted.agreement_ci95)
+        cheap, costly = guards
+        print(f"band: {fitted.low:.4g} to {fitted.high:.4g} of the harm score of {cheap}")
+        print(f"  {costly} sees {fitted.share or 0:.1%} of {fitted.n:,} rows")
+        print(f"  decisions as {costly} alone: {fitted.agreement or 0:.3f}{interval}")
+    remark(f"written: {out}; use it as {{cascade: [{', '.join(guards)}], fit: {out}}}")
+
+
+@app.command("ensemble")
+def ensemble(
+    *,
+    guard: Guards,
+    setting: Setting = None,
+    rule: Annotated[RuleChoice, typer.Option(help="How scores are combined.")] = RuleChoice.LOGIT,
+    max_fpr: Annotated[
+        float | None, typer.Option(help="Largest false-positive rate at 0.5; default: the best F1.", show_default=False)
+    ] = None,
+    rows: Rows = _RECIPE,
+    split: Split = None,
+    out: Out = Path("ensemble.json"),
+    scores: Scores = _SCORES,
+    at_most: AtMost = _AT_MOST,
+    as_json: Json = False,
+) -> None:
+    """Fit calibrations and weights of an ensemble."""
+    import numpy as np
+
+    from corral.core.files import atomic_write_json
+    from corral.guards.composition.ensemble import harm_score, log_odds
+    from corral.guards.composition.weights import MemberScores, fit_ensemble
+
+    guards = _guards(guard, setting, exactly=None)
+    split_name, examples = _development(rows, split, at_most)
+    found = list(zip(*_scored(guards, examples, scores).values(), strict=True))
+    kept = [row for row, said in enumerate(found) if all(map(_ok, said))]
+    _tell_left_out(len(examples) - len(kept))
+    fitted = fit_ensemble(
+        MemberScores(
+            targets=[examples[row].target for row in kept],
+            harmful=[bool(examples[row].harmful) for row in kept],
+            logits_NM=np.array(
+                [[log_odds(harm_score(said["p_harm"], said["flagged"])) for said in found[row]] for row in kept]
+            ),
+        ),
+        {name: each.revision for name, each in guards.items()},
+        split=split_name,
+        rule=rule.value,
+        max_fpr=max_fpr,
+    )
+    atomic_write_json(out, fitted.model_dump(mode="json"))
+    if as_json:
+        print_json(fitted.model_dump(mode="json"))
+    else:
+        columns = ("target", "guard", "weight", "slope", "threshold (log-odds)", "n", "harmful")
+        print_table(
+            columns,
+            [
+                (
+                    target,
+                    name,
+                    f"{member.weight:.2f}",
+                    f"{member.calibration.slope:.2f}",
+                    f"{member.calibration.threshold:.2f}",
+                    member.calibration.n,
+                    member.calibration.positives,
+                )
+                for target, each in fitted.targets.items()
+                for name, member in each.members.items()
+            ],
+        )
+    remark(f"written: {out}; use it as {{ensemble: [{', '.join(guards)}], rule: {rule.value}, fit: {out}}}")
+
+
+@app.command("presets")
+def presets(
+    *,
+    guard: Guards,
+    setting: Setting = None,
+    rows: Rows = _RECIPE,
+    split: Split = None,
+    out: Out = Path("presets.json"),
+    scores: Scores = _SCORES,
+    at_most: AtMost = _AT_MOST,
+    as_json: Json = False,
+) -> None:
+    """Fit strict, balanced and permissive thresholds of a guard, by language where a language needs its own.
+
+    The presets flag at most 10 %, 5 % and 1 % of the harmless rows.
+    """
+    from corral.data.languages import Py3LangId
+    from corral.guards.composition.ensemble import harm_score
+    from corral.guards.composition.presets import DevelopmentScores, fit_presets
+
+    identifier = Py3LangId()
+    ((name, loaded),) = _guards(guard, setting, exactly=1).items()
+    split_name, examples = _development(rows, split, at_most)
+    found = _scored({name: loaded}, examples, scores)[name]
+    kept = [row for row, said in enumerate(found) if _ok(said)]
+    _tell_left_out(len(examples) - len(kept))
+    fitted = fit_presets(
+        DevelopmentScores(
+            targets=[examples[row].target for row in kept],
+            harmful=[bool(examples[row].harmful) for row in kept],
+            p_harm=[harm_score(found[row]["p_harm"], found[row]["flagged"]) for row in kept],
+            languages=identifier.identify([examples[row].text for row in kept]),
+        ),
+        guard=loaded.name,
+        revision=loaded.revision,
+        identifier=identifier.name,
+        split=split_name,
+    )
+    fitted.save(out)
+    if as_json:
+        print_json(fitted.model_dump(mode="json"))
+    else:
+        from corral.evals.preset_table import preset_rows
+
+        print_table(*preset_rows(fitted))
+    remark(f"written: {out}; use it as --preset strict --thresholds {out}")
+
+
+def _guards(texts: list[str], setting: list[str] | None, *, exactly: int | None) -> dict[str, Guard]:
+    """The guards, loaded, by the names that they have in a composition."""
+    from corral.guards.composition.specs import name_of
+    from corral.guards.loading import load_guard
+
+    specs = parse_guards(texts)
+    if exactly is not None and len(specs) != exactly:
+        raise UserError(f"{len(specs)} guards were named, {exactly} are needed", where="--guard")
+    if exactly is None and len(specs) < 2:
+        raise UserError("an ensemble needs at least two guards", where="--guard")
+    chosen = chosen_specs(specs, settings_by_guard(setting or [], names_in(specs)))
+    return {name_of(spec): load_guard(spec) for spec in chosen}
+
+
+def _development(rows: str, split: str | None, at_most: int) -> tuple[str, list[ModerationExample]]:
+    """Name and rows of the development split; rows without a label are left out."""
+    from corral.evals.development import labelled_rows
+
+    if Path(rows).is_file():
+        return split or Path(rows).name, labelled_rows(Path(rows))
+    from corral.core.recipes import load_profile
+    from corral.studies.default_guard import DefaultGuardConfig, development_rows
+
+    recipe, config = load_profile(rows)
+    if not isinstance(config, DefaultGuardConfig):
+        raise UserError(f"recipe `{recipe.name}` has no mixture of training rows", where="--rows")
+    return split or f"held-out groups of {rows}", [
+        row for row in development_rows(config, at_most=at_most) if row.harmful is not None
+    ]
+
+
+def _scored(
+    guards: dict[str, Guard], examples: list[ModerationExample], folder: Path
+) -> dict[str, list[dict[str, Any]]]:
+    from corral.evals.development import score_development
+
+    remark(f"{len(examples):,} development rows")
+    return {name: score_development(guard, examples, folder) for name, guard in guards.items()}
+
+
+def _ok(said: dict[str, Any]) -> bool:
+    return bool(said["status"] == "ok")
+
+
+def _tell_left_out(count: int) -> None:
+    if count:
+        remark(f"{count:,} rows without a verdict are left out")
