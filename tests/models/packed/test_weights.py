@@ -39,7 +39,9 @@ def test_a_gated_product_is_the_activation_of_one_times_the_other(dtype, reorder
     gate, up = torch.randn(2, 24, 16)
     inputs = torch.randn(5, 16).to(dtype)
     matrices = [Matrix(weight.to(dtype), reorder=reorder) for weight in (gate, up)]
-    expected = nn.functional.silu(inputs.float() @ gate.to(dtype).t().float()) * (inputs.float() @ up.to(dtype).t().float())
+    expected = nn.functional.silu(inputs.float() @ gate.to(dtype).t().float()) * (
+        inputs.float() @ up.to(dtype).t().float()
+    )
     product = matrices[0].gated(matrices[1], Rows(inputs))
     assert product.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 0.02

@@ -122,8 +122,9 @@ class DefaultGuard(ClassifierGuard):
 
         Args:
             weights: folder that ``corral train guard`` wrote; ``None`` for the packaged weights.
-            dtype: of the decoder; ``auto`` is bfloat16 where the processor computes in it, else float32. ``int8`` rounds
-                what its linear layers multiply to 8 bits, and computes the rest in bfloat16; on CPU only.
+            dtype: of the decoder; ``auto`` is bfloat16 where the processor computes in it, else float32. ``int8``
+                rounds what its linear layers multiply to 8 bits, which changes scores more than bfloat16 does (see
+                docs/concepts/throughput.md); CPU only.
             device: torch device.
             threads: torch threads; ``None`` leaves torch's choice.
             max_chars: a judged message of more characters is refused, never cut.

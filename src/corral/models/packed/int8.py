@@ -21,8 +21,8 @@ from corral.models.packed.matrices import ROWS, Rows
 
 _LARGEST: Final = 127
 _ZERO: Final = 128
-# Floats from 2^23 to 2^24 are whole numbers: adding this rounds to the nearest (halves to even), and leaves the sum with
-# 128 in the lowest byte. Four times as fast as torch's own conversion from float32 to bytes.
+# Floats from 2^23 to 2^24 are whole numbers: adding this rounds to the nearest (halves to even) and leaves the whole
+# number, 128 added, in the lowest byte. Some two to four times as fast as torch's conversion from float32 to bytes.
 _ROUNDER: Final = 2.0**23 + _ZERO
 _TINY: Final = 1e-30  # a token of zeros: any scale will do
 
@@ -37,11 +37,11 @@ class Int8Matrix:
     def __init__(self, weight: Tensor) -> None:
         wide = weight.float()
         self._scales = wide.abs().amax(1).clamp_min_(_TINY).div_(_LARGEST)
-        values = wide.div_(self._scales[:, None]).round_().to(torch.int8)
+        values = (wide / self._scales[:, None]).round_().to(torch.int8)
         self._packed = torch.ops.onednn.qlinear_prepack(values, [ROWS, values.shape[1]])
         self._zeros = torch.zeros(len(values), dtype=torch.int64)
 
-    def prepare(self, inputs_Nx: Tensor, room: Tensor) -> Rows:  # noqa: ARG002 - of the other matrices
+    def prepare(self, inputs_Nx: Tensor, room: Tensor) -> Rows:
         """The inputs rounded to 8 bits."""
         return quantise(inputs_Nx)
 
