@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from corral.bench.guard_throughput.default_guard import (
-    computes_int8,
     measure_default_guard,
     measure_plain_llama,
     messages,
@@ -24,6 +23,7 @@ from corral.core.errors import CorralError, GuardError
 from corral.data.messages import Conversation
 from corral.guards.base import Status, Verdict
 from corral.models.loading import load_fast_tokenizer
+from corral.models.packed.int8 import int8_is_exact
 
 TEXTS = benign_requests(6)
 
@@ -130,12 +130,17 @@ def test_the_default_guard_and_its_peer_are_timed_on_the_same_loads(
 
 def test_the_default_guard_scores_the_same_prompts_alike_in_each_dtype(tiny_guard: str) -> None:
     asked = {"weights": tiny_guard, "threads": 1, "batch_size": 2, "prompts": TEXTS}
-    dtypes = ["float32", "bfloat16", *(["int8"] if computes_int8({})["possible"] else [])]
+    dtypes = ["float32", "bfloat16", *(["int8"] if int8_is_exact() else [])]
     exact, *rounded = (score_by_default_guard({**asked, "dtype": dtype})["p_harm"] for dtype in dtypes)
     assert len(exact) == len(TEXTS)
     for scores in rounded:
         assert scores == pytest.approx(exact, abs=0.02)
         assert scores != exact
+
+
+@pytest.mark.skipif(not int8_is_exact(), reason="no exact 8-bit products on this machine")
+def test_the_default_guard_in_8_bits_says_so_in_its_revision(guard_sizes: dict[str, Any]) -> None:
+    assert measure_default_guard({**guard_sizes, "dtype": "int8"})["dtype"] == "int8"
 
 
 def test_messages_have_the_tokens_asked_for_and_do_not_repeat(tiny_model: str) -> None:
