@@ -36,6 +36,8 @@ REPORT: dict[str, Any] = {
     "default_guard_p50_ms": 21.0,
     "max_rss_mb": 640.0,
     "default_guard": {"uniform": LOAD},
+    "default_guard_int8_per_second": None,
+    "default_guard_int8_reason": "no exact products",
     "seconds": 600.0,
     "checks": {"ratio_vs_generate": {"value": 24.0, "bound": ">= 20", "ok": True}},
 }
@@ -99,6 +101,20 @@ def test_the_table_shows_both_sides_the_ratio_and_the_bound(
     assert "vLLM was not measured: it was not asked for." in out
     assert "9 prompts (self-written)" in out
     assert "0.9700 keep their side of the median score" in out
+
+
+def test_the_guard_in_8_bits_has_lines_where_it_was_measured(
+    measured: Callable[..., list[Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured()
+    cli.main(["bench", "guard-throughput"])
+    assert "8 bits: no exact products" in capsys.readouterr().out
+    names = ("per_second", "ratio_vs_transformers", "p50_ms", "max_delta_p")
+    figures = dict(zip((f"default_guard_int8_{name}" for name in names), (120.0, 2.0, 14.5, 0.125), strict=True))
+    measured(**figures, default_guard_int8_reason=None)
+    cli.main(["bench", "guard-throughput"])
+    out = capsys.readouterr().out
+    assert all(shown in out for shown in ("120.0/s", "14.5 ms", "0.1250"))
 
 
 def test_vllm_has_a_line_where_it_was_measured(

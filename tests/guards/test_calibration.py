@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError, MetricError
-from corral.guards.calibration import Calibration, fit_calibration
+from corral.guards.calibration import Calibration, CalibrationRow, fit_calibration
 
 
 def logistic_sample(slope, intercept, n=20_000, seed=0):
@@ -60,6 +60,15 @@ def test_the_map_is_a_sigmoid_of_a_line():
     scores = np.linspace(-3, 3, 7)
     expected = 1 / (1 + np.exp(-(calibration.slope * scores + calibration.intercept)))
     assert calibration.apply(scores) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0.01, 50), st.floats(-50, 50), st.floats(-100, 100)), min_size=1, max_size=20))
+def test_a_row_of_calibrations_is_each_applied_alone(drawn):
+    calibrations = [Calibration(slope=slope, threshold=threshold) for slope, threshold, _ in drawn]
+    scores = [score for _, _, score in drawn]
+    alone = [float(one.apply(score)) for one, score in zip(calibrations, scores, strict=True)]
+    assert CalibrationRow(calibrations).apply(scores).tolist() == pytest.approx(alone, rel=1e-12, abs=1e-12)
 
 
 def test_extreme_scores_do_not_overflow_and_broken_ones_stay_broken():

@@ -9,11 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corral.core.errors import DataError, NotFoundError
+from corral.core.errors import ConfigError, DataError, NotFoundError
+from corral.models import llama as light
 from corral.models.batching import pad
 from corral.models.llama import LlamaDecoder, LlamaShape
 from corral.models.loading import load_backbone, load_inference_decoder
+from corral.models.packed.int8 import int8_is_exact
 
+exact = pytest.mark.skipif(not int8_is_exact(), reason="no exact 8-bit products on this machine")
 token_lists = st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=20), min_size=1, max_size=5)
 
 
@@ -75,6 +78,75 @@ def test_weights_that_change_after_the_first_pass_are_used(folder):
     assert not torch.allclose(before, changed)
     decoder.load_state_dict(load_inference_decoder(folder).state_dict(), assign=True)
     torch.testing.assert_close(decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state, before)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 200), max_size=20), min_size=1, max_size=5),
+    st.sampled_from([[7], [7, 8, 9]]),
+)
+@settings(deadline=None)
+def test_an_expected_beginning_gives_what_the_whole_gives(reference, folder, tails, beginning):
+    # Also where only some sequences begin with it, or one is nothing else.
+    decoder = load_inference_decoder(folder, layers=2)
+    decoder.expect([[7], [7, 8, 9], [50, 51]])
+    sequences = [[*beginning, *tail] for tail in tails]
+    batch = pad(sequences)
+    with torch.inference_mode():
+        theirs = reference(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).last_hidden_state
+        first, again = (decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state for _ in range(2))
+    real = batch.attention_mask_BT.bool()
+    torch.testing.assert_close(first[real], theirs[real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again, first, atol=0, rtol=0)
+
+
+def test_an_expected_beginning_is_computed_once_and_anew_when_weights_change(folder, monkeypatch):
+    computed = []
+    compute = light.beginning_of
+    monkeypatch.setattr(light, "beginning_of", lambda weights, ids: computed.append(ids) or compute(weights, ids))
+    decoder = load_inference_decoder(folder)
+    decoder.expect([[5, 6], [9, 9]])
+    for tail in ([7], [8, 8, 1], [7]):
+        decoder(torch.tensor([[5, 6, *tail]]), torch.ones(1, 2 + len(tail)))
+    assert computed == [(5, 6)]
+    with torch.no_grad():
+        decoder.layers[0].self_attn.k_proj.weight.zero_()
+    changed = decoder(torch.tensor([[5, 6, 7]]), torch.ones(1, 3)).last_hidden_state
+    assert computed == [(5, 6)] * 2
+    decoder.expect([])
+    whole = decoder(torch.tensor([[5, 6, 7]]), torch.ones(1, 3)).last_hidden_state
+    torch.testing.assert_close(changed, whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_that_shares_more_than_what_is_expected_computes_that_once(folder, monkeypatch):
+    monkeypatch.setattr(light, "beginning_of", lambda *_: pytest.fail("the batch shares more"))
+    decoder = load_inference_decoder(folder)
+    decoder.expect([[5]])
+    decoder(torch.tensor([[5, 6, 7, 8, 1], [5, 6, 7, 8, 2], [5, 6, 7, 8, 3]]), torch.ones(3, 5))
+
+
+@exact
+def test_8_bits_are_near_and_a_batch_gives_what_single_sequences_give(reference, folder):
+    decoder = load_inference_decoder(folder, layers=2, dtype=torch.bfloat16)
+    decoder.use_int8()
+    sequences = [[5, 6, 7, 8, 9, 10], [9], [10, 11, 12]]
+    batch = pad(sequences)
+    with torch.inference_mode():
+        ours = decoder(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state
+        theirs = reference(input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT).last_hidden_state
+        single = [decoder(torch.tensor([ids]), torch.ones(1, len(ids))).last_hidden_state[0] for ids in sequences]
+    real = batch.attention_mask_BT.bool()
+    error = (ours[real] - theirs[real]).norm() / theirs[real].norm()
+    assert 0 < float(error) < 0.03
+    torch.testing.assert_close(torch.cat(single), ours[real], atol=0.02, rtol=0.02)
+
+
+def test_8_bits_are_refused_where_their_products_are_not_exact(decoder, monkeypatch):
+    monkeypatch.setattr(light, "int8_is_exact", lambda: False)
+    with pytest.raises(ConfigError, match="8-bit"):
+        decoder.use_int8()
+    monkeypatch.setattr(light, "_is_cpu", lambda tensor: False)
+    with pytest.raises(ConfigError, match="CPU only"):
+        decoder.use_int8()
 
 
 def test_the_final_norm_is_kept_on_request(folder):

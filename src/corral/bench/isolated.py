@@ -34,6 +34,8 @@ for _name, _target in {
     "served-model": "reference:served_model",
     "vllm-client": "vllm_client:measure_vllm",
     "default-guard": "default_guard:measure_default_guard",
+    "default-guard-scores": "default_guard:score_by_default_guard",
+    "default-guard-int8": "default_guard:computes_int8",
     "plain-llama": "default_guard:measure_plain_llama",
 }.items():
     MEASUREMENTS.register(_name, f"corral.bench.guard_throughput.{_target}")

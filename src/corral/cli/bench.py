@@ -61,6 +61,8 @@ def _print_guard_throughput(report: dict[str, Any]) -> None:
     print_table(("measure", "ours", "peer", "ratio", "bound", "holds"), _rows(report))
     if report["ratio_vs_vllm_reason"]:
         print(f"vLLM was not measured: {report['ratio_vs_vllm_reason']}.")
+    if report["default_guard_int8_reason"]:
+        print(f"The default guard was not measured in 8 bits: {report['default_guard_int8_reason']}.")
     accuracy = report["accuracy"]
     print_fields(
         [
@@ -111,3 +113,17 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
     )
     yield row("default guard, median of one", "default_guard_p50_ms", f"{report['default_guard_p50_ms']:.1f} ms")
     yield row("default guard, memory", "max_rss_mb", f"{report['max_rss_mb']:.0f} MB")
+    if report["default_guard_int8_per_second"] is not None:
+        yield row(
+            "default guard in 8 bits",
+            "default_guard_int8_ratio_vs_transformers",
+            f"{report['default_guard_int8_per_second']:.1f}/s",
+            f"{uniform['transformers_per_second']:.1f}/s",
+            report["default_guard_int8_ratio_vs_transformers"],
+        )
+        yield row("... median of one", "default_guard_int8_p50_ms", f"{report['default_guard_int8_p50_ms']:.1f} ms")
+        yield row(
+            "... largest difference to float32",
+            "default_guard_int8_max_delta_p",
+            f"{report['default_guard_int8_max_delta_p']:.4f}",
+        )

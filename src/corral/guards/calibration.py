@@ -13,6 +13,7 @@ scale; the offset equals assuming another base rate.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,9 +58,7 @@ class Calibration(BaseModel):
 
     def apply(self, logits: ArrayLike) -> FloatArray:
         """Probabilities of raw scores, of the same shape; a score that is not finite gives NaN."""
-        scores = np.asarray(logits, dtype=np.float64)
-        # tanh never overflows and is exactly 0 at the threshold, so that p is exactly 0.5 there.
-        return np.where(np.isfinite(scores), 0.5 + 0.5 * np.tanh(0.5 * self.slope * (scores - self.threshold)), np.nan)
+        return _probabilities(logits, self.slope, self.threshold)
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -78,6 +77,28 @@ class Calibration(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise ConfigError(f"{field}: {first['msg']}", where=str(path), hint="Fit and save it again.") from error
+
+
+class CalibrationRow:
+    """The calibrations of several raw scores, applied together.
+
+    Args:
+        calibrations: one a score, in their order.
+    """
+
+    def __init__(self, calibrations: Sequence[Calibration]) -> None:
+        self._slopes_K = np.array([calibration.slope for calibration in calibrations])
+        self._thresholds_K = np.array([calibration.threshold for calibration in calibrations])
+
+    def apply(self, scores_K: ArrayLike) -> FloatArray:
+        """Probabilities (K,) of raw scores (K,), as ``Calibration.apply`` gives them one by one."""
+        return _probabilities(scores_K, self._slopes_K, self._thresholds_K)
+
+
+def _probabilities(logits: ArrayLike, slope: float | FloatArray, threshold: float | FloatArray) -> FloatArray:
+    scores = np.asarray(logits, dtype=np.float64)
+    # tanh never overflows and is exactly 0 at the threshold, so that p is exactly 0.5 there.
+    return np.where(np.isfinite(scores), 0.5 + 0.5 * np.tanh(0.5 * slope * (scores - threshold)), np.nan)
 
 
 def fit_calibration(

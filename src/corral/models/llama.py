@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from corral.core.errors import DataError, NotFoundError
+from corral.core.errors import ConfigError, DataError, NotFoundError
 from corral.core.files import read_json
 from corral.models.llama_shape import LlamaShape
 from corral.models.packed.attention import Segment
-from corral.models.packed.decoder import token_states
+from corral.models.packed.decoder import Beginning, beginning_of, token_states
+from corral.models.packed.int8 import int8_is_exact
 from corral.models.packed.weights import StackWeights, stack_weights, weights_state
 
 __all__ = ["DecoderOutput", "LlamaDecoder", "LlamaShape"]
@@ -66,6 +67,14 @@ class _Packing(NamedTuple):
         return padded_BTx.flatten(0, 1)[self.cells_N]
 
 
+class _Known(NamedTuple):
+    """What was made of the weights while they were in ``state``."""
+
+    state: Hashable
+    weights: StackWeights
+    beginnings: dict[tuple[int, ...], Beginning]
+
+
 class _Rotary(NamedTuple):
     """Tables at the tokens of a packing."""
 
@@ -87,7 +96,9 @@ class LlamaDecoder(nn.Module):
         self.embed_tokens = _Linear(shape.hidden_size, shape.vocab_size)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
         self.norm = _RMSNorm(shape) if final_norm else nn.Identity()
-        self._known_weights: tuple[Hashable, StackWeights] | None = None
+        self._known: _Known | None = None
+        self._expected: tuple[tuple[int, ...], ...] = ()
+        self._int8 = False
 
     @classmethod
     def from_directory(
@@ -124,6 +135,27 @@ class LlamaDecoder(nn.Module):
         model.load_state_dict(state, assign=True)
         return model.eval().requires_grad_(False)
 
+    def expect(self, beginnings: Sequence[Sequence[int]]) -> None:
+        """Token ids that many sequences will begin with: on CPU each is computed once, when first met."""
+        self._expected = tuple(sorted((tuple(ids) for ids in beginnings if ids), key=len, reverse=True))
+
+    def use_int8(self) -> None:
+        """From now on multiply by matrices that are rounded to 8 bits; see ``packed/int8``. On CPU only.
+
+        Raises:
+            ConfigError: on another device, or products of 8-bit integers are not exact here.
+        """
+        if not _is_cpu(self.embed_tokens.weight):
+            raise ConfigError("int8 is computed on CPU only", where="dtype", hint="Use bfloat16.")
+        if not int8_is_exact():
+            raise ConfigError(
+                "this processor or this torch has no exact products of 8-bit integers (AVX-512 VNNI and oneDNN)",
+                where="dtype",
+                hint="Use bfloat16 or float32.",
+            )
+        self._int8 = True
+        self._known = None
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *, use_cache: bool = False) -> DecoderOutput:
         """Hidden states of a batch of sequences, each padded on the right.
 
@@ -145,29 +177,60 @@ class LlamaDecoder(nn.Module):
 
     def _packed(self, ids_N: Tensor, packing: _Packing) -> Tensor:
         lengths = [n for n in (packing.cells_N // packing.columns).bincount().tolist() if n]
+        known = self._known_state()
         shared = _shared_tokens(torch.split(ids_N, lengths))
+        beginning = self._beginning(known, ids_N[: max(lengths)].tolist(), lengths, shared)
+        if beginning is not None:
+            shared = len(beginning.hidden_PD)
         # The first sequence's beginning stands for all; the tokens after it follow, sequence by sequence.
-        after_N = packing.positions >= shared
-        chosen = torch.cat([torch.arange(shared), after_N.nonzero().squeeze(1)])
+        positions_N = packing.positions
+        after_N = positions_N >= shared
+        chosen = after_N.nonzero().squeeze(1)
+        if beginning is None:
+            chosen = torch.cat([torch.arange(shared), chosen])
         segments = []
-        start = shared
+        start = shared if beginning is None else 0
         for length in lengths:
             if length > shared:
                 tokens = slice(start, start + length - shared)
                 segments.append(Segment(tokens, tokens))
                 start = tokens.stop
-        states = token_states(self._weights(), ids_N[chosen], packing.positions[chosen], segments, shared=shared)
-        return states[torch.where(after_N, after_N.cumsum(0) + shared - 1, packing.positions)]
+        ids, positions = ids_N[chosen], positions_N[chosen]
+        if beginning is None:
+            states = token_states(known.weights, ids, positions, segments, shared=shared)
+        else:
+            after = token_states(known.weights, ids, positions, segments, prefix=beginning.states)
+            states = torch.cat([beginning.hidden_PD, after])
+        return states[torch.where(after_N, after_N.cumsum(0) + shared - 1, positions_N)]
 
-    def _weights(self) -> StackWeights:
-        """As the packed pass multiplies by them, anew after they have changed."""
+    def _known_state(self) -> _Known:
+        """The weights as the packed pass multiplies by them, anew after they have changed."""
         state = weights_state(self)
-        known = self._known_weights
-        if known is None or known[0] != state:
+        known = self._known
+        if known is None or known.state != state:
             # Stacking may move parameters, so their state is taken again.
-            weights = stack_weights(self, self.shape)
-            known = self._known_weights = (weights_state(self), weights)
-        return known[1]
+            weights = stack_weights(self, self.shape, int8=self._int8)
+            known = self._known = _Known(weights_state(self), weights, {})
+        return known
+
+    def _beginning(self, known: _Known, first: list[int], lengths: Sequence[int], shared: int) -> Beginning | None:
+        """An expected beginning of all sequences that leaves fewer tokens than what they share among themselves.
+
+        Args:
+            known: where it is, or is put.
+            first: token ids of the first sequence, or more.
+            lengths: of the sequences.
+            shared: tokens that all of several sequences begin with.
+        """
+        count = len(lengths)
+        room = shared if count > 1 else max(lengths, default=1) - 1
+        for ids in self._expected:
+            fits = len(ids) <= room and tuple(first[: len(ids)]) == ids and len(ids) < max(lengths)
+            if fits and count * len(ids) > (count - 1) * shared:
+                if ids not in known.beginnings:
+                    known.beginnings[ids] = beginning_of(known.weights, ids)
+                return known.beginnings[ids]
+        return None
 
     def _padded(self, ids_N: Tensor, packing: _Packing) -> Tensor:
         hidden_ND = F.embedding(ids_N, self.embed_tokens.weight)

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from corral.bench.guard_throughput.default_guard import measure_default_guard, measure_plain_llama, messages
+from corral.bench.guard_throughput.default_guard import (
+    measure_default_guard,
+    measure_plain_llama,
+    messages,
+    score_by_default_guard,
+)
 from corral.bench.guard_throughput.policy_guard import measure_policy_guard, score_prompts, unsafe_probabilities
 from corral.bench.guard_throughput.reference import measure_generate, served_model
 from corral.bench.guard_throughput.vllm_client import measure_vllm
@@ -18,6 +23,7 @@ from corral.core.errors import CorralError, GuardError
 from corral.data.messages import Conversation
 from corral.guards.base import Status, Verdict
 from corral.models.loading import load_fast_tokenizer
+from corral.models.packed.int8 import int8_is_exact
 
 TEXTS = benign_requests(6)
 
@@ -99,6 +105,7 @@ def test_a_server_is_asked_by_both_clients_and_every_method_is_exercised(tiny_mo
 def guard_sizes(tiny_guard: str) -> dict[str, Any]:
     return {
         "weights": tiny_guard,
+        "dtype": "auto",
         "threads": 1,
         "batch_size": 2,
         "batches": 2,
@@ -119,6 +126,21 @@ def test_the_default_guard_and_its_peer_are_timed_on_the_same_loads(
     assert ours["dtype"] in {"float32", "bfloat16"}
     plain = measure_plain_llama({**guard_sizes, **{name: ours[name] for name in ("base", "layers", "dtype")}})
     assert {load: len(seconds) for load, seconds in plain["round_seconds"].items()} == {"uniform": 2, "mixed": 2}
+
+
+def test_the_default_guard_scores_the_same_prompts_alike_in_each_dtype(tiny_guard: str) -> None:
+    asked = {"weights": tiny_guard, "threads": 1, "batch_size": 2, "prompts": TEXTS}
+    dtypes = ["float32", "bfloat16", *(["int8"] if int8_is_exact() else [])]
+    exact, *rounded = (score_by_default_guard({**asked, "dtype": dtype})["p_harm"] for dtype in dtypes)
+    assert len(exact) == len(TEXTS)
+    for scores in rounded:
+        assert scores == pytest.approx(exact, abs=0.02)
+        assert scores != exact
+
+
+@pytest.mark.skipif(not int8_is_exact(), reason="no exact 8-bit products on this machine")
+def test_the_default_guard_in_8_bits_says_so_in_its_revision(guard_sizes: dict[str, Any]) -> None:
+    assert measure_default_guard({**guard_sizes, "dtype": "int8"})["dtype"] == "int8"
 
 
 def test_messages_have_the_tokens_asked_for_and_do_not_repeat(tiny_model: str) -> None:

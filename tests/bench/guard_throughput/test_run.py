@@ -14,6 +14,7 @@ from corral.bench.guard_throughput.bounds import check_report
 from corral.bench.guard_throughput.settings import ThroughputSettings
 from corral.bench.isolated import MEASUREMENTS, Isolated
 from corral.bench.vllm import PYTHON_VARIABLE
+from corral.models.packed.int8 import int8_is_exact
 
 PROMISED = {
     "ratio_vs_generate",
@@ -102,6 +103,24 @@ def test_without_vllm_there_is_a_reason_and_no_bound(tiny: ThroughputSettings, t
     assert PYTHON_VARIABLE in report["ratio_vs_vllm_reason"]
     assert "ratio_vs_vllm" not in report["checks"]
     assert "vllm-client" not in asked
+
+
+def test_the_default_guard_in_8_bits_has_figures_or_a_reason(
+    tiny: ThroughputSettings, beside_vllm: tuple[dict[str, Any], Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, _ = beside_vllm
+    names = {name for name in report if name.startswith("default_guard_int8_")} - {"default_guard_int8_reason"}
+    assert len(names) == 6
+    assert set(report["default_guard_accuracy"]) >= {"bfloat16"}
+    if int8_is_exact():
+        assert report["default_guard_int8_reason"] is None
+        assert report["default_guard_int8_label_agreement"] >= 0.5
+        assert report["default_guard_int8_p50_ms"] > 0
+    monkeypatch.setattr("corral.models.packed.int8.int8_is_exact", lambda: False)
+    report, asked = measure_here(tiny, None, tmp_path)
+    assert {report[name] for name in names} == {None}
+    assert "8-bit" in report["default_guard_int8_reason"]
+    assert "int8" not in {chosen["dtype"] for chosen in [*asked["default-guard"], *asked["default-guard-scores"]]}
 
 
 def figures(**changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from corral.core.errors import ConfigError
-from corral.data.messages import Conversation, Message
+from corral.data.messages import Conversation, Message, Role
 from corral.guards.default.encoding import ConversationEncoder, clip_context
 
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -25,6 +25,15 @@ def test_turns_are_chatml_without_a_system_prompt_nobody_wrote(chatml_tokenizer:
         rendered(chatml_tokenizer, whole.ids) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>"
     )
     assert rendered(chatml_tokenizer, whole.ids[whole.start : whole.stop]) == "yes<|im_end|>"
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_a_conversation_begins_with_one_of_the_openings(chatml_tokenizer: Tokenizer, role: Role) -> None:
+    encoder = ConversationEncoder(chatml_tokenizer)
+    conversation = Conversation((Message.of(role, "one"), Message.of("user", "two")))
+    whole = encoder.encode_whole(conversation, "prompt")
+    assert whole is not None
+    assert sum(whole.ids[: len(opening)] == opening for opening in encoder.openings) == 1
 
 
 def test_a_message_cannot_end_its_own_turn(chatml_tokenizer: Tokenizer) -> None:

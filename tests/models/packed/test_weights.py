@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from corral.models.packed.matrices import Matrix, stack_rows, stacked
+from corral.models.packed.matrices import Matrix, Rows, stack_rows, stacked
 from corral.models.packed.weights import is_plain_llama, model_weights, weights_state
 
 
@@ -27,9 +27,25 @@ def test_parameters_become_views_of_the_stacked_matrix_and_keep_their_values():
 def test_a_product_is_that_of_torch(dtype, reorder):
     torch.manual_seed(0)
     weight, inputs = torch.randn(24, 16).to(dtype), torch.randn(5, 16).to(dtype)
-    torch.testing.assert_close(Matrix(weight, reorder=reorder)(inputs), inputs @ weight.t())
+    torch.testing.assert_close(Matrix(weight, reorder=reorder)(Rows(inputs)), inputs @ weight.t())
     halves = [nn.Parameter(half) for half in weight.split(12)]
-    torch.testing.assert_close(stacked(halves, reorder=reorder)(inputs), inputs @ weight.t())
+    torch.testing.assert_close(stacked(halves, reorder=reorder)(Rows(inputs)), inputs @ weight.t())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reorder", [False, True])
+def test_a_gated_product_is_the_activation_of_one_times_the_other(dtype, reorder):
+    torch.manual_seed(0)
+    gate, up = torch.randn(2, 24, 16)
+    inputs = torch.randn(5, 16).to(dtype)
+    matrices = [Matrix(weight.to(dtype), reorder=reorder) for weight in (gate, up)]
+    expected = nn.functional.silu(inputs.float() @ gate.to(dtype).t().float()) * (
+        inputs.float() @ up.to(dtype).t().float()
+    )
+    product = matrices[0].gated(matrices[1], Rows(inputs))
+    assert product.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(product.float(), expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("reorder_bytes", [0, 2**30])

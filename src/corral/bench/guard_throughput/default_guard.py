@@ -29,9 +29,9 @@ def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Speed of the default guard in batches, from texts to verdicts, and its latency at one message.
 
     Args:
-        settings: ``weights`` (folder, or null for the packaged ones), ``threads``, ``batch_size``, ``batches`` a round,
-            ``rounds``, ``singles`` (messages judged one by one), ``seed``, and ``loads``: name to the shortest and the
-            longest message, in tokens of the text alone.
+        settings: ``weights`` (folder, or null for the packaged ones), ``dtype``, ``threads``, ``batch_size``,
+            ``batches`` a round, ``rounds``, ``singles`` (messages judged one by one), ``seed``, and ``loads``: name to
+            the shortest and the longest message, in tokens of the text alone.
 
     Returns:
         ``round_seconds`` of each load, ``latency_ms`` of each single message of the first load; ``bf16_gflops``, what
@@ -42,12 +42,11 @@ def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
         GuardError: the guard gave no verdict on a message.
     """
     from corral.core.files import read_json
-    from corral.guards.default.guard import GUARD_FILE, PACKAGED_WEIGHTS, DefaultGuard
+    from corral.guards.default.guard import GUARD_FILE, PACKAGED_WEIGHTS
     from corral.models.loading import load_fast_tokenizer
 
-    folder = Path(settings["weights"] or PACKAGED_WEIGHTS)
-    made_from = read_json(folder / GUARD_FILE)
-    guard = DefaultGuard.load(weights=folder, threads=settings["threads"])
+    made_from = read_json(Path(settings["weights"] or PACKAGED_WEIGHTS) / GUARD_FILE)
+    guard = _guard(settings)
     tokenizer = load_fast_tokenizer(made_from["base"])
     first, *_ = settings["loads"].values()
     judge = partial(_classify, guard)
@@ -60,6 +59,30 @@ def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
         "latency_ms": [1e3 * _seconds(judge, [[text]]) for text in singles],
         "bf16_gflops": [_product_speed()],
     }
+
+
+def score_by_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the default guard makes of prompts.
+
+    Args:
+        settings: ``weights``, ``dtype``, ``threads``, ``batch_size`` and ``prompts``.
+
+    Returns:
+        ``p_harm`` of each prompt.
+
+    Raises:
+        GuardError: the guard gave no verdict on a prompt.
+    """
+    guard, prompts, size = _guard(settings), settings["prompts"], settings["batch_size"]
+    batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+    return {"p_harm": [p_harm for batch in batches for p_harm in _classify(guard, batch)]}
+
+
+def computes_int8(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether the default guard has its 8-bit mode here: ``possible``."""
+    from corral.models.packed.int8 import int8_is_exact
+
+    return {"possible": int8_is_exact()}
 
 
 def measure_plain_llama(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +139,7 @@ def messages(tokenizer: Tokenizer, count: int, lengths: Sequence[int], *, seed: 
 def _each_load(
     tokenizer: Tokenizer,
     settings: Mapping[str, Any],
-    run: Callable[[Any], None],
+    run: Callable[[Any], object],
     *,
     prepare: Callable[[Batch], Any] = lambda batch: batch,
 ) -> dict[str, list[float]]:
@@ -133,10 +156,18 @@ def _each_load(
     return seconds
 
 
-def _classify(guard: DefaultGuard, batch: Batch) -> None:
+def _guard(settings: Mapping[str, Any]) -> DefaultGuard:
+    from corral.guards.default.guard import DefaultGuard
+
+    return DefaultGuard.load(weights=settings["weights"], dtype=settings["dtype"], threads=settings["threads"])
+
+
+def _classify(guard: DefaultGuard, batch: Batch) -> list[float]:
+    """``p_harm`` of each text."""
     verdicts = guard.classify([Conversation.user(text) for text in batch], target="prompt")
     if failed := [verdict for verdict in verdicts if verdict.flagged is None]:
         raise GuardError(f"no verdict on {len(failed)} of {len(batch)} messages: {failed[0].detail}")
+    return [verdict.p_harm for verdict in verdicts if verdict.p_harm is not None]
 
 
 def _product_speed() -> float:
@@ -153,7 +184,7 @@ def _product_speed() -> float:
     return 2 * _PRODUCT**3 / min(seconds) / 1e9
 
 
-def _seconds(run: Callable[[Any], None], batches: Sequence[Any]) -> float:
+def _seconds(run: Callable[[Any], object], batches: Sequence[Any]) -> float:
     started = time.perf_counter()
     for batch in batches:
         run(batch)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from corral.bench.guard_throughput.accuracy import compare
 from corral.bench.isolated import Isolated
 from corral.bench.vllm import PYTHON_VARIABLE
 
+NO_INT8: Final = "this processor or this torch has no exact products of 8-bit integers"
 NO_VLLM: Final = f"{PYTHON_VARIABLE} is not set; it names the interpreter of an environment with vllm"
+
+
+class DefaultGuardRounds(NamedTuple):
+    """The default guard, plain transformers, and the guard in 8 bits, ``None`` where that cannot be computed."""
+
+    ours: Isolated
+    plain: Isolated
+    int8: Isolated | None
 
 
 def policy_figures(requests: int, ours: Isolated, generated: Isolated) -> dict[str, Any]:
@@ -53,12 +62,10 @@ def vllm_figures(requests: int, engine_requests: int, ours: Isolated, served: Is
     }
 
 
-def default_guard_figures(messages: int, ours: Isolated, plain: Isolated) -> dict[str, Any]:
+def default_guard_figures(messages: int, rounds: DefaultGuardRounds) -> dict[str, Any]:
     """The default guard beside plain transformers; ``messages`` are those of a round."""
-    loads = {
-        load: _beside(messages, seconds, plain.values["round_seconds"][load])
-        for load, seconds in ours.values["round_seconds"].items()
-    }
+    ours, plain, _ = rounds
+    loads = _loads(messages, ours, plain)
     latencies = ours.values["latency_ms"]
     return {
         "default_guard_per_second": loads["uniform"]["per_second"],
@@ -72,6 +79,29 @@ def default_guard_figures(messages: int, ours: Isolated, plain: Isolated) -> dic
             "bf16_gflops": median(ours.values["bf16_gflops"]),
             "transformers_max_rss_mb": plain.max_rss_mb,
         },
+    }
+
+
+def int8_figures(messages: int, rounds: DefaultGuardRounds, accuracy: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The same of the guard in 8 bits, the peer's dtype being that of the default; nulls and the reason without it."""
+    named = ("per_second", "ratio_vs_transformers", "p50_ms", "max_delta_p", "label_agreement", "max_rss_mb")
+    if rounds.int8 is None or accuracy is None:
+        return {**{f"default_guard_int8_{name}": None for name in named}, "default_guard_int8_reason": NO_INT8}
+    uniform = _loads(messages, rounds.int8, rounds.plain)["uniform"]
+    found = {
+        "per_second": uniform["per_second"],
+        "ratio_vs_transformers": uniform["ratio"],
+        "p50_ms": median(rounds.int8.values["latency_ms"]),
+        "max_rss_mb": rounds.int8.max_rss_mb,
+        **{name: accuracy[name] for name in ("max_delta_p", "label_agreement")},
+    }
+    return {**{f"default_guard_int8_{name}": found[name] for name in named}, "default_guard_int8_reason": None}
+
+
+def _loads(messages: int, ours: Isolated, plain: Isolated) -> dict[str, Any]:
+    return {
+        load: _beside(messages, seconds, plain.values["round_seconds"][load])
+        for load, seconds in ours.values["round_seconds"].items()
     }
 
 

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 from corral.bench.guard_throughput.accuracy import compare, max_delta
 from corral.bench.guard_throughput.bounds import check_report
-from corral.bench.guard_throughput.figures import default_guard_figures, policy_figures, vllm_figures
+from corral.bench.guard_throughput.figures import (
+    DefaultGuardRounds,
+    default_guard_figures,
+    int8_figures,
+    policy_figures,
+    vllm_figures,
+)
 from corral.bench.guard_throughput.prompts import accuracy_prompts
 from corral.bench.guard_throughput.settings import ThroughputSettings, available_cpus
 from corral.bench.isolated import Isolated, run_isolated
@@ -51,12 +57,16 @@ def measure_guard_throughput(settings: ThroughputSettings, say: Say) -> dict[str
     generated = _generate(settings, requests, compared.texts, say)
     served = None if python is None else _vllm(python, settings, requests, say)
     accuracy = _accuracy(settings, compared.texts, generated.values["p_unsafe"], say)
-    guard, plain = _default_guard(settings, say)
+    int8 = bool(run_isolated("default-guard-int8", {}).values["possible"])
+    guard = _default_guard(settings, say, int8=int8)
+    guard_accuracy = _default_guard_accuracy(settings, compared.texts, say, int8=int8)
 
     report: dict[str, Any] = {
         **policy_figures(settings.requests, ours, generated),
         **vllm_figures(settings.requests, settings.engine_requests, ours, served),
-        **default_guard_figures(settings.batches * settings.batch_size, guard, plain),
+        **default_guard_figures(settings.batches * settings.batch_size, guard),
+        **int8_figures(settings.batches * settings.batch_size, guard, guard_accuracy.get("int8")),
+        "default_guard_accuracy": guard_accuracy,
         **{name: accuracy[name] for name in ("label_agreement", "max_delta_p", "shared_prefix_max_delta_p")},
         "accuracy": {"prompts": len(compared.texts), "source": compared.source, **accuracy},
     }
@@ -130,23 +140,40 @@ def _accuracy(settings: ThroughputSettings, prompts: list[str], whole: list[floa
     }
 
 
-def _default_guard(settings: ThroughputSettings, say: Say) -> tuple[Isolated, Isolated]:
+def _default_guard(settings: ThroughputSettings, say: Say, *, int8: bool) -> DefaultGuardRounds:
     """The default guard and its peer in turn, a process each a round, so that a machine that slows down slows both."""
     sizes = {
         "weights": settings.guard_weights,
+        "dtype": "auto",
         "loads": {"uniform": [settings.message_tokens] * 2, "mixed": list(settings.mixed_tokens)},
         **settings.model_dump(include={"threads", "batch_size", "batches"}),
         "rounds": 1,
         "singles": -(-settings.singles // settings.rounds),
     }
-    ours, plain = [], []
+    ours, plain, rounded = [], [], []
     for number in range(settings.rounds):
         say(f"default guard and transformers with its layers: round {number + 1} of {settings.rounds}")
         seeded = {**sizes, "seed": settings.seed + (len(sizes["loads"]) + 1) * number}
         ours.append(run_isolated("default-guard", seeded))
         made_from = {name: ours[-1].values[name] for name in ("base", "layers", "dtype")}
         plain.append(run_isolated("plain-llama", {**seeded, **made_from}))
-    return _joined(ours), _joined(plain)
+        if int8:
+            rounded.append(run_isolated("default-guard", {**seeded, "dtype": "int8"}))
+    return DefaultGuardRounds(_joined(ours), _joined(plain), _joined(rounded) if rounded else None)
+
+
+def _default_guard_accuracy(
+    settings: ThroughputSettings, prompts: list[str], say: Say, *, int8: bool
+) -> dict[str, dict[str, Any]]:
+    """The default guard's ``p_harm`` in each other dtype against float32."""
+    scores = {}
+    for dtype in ("float32", "bfloat16", *(["int8"] if int8 else [])):
+        say(f"default guard: {len(prompts)} prompts in {dtype}")
+        asked = {"weights": settings.guard_weights, "dtype": dtype, "prompts": prompts}
+        asked |= settings.model_dump(include={"threads", "batch_size"})
+        scores[dtype] = run_isolated("default-guard-scores", asked).values["p_harm"]
+    reference = scores.pop("float32")
+    return {dtype: compare(found, reference) for dtype, found in scores.items()}
 
 
 def _joined(rounds: Sequence[Isolated]) -> Isolated:

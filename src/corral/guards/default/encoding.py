@@ -91,6 +91,11 @@ class ConversationEncoder:
             for role, name in _ROLES.items()
         }
 
+    @property
+    def openings(self) -> list[list[int]]:
+        """Token ids that a conversation may begin with: the header of each role."""
+        return [list(ids) for ids in dict.fromkeys(map(tuple, self._headers.values()))]
+
     def encode(self, conversation: Conversation, target: Target) -> JudgedTokens | None:
         """Token ids of the message that ``target`` names, ``None`` when there is none."""
         return self.encode_batch([(conversation, target)])[0]

@@ -20,7 +20,7 @@ from corral.core.config import Config, load_config
 from corral.core.errors import ConfigError, NotFoundError
 from corral.core.files import read_json, sha256_file
 from corral.data.messages import Conversation, Target
-from corral.guards.calibration import Calibration
+from corral.guards.calibration import Calibration, CalibrationRow
 from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArray, Scores, Span
 from corral.guards.composition.presets import PRESETS_FILE
 from corral.guards.default.encoding import ConversationEncoder, JudgedTokens, clip_context
@@ -105,6 +105,9 @@ class DefaultGuard(ClassifierGuard):
         self._network = network
         self._encoder = encoder
         self._settings = settings
+        self._calibrations = CalibrationRow(
+            [settings.calibration.get(head, Calibration()) for head in (*BINARY_HEADS, *settings.categories)]
+        )
         self._revision = revision
         self.presets_file = presets_file
 
@@ -113,7 +116,7 @@ class DefaultGuard(ClassifierGuard):
         cls,
         *,
         weights: str | Path | None = None,
-        dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+        dtype: Literal["auto", "bfloat16", "float32", "int8"] = "auto",
         device: str = "cpu",
         threads: int | None = None,
         max_chars: int = MAX_CHARS,
@@ -123,7 +126,9 @@ class DefaultGuard(ClassifierGuard):
 
         Args:
             weights: folder that ``corral train guard`` wrote; ``None`` for the packaged weights.
-            dtype: of the decoder; ``auto`` is bfloat16 where the processor computes in it, else float32.
+            dtype: of the decoder; ``auto`` is bfloat16 where the processor computes in it, else float32. ``int8``
+                rounds what its linear layers multiply to 8 bits, which changes scores more than bfloat16 does (see
+                docs/concepts/throughput.md); CPU only.
             device: torch device.
             threads: torch threads; ``None`` leaves torch's choice.
             max_chars: a judged message of more characters is refused, never cut.
@@ -132,7 +137,7 @@ class DefaultGuard(ClassifierGuard):
         Raises:
             NotFoundError: a weight file is missing.
             MissingDependencyError: the base model is not installed; the hint is the line that installs it.
-            ConfigError: the weights fit another base model or taxonomy.
+            ConfigError: the weights fit another base model or taxonomy, or ``int8`` cannot be computed here.
         """
         import torch
 
@@ -150,12 +155,13 @@ class DefaultGuard(ClassifierGuard):
                 where=str(folder),
                 hint="Install the revision it was trained on.",
             )
+        encoder = ConversationEncoder(load_fast_tokenizer(settings.base))
         chosen = _dtype(dtype, device)
         return cls(
-            _load_network(folder, settings, chosen, device),
-            ConversationEncoder(load_fast_tokenizer(settings.base)),
+            _load_network(folder, settings, chosen, device, openings=encoder.openings),
+            encoder,
             settings,
-            revision=f"{guard_weights_revision(folder)}-{str(chosen).removeprefix('torch.')}",
+            revision=f"{guard_weights_revision(folder)}-{chosen}",
             max_chars=max_chars,
             tokens_per_batch=tokens_per_batch,
             presets_file=presets if (presets := folder / PRESETS_FILE).is_file() else None,
@@ -207,22 +213,16 @@ class DefaultGuard(ClassifierGuard):
 
     def conclude(self, scores_K: FloatArray, target: Target) -> Scores:
         """Calibrated probabilities; flagged when harm reaches 0.5 (an attack alone is the policy's business)."""
-        binary = dict(zip(BINARY_HEADS, scores_K, strict=False))
-        p_harm = self._probability(f"{target}_harm", binary)
-        categories = {
-            code: float(self._settings.calibration.get(code, Calibration()).apply(score))
-            for code, score in zip(self._settings.categories, scores_K[len(BINARY_HEADS) :], strict=True)
-        }
+        probabilities = self._calibrations.apply(scores_K).tolist()
+        binary = dict(zip(BINARY_HEADS, probabilities, strict=False))
+        p_harm = binary[f"{target}_harm"]
         return Scores(
             flagged=p_harm >= 0.5,
             p_harm=p_harm,
-            p_refusal=self._probability("response_refusal", binary) if target == "response" else None,
-            p_attack=self._probability("prompt_attack", binary) if target == "prompt" else None,
-            categories=categories,
+            p_refusal=binary["response_refusal"] if target == "response" else None,
+            p_attack=binary["prompt_attack"] if target == "prompt" else None,
+            categories=dict(zip(self._settings.categories, probabilities[len(BINARY_HEADS) :], strict=True)),
         )
-
-    def _probability(self, head: str, binary: Mapping[str, float]) -> float:
-        return float(self._settings.calibration.get(head, Calibration()).apply(binary[head]))
 
     def _long(self, tokens: JudgedTokens, *, unread_chars: int) -> JudgedWindows:
         """Windows over the pieces of the judged message, each opened and closed like a turn of its own.
@@ -257,20 +257,28 @@ def guard_weights_revision(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load_network(folder: Path, settings: GuardSettings, dtype: torch.dtype, device: str) -> GuardNetwork:
+def _load_network(
+    folder: Path, settings: GuardSettings, dtype: str, device: str, *, openings: Sequence[Sequence[int]]
+) -> GuardNetwork:
+    """The network in ``dtype``; ``openings`` are what conversations begin with."""
     from safetensors.torch import load_file
 
-    backbone = load_inference_decoder(settings.base, layers=settings.layers, dtype=dtype)
+    stored = "bfloat16" if dtype == "int8" else dtype
+    backbone = load_inference_decoder(settings.base, layers=settings.layers, dtype=find_dtype(stored))
     merge_lora(backbone, folder)
+    backbone.to(device).expect(openings)
+    if dtype == "int8":
+        backbone.use_int8()
     heads = GuardHeads(backbone.shape.hidden_size, len(settings.categories))
     heads.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / HEAD_WEIGHTS).items()})
     return GuardNetwork(backbone, heads).to(device).eval().requires_grad_(False)
 
 
-def _dtype(name: str, device: str) -> torch.dtype:
+def _dtype(name: str, device: str) -> str:
+    """What ``auto`` stands for; any other name is its own."""
     import torch
 
-    if (chosen := find_dtype(name)) is not None:
-        return chosen
+    if name != "auto":
+        return name
     fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return "bfloat16" if fast else "float32"

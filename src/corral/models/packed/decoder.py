@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -23,11 +24,14 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.models.llama_shape import LlamaShape
 from corral.models.packed.attention import Attended, KeysValues, PrefixAttention, Segment
+from corral.models.packed.matrices import Factor, Rows
 from corral.models.packed.rectangles import AttentionSizes
 from corral.models.packed.weights import LayerWeights, ModelWeights, StackWeights
 
 CHUNK_TOKENS: Final = 512
 """Tokens that a thread takes through linear layers at a time; measured like ``SCORE_BYTES``."""
+
+_TABLE_STEP: Final = 512  # positions of a rotary table are a multiple of it, so that few tables are made
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,40 @@ class Packing:
     read_segments: Sequence[Segment]
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """All that a decoder stack computes for the tokens that sequences begin with.
+
+    Attributes:
+        states: keys and values of every layer, (K, P, E).
+        hidden_PD: the residual stream after the last layer, float32.
+    """
+
+    states: tuple[KeysValues, ...]
+    hidden_PD: Tensor
+
+
+def beginning_of(weights: StackWeights, ids: Sequence[int]) -> Beginning:
+    """What the stack computes for token ids, none before them."""
+    hidden_PD = F.embedding(torch.tensor(ids), weights.embedding).float()
+    work = _LayerWork(weights, torch.arange(len(ids)))
+    attend = _attention([Segment(slice(0, len(ids)), slice(0, len(ids)))], 0, weights)
+    states = []
+    for layer in weights.layers:
+        query, own = work.project(hidden_PD, layer)
+        states.append(own)
+        work.finish(hidden_PD, attend(query, own, None), layer)
+    return Beginning(tuple(states), hidden_PD)
+
+
 def token_states(
-    weights: StackWeights, ids_N: Tensor, positions_N: Tensor, segments: Sequence[Segment], *, shared: int = 0
+    weights: StackWeights,
+    ids_N: Tensor,
+    positions_N: Tensor,
+    segments: Sequence[Segment],
+    *,
+    shared: int = 0,
+    prefix: Sequence[KeysValues] = (),
 ) -> Tensor:
     """The residual stream (N, D), in float32, of every token after the last layer.
 
@@ -60,16 +96,17 @@ def token_states(
         positions_N: of each token in its sequence.
         segments: over the tokens; where some are shared, over those after them.
         shared: so many tokens at the beginning are the prefix of every segment.
+        prefix: keys and values of each layer for a prefix that is known already; then none may be shared.
     """
     if shared:
         causal = torch.ones(shared, shared, dtype=torch.bool).tril()
         segments = [Segment(slice(0, shared), slice(0, 0), causal), *segments]
     hidden_ND = F.embedding(ids_N, weights.embedding).float()
     work = _LayerWork(weights, positions_N)
-    attend = _attention(segments, shared, weights)
-    for layer in weights.layers:
+    attend = _attention(segments, shared or _tokens(prefix), weights)
+    for i, layer in enumerate(weights.layers):
         query, own = work.project(hidden_ND, layer)
-        work.finish(hidden_ND, attend(query, own, own.first(shared)), layer)
+        work.finish(hidden_ND, attend(query, own, prefix[i] if prefix else own.first(shared)), layer)
     return hidden_ND
 
 
@@ -155,7 +192,8 @@ class _LayerWork:
         key_scale = math.log2(math.e) / math.sqrt(size)  # scores are logarithms to base 2
         for span in self._chunks(len(hidden_ND)):
             chunk = hidden_ND[span]
-            heads = layer.query_key_value(self._norm(chunk, layer.attention_norm)).view(len(chunk), -1, size)
+            product = layer.query_key_value(self._normed_rows(chunk, layer.attention_norm, layer.query_key_value))
+            heads = product.view(len(chunk), -1, size)
             turned = self._turn(heads[:, : shape.heads + key_heads], span)
             query_KNGE[:, span].transpose(0, 1).copy_(turned[:, : shape.heads].view(-1, key_heads, group, size))
             torch.mul(turned[:, shape.heads :], key_scale, out=key_KNE[:, span].transpose(0, 1))
@@ -166,26 +204,28 @@ class _LayerWork:
         """Add what attention and feed-forward give to the hidden states, in place."""
         for span in self._chunks(len(hidden_ND)):
             chunk = hidden_ND[span]
-            self._add(chunk, layer.output(self._mixture(attended, span)))
-            normed = self._norm(chunk, layer.feed_forward_norm)
-            gate = F.silu(layer.gate(normed), inplace=True)
-            self._add(chunk, layer.down(gate.mul_(layer.up(normed))))
+            self._add(chunk, layer.output(layer.output.prepare(self._mixture(attended, span), self._mixed)))
+            inner = layer.gate.gated(layer.up, self._normed_rows(chunk, layer.feed_forward_norm, layer.gate))
+            self._add(chunk, layer.down(layer.down.prepare(inner, inner)))
 
     def _add(self, hidden_ND: Tensor, added_ND: Tensor) -> None:
-        hidden_ND.add_(self._scaled[: len(hidden_ND)].copy_(added_ND))
+        if added_ND.dtype != hidden_ND.dtype:
+            added_ND = self._scaled[: len(hidden_ND)].copy_(added_ND)
+        hidden_ND.add_(added_ND)
 
     def _mixture(self, attended: Attended, span: slice) -> Tensor:
-        """Attention's weighted means (tokens, H * E)."""
+        """Attention's weighted means (tokens, H * E), in float32."""
         weighted = attended.values_KQGE[:, span].transpose(0, 1)
         wide = self._wide.flatten()[: weighted.numel()].view(weighted.shape).copy_(weighted)
         wide.div_(attended.sums_KQG[:, span].transpose(0, 1)[..., None])
-        return self._mixed[: len(wide)].copy_(wide.flatten(1))
+        return wide.flatten(1)
 
-    def _norm(self, hidden_ND: Tensor, weight_D: Tensor) -> Tensor:
+    def _normed_rows(self, hidden_ND: Tensor, weight_D: Tensor, factor: Factor) -> Rows:
+        """The normed states, for ``factor`` and those of its kind."""
         length_N1 = torch.linalg.vector_norm(hidden_ND, dim=-1, keepdim=True)
         scale_N1 = length_N1.square_().div_(hidden_ND.shape[1]).add_(self._shape.norm_epsilon).rsqrt_()
         wide_ND = torch.mul(hidden_ND, scale_N1, out=self._scaled[: len(hidden_ND)])
-        return self._normed[: len(hidden_ND)].copy_(wide_ND.mul_(weight_D.float()))
+        return factor.prepare(wide_ND.mul_(weight_D), self._normed)
 
     def _turn(self, heads_NHE: Tensor, span: slice) -> Tensor:
         """Rotary embedding in float32."""
@@ -205,9 +245,17 @@ class _LayerWork:
 
 
 def _rotary(positions_N: Tensor, shape: LlamaShape) -> tuple[Tensor, Tensor]:
-    exponents = torch.arange(0, shape.head_size, 2).float() / shape.head_size
-    angles = positions_N[:, None].float() * (1.0 / shape.rope_theta**exponents)
-    return angles.cos()[:, None, None], angles.sin()[:, None]
+    length = -(-(int(positions_N.max()) + 1) // _TABLE_STEP) * _TABLE_STEP
+    cos, sin = _rotary_tables(shape.head_size, shape.rope_theta, length)
+    return cos[positions_N][:, None, None], sin[positions_N][:, None]
+
+
+@lru_cache(maxsize=4)
+def _rotary_tables(head_size: int, theta: float, length: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (positions, head size / 2)."""
+    exponents = torch.arange(0, head_size, 2).float() / head_size
+    angles = torch.arange(length)[:, None].float() * (1.0 / theta**exponents)
+    return angles.cos(), angles.sin()
 
 
 def _joined(first: KeysValues, second: KeysValues) -> KeysValues:

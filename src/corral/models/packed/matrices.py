@@ -9,18 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 REORDER_BYTES: Final = 2**30
 
-_ROWS: Final = 512  # of the other factor that the order is chosen for; any number can be multiplied
+ROWS: Final = 512
+"""Of the other factor, that the order is chosen for; any number can be multiplied."""
+
+
+class Rows(NamedTuple):
+    """Inputs as a matrix multiplies them; several matrices of one kind take the same.
+
+    Attributes:
+        values: (N, inputs), contiguous.
+        scales_N1: what the values are in units of, in float32; ``None`` where they are the inputs themselves.
+    """
+
+    values: Tensor
+    scales_N1: Tensor | None = None
+
+
+class Factor(Protocol):
+    """A weight (outputs, inputs) without bias, to multiply by."""
+
+    def prepare(self, inputs_Nx: Tensor, room: Tensor) -> Rows:
+        """The inputs, as products take them.
+
+        Args:
+            inputs_Nx: contiguous, float32 or of the model's dtype.
+            room: of the model's dtype; the outcome may be written into its first rows.
+        """
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """The product (N, outputs), float32 or of the model's dtype; the caller's to change."""
+
+    def gated(self, up: Any, rows: Rows) -> Tensor:
+        """``silu(self(rows)) * up(rows)``, ``up`` being a factor of the same kind."""
 
 
 class Matrix:
-    """A weight (outputs, inputs) without bias.
+    """A weight (outputs, inputs) without bias, in its own dtype.
 
     Args:
         weight: it; kept, or copied in another order.
@@ -30,14 +62,30 @@ class Matrix:
     def __init__(self, weight: Tensor, *, reorder: bool) -> None:
         self._reordered: Any = None
         if reorder and can_reorder():
-            self._reordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+            self._reordered = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
         self._weight = None if self._reordered is not None else weight
+        self._dtype = weight.dtype
 
-    def __call__(self, inputs_Nx: Tensor) -> Tensor:
-        """The product (N, outputs) with contiguous inputs (N, inputs)."""
+    def prepare(self, inputs_Nx: Tensor, room: Tensor) -> Rows:
+        """The inputs in the weight's dtype."""
+        return Rows(inputs_Nx if inputs_Nx.dtype == self._dtype else room[: len(inputs_Nx)].copy_(inputs_Nx))
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """The product (N, outputs), in the weight's dtype."""
         if self._weight is not None:
-            return inputs_Nx @ self._weight.t()
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_Nx, self._reordered, None, "none", [], "")
+            return rows.values @ self._weight.t()
+        return self._pointwise(rows, "none")
+
+    def gated(self, up: Matrix, rows: Rows) -> Tensor:
+        """``silu(self(rows)) * up(rows)``: a reordered matrix does both before it writes the product."""
+        if self._weight is not None or up._reordered is None:
+            return F.silu(self(rows), inplace=True).mul_(up(rows))
+        gate = self._pointwise(rows, "swish")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows.values, gate, up._reordered, None, "mul")
+        return product
+
+    def _pointwise(self, rows: Rows, then: str) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows.values, self._reordered, None, then, [], "")
         return product
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from corral.core.errors import DataError
 from corral.models.llama_shape import LlamaShape
-from corral.models.packed.matrices import REORDER_BYTES, Matrix, stacked
+from corral.models.packed.int8 import Int8Matrix
+from corral.models.packed.matrices import REORDER_BYTES, Factor, Matrix, stacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,22 +34,22 @@ class LayerWeights:
     """One decoder layer; matrices are (outputs, inputs).
 
     Attributes:
-        attention_norm: (D,).
+        attention_norm: (D,), float32.
         query_key_value: query heads, then key heads, then value heads.
         output: of attention.
-        feed_forward_norm: (D,).
+        feed_forward_norm: (D,), float32.
         gate: into the feed-forward layer, through the activation.
         up: into the feed-forward layer, times that.
         down: back to the residual stream.
     """
 
     attention_norm: Tensor
-    query_key_value: Matrix
-    output: Matrix
+    query_key_value: Factor
+    output: Factor
     feed_forward_norm: Tensor
-    gate: Matrix
-    up: Matrix
-    down: Matrix
+    gate: Factor
+    up: Factor
+    down: Factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class StackWeights:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all weights."""
+        """Of all weights, or of those that were rounded to 8 bits; attention computes in it."""
         return self.embedding.dtype
 
 
@@ -119,24 +120,35 @@ def weights_state(model: nn.Module) -> Hashable:
     return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
 
 
-def stack_weights(decoder: Any, shape: LlamaShape) -> StackWeights:
-    """The weights of a decoder with the parameter names of transformers' ``LlamaModel``."""
+def stack_weights(decoder: Any, shape: LlamaShape, *, int8: bool = False) -> StackWeights:
+    """The weights of a decoder with the parameter names of transformers' ``LlamaModel``.
+
+    Args:
+        decoder: it.
+        shape: its sizes.
+        int8: multiply by copies of the matrices that are rounded to 8 bits; ``int8_is_exact`` must hold.
+    """
     size = sum(parameter.nbytes for parameter in decoder.layers.parameters())
-    layers = tuple(_layer_weights(layer, reorder=size <= REORDER_BYTES) for layer in decoder.layers)
+    layers = tuple(_layer_weights(layer, reorder=size <= REORDER_BYTES, int8=int8) for layer in decoder.layers)
     return StackWeights(shape, decoder.embed_tokens.weight.detach(), layers)
 
 
-def _layer_weights(layer: Any, *, reorder: bool) -> LayerWeights:
+def _layer_weights(layer: Any, *, reorder: bool, int8: bool) -> LayerWeights:
     attention, feed_forward = layer.self_attn, layer.mlp
-    projections = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
+
+    def factor(*weights: nn.Parameter) -> Factor:
+        if int8:
+            return Int8Matrix(torch.cat([weight.detach() for weight in weights]))
+        return stacked(weights, reorder=reorder) if len(weights) > 1 else Matrix(weights[0].detach(), reorder=reorder)
+
     return LayerWeights(
-        attention_norm=layer.input_layernorm.weight.detach(),
-        query_key_value=stacked(projections, reorder=reorder),
-        output=Matrix(attention.o_proj.weight.detach(), reorder=reorder),
-        feed_forward_norm=layer.post_attention_layernorm.weight.detach(),
-        gate=Matrix(feed_forward.gate_proj.weight.detach(), reorder=reorder),
-        up=Matrix(feed_forward.up_proj.weight.detach(), reorder=reorder),
-        down=Matrix(feed_forward.down_proj.weight.detach(), reorder=reorder),
+        attention_norm=layer.input_layernorm.weight.detach().float(),
+        query_key_value=factor(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
+        output=factor(attention.o_proj.weight),
+        feed_forward_norm=layer.post_attention_layernorm.weight.detach().float(),
+        gate=factor(feed_forward.gate_proj.weight),
+        up=factor(feed_forward.up_proj.weight),
+        down=factor(feed_forward.down_proj.weight),
     )
 
 
