@@ -67,9 +67,7 @@ def compare(
         NotFoundError: a folder without a scorecard, or nothing in common.
         DataError: a damaged scorecard.
     """
-    if len(folders) < 2:
-        raise UserError("one scorecard has nothing to be compared with", hint="Name two folders or more.")
-    sides = [_load(chr(ord("A") + number), Path(folder)) for number, folder in enumerate(folders)]
+    sides = load_sides(folders)
     caveats: list[str] = []
     if rejudged:
         sides, caveats = _rejudged(sides, tasks, cache or default_cache_folder())
@@ -90,8 +88,20 @@ def compare(
     )
 
 
-def _load(letter: str, folder: Path) -> Loaded:
-    return Loaded(letter, folder, *read_scorecard(folder))
+def load_sides(folders: Sequence[Path | str]) -> list[Loaded]:
+    """The scorecards of two folders or more, the first of them ``A``.
+
+    Raises:
+        UserError: fewer than two.
+        NotFoundError: a folder without a scorecard.
+        DataError: a damaged scorecard.
+    """
+    if len(folders) < 2:
+        raise UserError("one scorecard has nothing to be compared with", hint="Name two folders or more.")
+    return [
+        Loaded(chr(ord("A") + number), Path(folder), *read_scorecard(Path(folder)))
+        for number, folder in enumerate(folders)
+    ]
 
 
 def _conflicts(sides: Sequence[Loaded], tasks: Sequence[str] | None) -> list[Conflict]:
