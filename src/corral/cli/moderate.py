@@ -63,7 +63,8 @@ def moderate(
     guard: Annotated[
         list[str] | None,
         typer.Option(
-            help="Guard to ask: default, duoguard, or scripted (a test guard that flags TRIGGER). Repeatable."
+            help="Guard to ask: default, duoguard, llama-guard, wildguard, moderation-api, or scripted (a test guard "
+            "that flags TRIGGER). Repeatable."
         ),
     ] = None,
     setting: Annotated[
@@ -71,7 +72,11 @@ def moderate(
     ] = None,
     media: Annotated[bool, typer.Option("--media", help="The file is an image or clip, whatever its name.")] = False,
     media_guard: Annotated[
-        str, typer.Option(help="Guard of images and clips: open-nsfw, vision, or scripted-media (flags red pictures).")
+        str,
+        typer.Option(
+            help="Guard of images and clips: open-nsfw, vision, moderation-api-media, or scripted-media (flags red "
+            "pictures)."
+        ),
     ] = DEFAULT_MEDIA_GUARD,
     media_root: Annotated[
         Path | None,

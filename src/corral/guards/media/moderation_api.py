@@ -25,12 +25,15 @@ class ModerationApiScorer:
     Args:
         client: of the endpoint.
         longest_side: pixels to which larger pictures are scaled down before they are sent, as JPEG.
+        name: of the scorer.
     """
 
     taxonomy = TAXONOMY
-    name = "moderation-api-media"
 
-    def __init__(self, client: ModerationClient, *, longest_side: int = LONGEST_SIDE) -> None:
+    def __init__(
+        self, client: ModerationClient, *, longest_side: int = LONGEST_SIDE, name: str = "moderation-api-media"
+    ) -> None:
+        self.name = name
         self._client = client
         self._longest_side = longest_side
         self.revision = sha256_json([client.url, client.model, longest_side])[:16]
