@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from corral.cli.guard_settings import settings_by_guard
 from corral.cli.output import print_json, print_table, remark
 from corral.core.errors import UserError
 
@@ -29,6 +30,12 @@ def compare(
     rejudge: Annotated[
         bool, typer.Option("--rejudge", help="Where judges differ, label the cached answers of all with today's.")
     ] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="GUARD.KEY=VALUE", help="Setting of A's first guard, where --rejudge asks it. Repeatable."
+        ),
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -61,12 +68,14 @@ def compare(
     """
     if judge is None and (judge_server is not None or requests is not None):
         raise UserError("there is no judge", where="--judge-server, --requests", hint="Name it with `--judge MODEL`.")
+    from corral.evals.compare import Judges, write_comparison
     from corral.evals.compare import compare as compare_scorecards
-    from corral.evals.compare import write_comparison
     from corral.evals.compare.markdown import all_caveats, tables
+    from corral.guards.loading import GUARDS
 
     chosen = None if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
-    found = compare_scorecards(scorecards, tasks=chosen, rejudged=rejudge, cache=cache, seed=seed)
+    judges = Judges(guard_settings=settings_by_guard(setting, GUARDS.names()) if setting else {})
+    found = compare_scorecards(scorecards, tasks=chosen, rejudged=rejudge, judges=judges, cache=cache, seed=seed)
     if judge is not None:
         judged = _judged(scorecards, judge, judge_server, requests, cache)
         found = found.model_copy(update={"preferences": judged})
