@@ -91,6 +91,12 @@ def test_a_judge_that_follows_the_order_is_called_no_better_than_a_coin(
     assert "says nothing" in found.caveats[0]
 
 
+def test_a_judge_that_decides_nothing_gives_no_win_rate(cards: list[Path], opened: list[str], tmp_path: Path) -> None:
+    [found] = preferences(cards, judge(lambda _: "Both are fine."), prompts=PROMPTS, cache=tmp_path / "cache")
+    assert found.entry.figures["win_rate"].value is None
+    assert "decided none of 12 pairs" in found.caveats[0]
+
+
 def test_a_judge_that_is_one_of_the_models_is_named(cards: list[Path], opened: list[str], tmp_path: Path) -> None:
     own = judge(prefers_after, revision="r-after")
     [found] = preferences(cards, own, prompts=PROMPTS, cache=tmp_path / "cache")

@@ -115,10 +115,12 @@ def _caveats(found: Preference, judge: Subject, first: Loaded, other: Loaded) ->
         if side.card.revision == judge.revision:
             yield f"The judge is the model of {side.letter}: models prefer their own words."
     agrees = found.entry.figures["order_agreement"]
-    if agrees.ci95 is None or agrees.ci95[0] <= _COIN:
-        shown = "of no pair known" if agrees.value is None else f"{agrees.value:.0%} of the pairs"
+    if agrees.value is None:
+        yield f"{found.letter}: the judge decided none of {found.requests} pairs, so there is no win rate."
+    elif agrees.ci95 is None or agrees.ci95[0] <= _COIN:
         yield (
-            f"{found.letter}: the judge names the same winner in both orders on {shown} that it decided ({agrees.n} of "
-            f"{found.requests}), which is not shown to be more than a coin's half: its win rate says nothing."
+            f"{found.letter}: the judge names the same winner in both orders on {agrees.value:.0%} of the pairs that "
+            f"it decided ({agrees.n} of {found.requests}), which is not shown to be more than a coin's half: its win "
+            "rate says nothing."
         )
     yield from found.entry.caveats
