@@ -53,7 +53,7 @@ def test_a_set_about_refusal_or_with_one_label_is_refused() -> None:
     with pytest.raises(ConfigError, match="what refuses"):
         LinearJudge(as_set(colours(), "refusal"))
     with pytest.raises(DataError, match="too few"):
-        LinearJudge(as_set(colours()[1::2])).judge_many([("a", "b")])
+        LinearJudge(as_set(colours()[1::2]))
 
 
 def test_it_is_named_by_its_file(tmp_path) -> None:
