@@ -88,6 +88,20 @@ def test_what_is_settled_without_the_judge_is_left_as_it_is() -> None:
     assert everything.corrected.value == 0.0
 
 
+def test_labels_that_cannot_explain_what_the_judge_says_give_no_interval() -> None:
+    """It says yes of all, and found six in ten: nothing but another kind of answers explains that."""
+    share = corrected_share(of(300, 0), range(300), labelled(60, 40, 10, 90))
+    assert share.corrected.value == 1.0
+    assert share.corrected.ci95 is None
+    assert "another kind" in share.corrected.rule
+    assert share.judged.ci95 == (pytest.approx(0.9874, abs=1e-3), 1.0)  # Wilson's
+
+
+def test_a_share_that_is_settled_throughout_has_wilsons_interval() -> None:
+    share = corrected_share(of(10, 0), range(10), labelled(90, 10, 20, 80), settled_N=[0.0] * 10)
+    assert share.corrected.ci95 == share.judged.ci95 == (0.0, pytest.approx(0.2775, abs=1e-3))
+
+
 def test_nothing_at_all_has_no_share() -> None:
     share = corrected_share([], [], labelled(9, 1, 2, 8))
     assert share.corrected.value is share.judged.value is share.fail_closed.value is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from corral.evals.compare import Preference
 
 _OUT: Final = Path("eval", "compare")
+
+
+class JudgedBy(StrEnum):
+    """How a judge is asked."""
+
+    WORDS = "words"
+    LIKELIHOOD = "likelihood"
 
 
 def compare(
@@ -47,6 +55,9 @@ def compare(
     judge_server: Annotated[
         str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False)
     ] = None,
+    judge_by: Annotated[
+        JudgedBy, typer.Option(help="How the judge is asked: likelihood is for models too small to write a verdict.")
+    ] = JudgedBy.WORDS,
     requests: Annotated[
         Path | None,
         typer.Option(
@@ -77,7 +88,7 @@ def compare(
     judges = Judges(guard_settings=settings_by_guard(setting, GUARDS.names()) if setting else {})
     found = compare_scorecards(scorecards, tasks=chosen, rejudged=rejudge, judges=judges, cache=cache, seed=seed)
     if judge is not None:
-        judged = _judged(scorecards, judge, judge_server, requests, cache)
+        judged = _judged(scorecards, judge, judge_server, by=judge_by, requests=requests, cache=cache)
         found = found.model_copy(update={"preferences": judged})
     write_comparison(found, out)
     if as_json:
@@ -94,7 +105,13 @@ def compare(
 
 
 def _judged(
-    scorecards: list[Path], judge: str, server: str | None, requests: Path | None, cache: Path | None
+    scorecards: list[Path],
+    judge: str,
+    server: str | None,
+    *,
+    by: JudgedBy,
+    requests: Path | None,
+    cache: Path | None,
 ) -> tuple[Preference, ...]:
     from corral.evals.compare import preferences
     from corral.evals.scorecard import open_subject
@@ -102,4 +119,4 @@ def _judged(
 
     prompts = packaged_prompts() if requests is None else user_prompts(requests)
     with open_subject(judge, server=server) as opened:
-        return preferences(scorecards, opened, prompts=prompts, cache=cache)
+        return preferences(scorecards, opened, prompts=prompts, by=by.value, cache=cache)

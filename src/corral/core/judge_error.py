@@ -12,7 +12,9 @@ The interval is a bootstrap over both samples, clusters resampled, each sample o
 of the judge beside what is not known of the answers. Where all items of a rate are alike there is nothing to resample;
 its replicates are then drawn from the Beta distribution of Jeffreys' prior over the clusters, a deviation from the
 plain bootstrap, which would take such a rate for known. Where over 5 % of the replicates are undefined, the judge is
-not shown to be better than chance, and the interval is withheld.
+not shown to be better than chance, and the interval is withheld. It is withheld too where every replicate is cut to
+the same end: the judge then says "yes" more often than its sensitivity, or less often than its false alarms, which the
+formula has no share for, and the labelled answers are of another kind than those at hand.
 
 Answers without a label are left out of the corrected share, as they are of the judged one, and counted; ``fail_closed``
 is the same share with each of them counted as a yes.
@@ -32,7 +34,7 @@ import numpy as np
 from corral.core import weighted
 from corral.core.errors import MetricError
 from corral.core.metric_inputs import Flags, Floats, Values, as_binary, as_flags, require_equal_lengths
-from corral.core.stats import MAX_UNDEFINED, REPLICATES, Estimate, bootstrap_values, cluster_bootstrap
+from corral.core.stats import MAX_UNDEFINED, REPLICATES, Estimate, bootstrap_values, cluster_bootstrap, wilson
 
 _PLAIN_RULE: Final = "95 % percentile interval, clusters resampled"
 _RATES: Final[tuple[weighted.Rate, weighted.Rate]] = ("recall", "specificity")
@@ -180,6 +182,8 @@ class _Answers:
             return Estimate(None, None, None, 0, 0, self.missing, _PLAIN_RULE)
         chosen = [cluster for cluster, known in zip(self.clusters, known_N.tolist(), strict=True) if known]
         yes_N = (self.sums_5N[1] + self.sums_5N[3])[known_N]
+        if yes_N.min() == yes_N.max():
+            return _wilson(float(yes_N[0]), self.n, len(set(chosen)), self.missing)
         return cluster_bootstrap(
             weighted.mean(yes_N), chosen, seed=seed, replicates=replicates, unscored=self.missing, rule=_PLAIN_RULE
         )
@@ -254,7 +258,20 @@ def _estimate(answers: _Answers, value_1: Floats, drawn_R: Floats, *, n: int) ->
         rule = "withheld: the judge is not shown to be better than chance"
         return Estimate(value, None, None, n, clusters, answers.missing, rule, undefined)
     low, high = np.nanquantile(drawn_R, [0.025, 0.975])
+    if low == high:
+        if not answers.sums_5N[2].any():
+            return _wilson(value, n, clusters, answers.missing)
+        rule = (
+            "withheld: the judge says what its error on the labelled answers does not allow; they are of another kind"
+        )
+        return Estimate(value, None, None, n, clusters, answers.missing, rule, undefined)
     return Estimate(value, float(low), float(high), n, clusters, answers.missing, RULE, undefined)
+
+
+def _wilson(value: float, n: int, clusters: int, missing: int) -> Estimate:
+    """A share of 0 or 1, which has nothing to resample."""
+    found = wilson(round(value * clusters), clusters)
+    return Estimate(value, found.low, found.high, n, clusters, missing, "95 % Wilson interval over clusters")
 
 
 def _jeffreys(yes: bool, count: int, replicates: int, seed: int) -> Floats:

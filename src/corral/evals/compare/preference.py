@@ -22,7 +22,7 @@ from corral.evals.scorecard.run import TaskBar, entry_of
 from corral.evals.scorecard.subject import open_subject, server_of
 from corral.evals.tasks.task import Subject
 from corral.evals.tasks.win_rate.prompts import ComparisonPrompt, packaged_prompts
-from corral.evals.tasks.win_rate.task import WinRate
+from corral.evals.tasks.win_rate.task import JudgedBy, WinRate
 from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
 
 _COIN: Final = 0.5
@@ -34,6 +34,7 @@ def preferences(
     judge: Subject,
     *,
     prompts: Sequence[ComparisonPrompt] | None = None,
+    by: JudgedBy = "words",
     cache: Path | None = None,
 ) -> tuple[Preference, ...]:
     """How often the judge prefers each other scorecard's model to that of the first.
@@ -42,6 +43,7 @@ def preferences(
         folders: of two scorecards or more; the first is the rival.
         judge: compares the answers; its ``revision`` must name its weights.
         prompts: what is asked; the packaged requests when ``None``.
+        by: the judge writes its verdict in words, or says how likely each is, for models too small to write one.
         cache: folder of what was answered; the default one when ``None``.
 
     Raises:
@@ -52,7 +54,7 @@ def preferences(
     first, *others = load_sides(folders)
     kept = SampleCache(cache or default_cache_folder())
     asked = tuple(prompts or packaged_prompts())
-    task = WinRate(judge, rival=_cached(first.card), prompts=asked)
+    task = WinRate(judge, rival=_cached(first.card), prompts=asked, by=by)
     for side in (first, *others):
         _answer(side, task, kept)
     return tuple(_preference(first, other, task, kept) for other in others)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from corral.core.errors import ConfigError, CorralError, EngineError
 from corral.core.files import sha256_json
@@ -18,16 +18,27 @@ from corral.data.messages import Conversation
 from corral.evals.sample_cache import SampleCache, item_hash
 from corral.evals.tasks.formulas import Formula, LengthControlledWinRate, Mean
 from corral.evals.tasks.task import Measure, Progress, SampleScore, Subject, TaskResult
-from corral.evals.tasks.win_rate.judging import JUDGE_VERSION, Preference, judge_prompt, parse_preference, subject_share
+from corral.evals.tasks.win_rate.judging import (
+    JUDGE_VERSION,
+    LETTERS,
+    OPENING,
+    Preference,
+    judge_prompt,
+    likeliest_mark,
+    parse_preference,
+    subject_share,
+)
 from corral.evals.tasks.win_rate.prompts import ComparisonPrompt, packaged_prompts
-from corral.models.engines.base import Engine, GenerationSettings
+from corral.models.engines.base import GenerationSettings
 from corral.models.engines.each import generate_each
+from corral.models.engines.labels import label_logprobs_each
 
 _ANSWER_TOKENS: Final = 256
 _JUDGE_TOKENS: Final = 256
 _EVEN: Final = 0.5
 
 Reply = TypeVar("Reply")
+JudgedBy = Literal["words", "likelihood"]
 
 
 class _Comparison(NamedTuple):
@@ -50,7 +61,8 @@ class WinRate:
         prompts: what both answer.
         limit: at most the first so many prompts; all when ``None``.
         generation: how both answer.
-        judging: how the judge answers.
+        judging: how the judge answers in words.
+        by: the judge writes its verdict in words, or says how likely each is.
         batch_size: items that are asked between two writes to the cache.
 
     Raises:
@@ -63,6 +75,7 @@ class WinRate:
     limit: int | None = None
     generation: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_ANSWER_TOKENS))
     judging: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_JUDGE_TOKENS))
+    by: JudgedBy = "words"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -136,7 +149,8 @@ class WinRate:
             self,
             samples,
             data_hash=sha256_json({"answers": list(zip([p.text for p in prompts], theirs, strict=True))}),
-            judge_revision=f"{self.judge.name}@{self.judge.revision}/{JUDGE_VERSION}",
+            judge_revision=f"{self.judge.name}@{self.judge.revision}/{JUDGE_VERSION}"
+            + ("" if self.by == "words" else f"/{self.by}"),
             caveats=list(self._caveats(failed)),
         )
 
@@ -171,13 +185,13 @@ class WinRate:
     ) -> tuple[list[Preference | None], int]:
         """What the judge says of each, and how often it failed: nobody's win, and not kept."""
         keys = [item_hash(comparison) for comparison in comparisons]
-        with cache.open(self.judge, "win_rate_judgements", JUDGE_VERSION, asdict(self.judging)) as kept:
+        with cache.open(self.judge, "win_rate_judgements", JUDGE_VERSION, self._asked_how()) as kept:
             missing = {key: each for key, each in zip(keys, comparisons, strict=True) if key not in kept}
             progress.advance(len(comparisons) - len(missing))
             failures = []
             for start in range(0, len(missing), self.batch_size):
                 batch = list(missing.items())[start : start + self.batch_size]
-                replies = _judge_all(self.judge.engine, [each for _, each in batch], self.judging)
+                replies = self._ask([each for _, each in batch])
                 for (key, _), reply in zip(batch, replies, strict=True):
                     if isinstance(reply, EngineError):
                         failures.append(reply)
@@ -189,24 +203,32 @@ class WinRate:
                 raise failures[0]
             return [parse_preference(kept[key]["reply"]) if key in kept else None for key in keys], len(failures)
 
+    def _asked_how(self) -> dict[str, Any]:
+        return asdict(self.judging) if self.by == "words" else {"by": self.by, "opening": OPENING}
+
+    def _ask(self, batch: Sequence[_Comparison]) -> list[str | EngineError]:
+        """The judge's replies, or its error; an empty one where the two answers do not fit its context."""
+        prompts = [judge_prompt(*comparison) for comparison in batch]
+        if self.by == "words":
+            said = _as_many(generate_each(self.judge.engine, prompts, self.judging), batch)
+            return [_reply(each if isinstance(each, CorralError) else each.text) for each in said]
+        scores = label_logprobs_each(self.judge.engine, prompts, LETTERS, answer_prefixes=[OPENING] * len(prompts))
+        likeliest = [each if isinstance(each, CorralError) else likeliest_mark(each) for each in scores]
+        return [_reply(each) for each in _as_many(likeliest, batch)]
+
     def _caveats(self, failed: int) -> Iterator[str]:
         rival = "the prompts' own references" if self.rival is None else f"`{self.rival.name}`"
-        yield f"Against {rival}, judged by `{self.judge.name}` in both orders."
+        yield f"Against {rival}, judged by `{self.judge.name}` in both orders, by {self.by}."
         yield "A judge's preference is not a person's; a weak judge follows position and length."
         if failed:
             yield f"The judge failed on {failed} questions, which count for nobody; the same command asks them again."
 
 
-def _judge_all(judge: Engine, batch: Sequence[_Comparison], settings: GenerationSettings) -> list[str | EngineError]:
-    """The judge's replies, or its error; an empty one where the two answers do not fit its context."""
-    prompts = [judge_prompt(*comparison) for comparison in batch]
-    found: list[str | EngineError] = []
-    for reply in _as_many(generate_each(judge, prompts, settings), batch):
-        if isinstance(reply, CorralError):
-            found.append(reply if isinstance(reply, EngineError) else "")
-        else:
-            found.append(reply.text)
-    return found
+def _reply(said: str | CorralError) -> str | EngineError:
+    """What is kept: an error of the prompt, which stays one, is an empty reply."""
+    if isinstance(said, CorralError):
+        return said if isinstance(said, EngineError) else ""
+    return said
 
 
 def _as_many(replies: Sequence[Reply], asked: Sequence[object]) -> Sequence[Reply]:
