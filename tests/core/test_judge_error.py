@@ -51,7 +51,7 @@ def test_a_perfect_judge_changes_nothing_and_is_not_taken_for_certain() -> None:
 
 
 def test_the_share_is_cut_to_what_a_share_can_be() -> None:
-    share = corrected_share(of(1, 99), range(100), labelled(80, 20, 20, 80))
+    share = corrected_share(of(18, 82), range(100), labelled(80, 20, 20, 80))
     assert share.corrected.value == 0.0  # fewer than its false alarms
     assert share.corrected.ci95 is not None
     assert share.corrected.ci95[0] == 0.0
