@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,7 @@ from corral.cli.main import main
 from corral.core.errors import EngineError
 from corral.evals.scorecard import load_subject
 from corral.evals.tasks.task import Subject
-from corral.guards.loading import load_guard
+from corral.guards.base import Guard
 from corral.models.engines.base import Prompt
 from corral.models.engines.scripted import ScriptedEngine
 
@@ -28,11 +27,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that answers by a script; what is asked is packaged with Corral."""
 
     @contextmanager
-    def subject(model: str, server: str | None, guards: list[str], settings: dict[str, Any]) -> Iterator[Subject]:
-        engine = ScriptedEngine(reply, name=model)
-        yield load_subject(engine, [load_guard(name, **settings[name]) for name in guards], revision=model)
+    def subject(model: str, guards: Sequence[Guard], *, server: str | None) -> Iterator[Subject]:
+        yield load_subject(ScriptedEngine(reply, name=model), guards, revision=model)
 
-    monkeypatch.setattr("corral.cli.eval_scorecard._subject", subject)
+    monkeypatch.setattr("corral.evals.scorecard.open_subject", subject)
     monkeypatch.setenv("CORRAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 

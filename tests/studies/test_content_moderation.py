@@ -53,7 +53,7 @@ def test_a_run_that_is_started_again_judges_nothing_anew(run: Any) -> None:
 
 def test_the_paper_profile_refuses_to_start_with_a_list_of_what_is_missing(tmp_path: Path) -> None:
     plan = plan_recipe("content_moderation/paper")
-    assert len(plan) == 7
+    assert len(plan) == 9
     assert all(line.startswith("missing: ") for line in plan)
     with pytest.raises(ConfigError, match="gpt-4o-mini") as caught:
         run_recipe("content_moderation/paper", root=tmp_path)

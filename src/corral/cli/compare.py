@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from corral.cli.guard_settings import settings_by_guard
 from corral.cli.output import print_json, print_table, remark
+from corral.core.errors import UserError
+
+if TYPE_CHECKING:
+    from corral.evals.compare import Preference
 
 _OUT: Final = Path("eval", "compare")
+
+
+class JudgedBy(StrEnum):
+    """How a judge is asked."""
+
+    WORDS = "words"
+    LIKELIHOOD = "likelihood"
 
 
 def compare(
@@ -25,9 +38,35 @@ def compare(
     rejudge: Annotated[
         bool, typer.Option("--rejudge", help="Where judges differ, label the cached answers of all with today's.")
     ] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="GUARD.KEY=VALUE", help="Setting of A's first guard, where --rejudge asks it. Repeatable."
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Model that says whose answers to everyday requests are better, in both orders.",
+            show_default=False,
+        ),
+    ] = None,
+    judge_server: Annotated[
+        str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False)
+    ] = None,
+    judge_by: Annotated[
+        JudgedBy, typer.Option(help="How the judge is asked: likelihood is for models too small to write a verdict.")
+    ] = JudgedBy.WORDS,
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Rows with `prompt` to judge by; default: packaged ones.", show_default=False
+        ),
+    ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where --rejudge finds answers; default: in CORRAL_CACHE."),
+        typer.Option(metavar="FOLDER", help="Where answers are kept; default: in CORRAL_CACHE.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
@@ -35,14 +74,22 @@ def compare(
     """Compare scorecards: paired differences with intervals, and ability against safety.
 
     Every difference is the other scorecard minus A on the samples that both have. Scorecards whose data, task versions
-    or judges differ are refused.
+    or judges differ are refused. With --judge the models answer everyday requests too, and the judge compares each
+    pair of answers in both orders: a win rate, as far as the judge agrees with itself.
     """
+    if judge is None and (judge_server is not None or requests is not None):
+        raise UserError("there is no judge", where="--judge-server, --requests", hint="Name it with `--judge MODEL`.")
+    from corral.evals.compare import Judges, write_comparison
     from corral.evals.compare import compare as compare_scorecards
-    from corral.evals.compare import write_comparison
-    from corral.evals.compare.markdown import tables
+    from corral.evals.compare.markdown import all_caveats, tables
+    from corral.guards.loading import GUARDS
 
     chosen = None if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
-    found = compare_scorecards(scorecards, tasks=chosen, rejudged=rejudge, cache=cache, seed=seed)
+    judges = Judges(guard_settings=settings_by_guard(setting, GUARDS.names()) if setting else {})
+    found = compare_scorecards(scorecards, tasks=chosen, rejudged=rejudge, judges=judges, cache=cache, seed=seed)
+    if judge is not None:
+        judged = _judged(scorecards, judge, judge_server, by=judge_by, requests=requests, cache=cache)
+        found = found.model_copy(update={"preferences": judged})
     write_comparison(found, out)
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -52,6 +99,24 @@ def compare(
                 print()
             print_table(table.columns, table.rows, title=table.title)
         print()
-        for caveat in found.caveats:
+        for caveat in all_caveats(found):
             print(caveat)
     remark(f"report: {out / 'compare.html'} (also .md and .json)")
+
+
+def _judged(
+    scorecards: list[Path],
+    judge: str,
+    server: str | None,
+    *,
+    by: JudgedBy,
+    requests: Path | None,
+    cache: Path | None,
+) -> tuple[Preference, ...]:
+    from corral.evals.compare import preferences
+    from corral.evals.scorecard import open_subject
+    from corral.evals.tasks.win_rate.prompts import packaged_prompts, user_prompts
+
+    prompts = packaged_prompts() if requests is None else user_prompts(requests)
+    with open_subject(judge, server=server) as opened:
+        return preferences(scorecards, opened, prompts=prompts, by=by.value, cache=cache)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +13,7 @@ from corral.core.errors import CorralError
 
 if TYPE_CHECKING:
     from corral.evals.scorecard import Scorecard, SkippedTask, TaskEntry
-    from corral.evals.tasks.task import EvalTask, Subject
+    from corral.evals.tasks.task import EvalTask
     from corral.guards.base import Guard
     from corral.guards.composition.specs import GuardSpec
 
@@ -60,13 +58,13 @@ def scorecard(
     every figure is computed from. What was answered is kept: the same command again takes seconds, and one that was
     stopped continues. Two such folders are compared by `corral compare`.
     """
-    from corral.evals.scorecard import TaskSettings, choose_tasks, measure_subject
+    from corral.evals.scorecard import TaskSettings, choose_tasks, measure_subject, open_subject
 
     specs = parse_guards(guard or [])  # a name that does not exist is told before a model is loaded
     guard_settings = settings_by_guard(setting or [], names_in(specs))
     settings = TaskSettings(limit=limit, seed=seed)
     chosen = choose_tasks([name.strip() for name in tasks.split(",") if name.strip()], settings)
-    with _subject(model, server, specs, guard_settings) as subject:
+    with open_subject(model, _guards(specs, guard_settings), server=server) as subject:
         card = measure_subject(
             subject,
             chosen,
@@ -110,22 +108,6 @@ def _titles(task: EvalTask) -> str:
     more = len(task.measures) - len(headlines)
     shown = "; ".join(headlines) or "of each guard that is named"
     return f"{shown}; and {more} more" if more else shown
-
-
-@contextmanager
-def _subject(
-    model: str, server: str | None, guards: list[GuardSpec], settings: dict[str, dict[str, object]]
-) -> Iterator[Subject]:
-    from corral.evals.scorecard import load_subject
-
-    if server is None:
-        yield load_subject(model, _guards(guards, settings))
-        return
-    from corral.models.engines.openai import OpenAIEngine
-
-    with OpenAIEngine(server, model) as engine:
-        # of a model behind a server only the address is known
-        yield load_subject(engine, _guards(guards, settings), revision=f"{server} {model}")
 
 
 def _guards(specs: list[GuardSpec], settings: dict[str, dict[str, object]]) -> list[Guard]:

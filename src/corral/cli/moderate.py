@@ -75,7 +75,7 @@ def moderate(
     guard: Annotated[
         list[str] | None,
         typer.Option(
-            help="Guard to ask: default, duoguard, ..., scripted (a test guard that flags TRIGGER), or a composition: "
+            help="Guard to ask: default, duoguard, moderation-api, ..., scripted (a test guard that flags TRIGGER), or a composition: "
             "'{cascade: [default, duoguard], band: [0.2, 0.8]}'. Repeatable."
         ),
     ] = None,
@@ -92,7 +92,11 @@ def moderate(
     ] = None,
     media: Annotated[bool, typer.Option("--media", help="The file is an image or clip, whatever its name.")] = False,
     media_guard: Annotated[
-        str, typer.Option(help="Guard of images and clips: open-nsfw, vision, or scripted-media (flags red pictures).")
+        str,
+        typer.Option(
+            help="Guard of images and clips: open-nsfw, vision, moderation-api-media, or scripted-media (flags red "
+            "pictures)."
+        ),
     ] = DEFAULT_MEDIA_GUARD,
     media_root: Annotated[
         Path | None,

@@ -13,7 +13,8 @@ from corral.cli.output import print_json, print_table, remark
 from corral.cli.redteam_run import JudgeModel, JudgeServer, run
 
 if TYPE_CHECKING:
-    from corral.redteam.agreement import Agreement
+    from corral.redteam.agreement import Agreement, JudgedReplies
+    from corral.redteam.correction import Correction
     from corral.redteam.results import Rate
     from corral.redteam.styles import Style
 
@@ -94,6 +95,14 @@ def judge(
     ),
     limit: Annotated[int | None, typer.Option(min=1, help="Replies a set, drawn at random; default: all.")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw and of the intervals.")] = 0,
+    correct: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Correct the rates of this run for the error of its judges, as measured here.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the judges' labels and the report.")] = Path(
         "redteam", "judges"
     ),
@@ -101,30 +110,47 @@ def judge(
 ) -> None:
     """Measure judges against labels that people gave: accuracy, kappa, sensitivity and specificity.
 
+    With --correct, attack success of a run stands beside itself with its judge's error corrected for.
+
     do_not_answer is read three ways: its actions 1 (refutes) and 4 (does not know) left out, as refusals, and as
     answers. The same command again goes on where it stopped.
     """
     from corral.core.files import atomic_write_json
-    from corral.redteam.agreement import measure_agreement
+    from corral.redteam.agreement import agreement_of, judge_labelled
+    from corral.redteam.correction import correct_run
     from corral.redteam.labelled import LABELLED, labelled_set
     from corral.redteam.loading import guards_of, open_judges
+    from corral.redteam.report import read_report
 
+    run_report = None if correct is None else read_report(correct)
     sets = [labelled_set(name, question.value) for name in on or LABELLED]
     found: list[Agreement] = []
+    judged: list[JudgedReplies] = []
     names = judges or ["prefix-list"]
     settings = settings_by_guard(setting or [], guards_of(names))
     with open_judges(names, model=judge_model, server=judge_server, ensemble=ensemble, guard_settings=settings) as each:
         for one in each:
             for labelled in sets:
-                found += measure_agreement(one, labelled, limit=limit, seed=seed, folder=out)
+                judged.append(judge_labelled(one, labelled, limit=limit, seed=seed, folder=out))
+                found += agreement_of(judged[-1], seed=seed)
                 remark(f"{one.name}: {labelled.name} measured")
     report = [agreement.model_dump(mode="json") for agreement in found]
     atomic_write_json(out / "agreement.json", report)
+    if run_report is None:
+        if as_json:
+            print_json(report)
+        else:
+            _print_agreement(found)
+        remark(f"report: {out / 'agreement.json'}")
+        return
+    correction = correct_run(run_report, judged)
+    atomic_write_json(out / "corrected.json", correction.model_dump(mode="json"))
     if as_json:
-        print_json(report)
+        print_json({"agreement": report, **correction.model_dump(mode="json")})
     else:
-        _print_agreement(found)
-    remark(f"report: {out / 'agreement.json'}")
+        _print_agreement([each for each in found if not each.by])
+        _print_correction(correction)
+    remark(f"report: {out / 'corrected.json'} and {out / 'agreement.json'}")
 
 
 @app.command("compare")
@@ -184,6 +210,17 @@ def _print_agreement(found: list[Agreement]) -> None:
         for each in found
     )
     print_table((*columns, "sensitivity", "specificity"), rows)
+
+
+def _print_correction(correction: Correction) -> None:
+    from corral.redteam.report import correction_table
+
+    table = correction_table(correction)
+    print()
+    print_table(table.columns, table.rows, title=table.title)
+    print()
+    for caveat in correction.caveats:
+        print(caveat)
 
 
 def _shown(rate: Rate) -> str:

@@ -101,8 +101,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="prefix-list, guard:NAME, yes-no, rubric or human:FILE; the first is the headline. Repeatable. "
-            "[default: prefix-list]",
+            help="prefix-list, guard:NAME, yes-no, rubric, linear:SET or human:FILE; the first is the headline. "
+            "Repeatable. [default: prefix-list]",
         ),
     ] = None,
     judge_model: JudgeModel = None,

@@ -166,6 +166,26 @@ def paired_cluster_bootstrap(
     )
 
 
+def bootstrap_values(
+    statistic: Statistic,
+    clusters: Sequence[Hashable] | npt.NDArray[Any],
+    *,
+    seed: int = 0,
+    replicates: int = REPLICATES,
+) -> Floats:
+    """(replicates,) values of a figure on resampled clusters, NaN where undefined, to be combined with others'.
+
+    Equal seeds and clusters give equal resamples. Arguments as for ``cluster_bootstrap``.
+
+    Raises:
+        MetricError: no item.
+    """
+    index, count = _cluster_index(clusters)
+    if not count:
+        raise MetricError("there is nothing to resample")
+    return _replicates(statistic, index, count, replicates, seed)
+
+
 def mcnemar_exact(right_a: Values, right_b: Values) -> McNemar:
     """Compare two systems' decisions at fixed thresholds on the same items (McNemar 1947, exact binomial form).
 

@@ -6,7 +6,7 @@ published one, the figure stands beside ours with that caveat; everything else g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from corral.evals.published.tables import load_tables, published_cells
 from corral.evals.results import NotComparable, PublishedRow, SetResult
@@ -16,7 +16,8 @@ from corral.evals.tasks.moderation_sets import NOT_COMPARABLE
 
 def with_published(result: SetResult, eval_set: EvalSet) -> SetResult:
     """The result with the published figures that may stand beside it."""
-    return result.model_copy(update={"published": tuple(_rows(eval_set, result))})
+    whole = result.n == result.rows_in_set
+    return result.model_copy(update={"published": tuple(published_rows(eval_set, result.figures)) if whole else ()})
 
 
 def not_comparable(results: Iterable[tuple[EvalSet, SetResult]]) -> list[NotComparable]:
@@ -35,14 +36,13 @@ def not_comparable(results: Iterable[tuple[EvalSet, SetResult]]) -> list[NotComp
     return [*out, *_standing_nowhere()]
 
 
-def _rows(eval_set: EvalSet, result: SetResult) -> Iterator[PublishedRow]:
-    if result.n < result.rows_in_set:
-        return
+def published_rows(eval_set: EvalSet, metrics: Container[str]) -> Iterator[PublishedRow]:
+    """Published figures that may stand beside ours on the whole of a set, of these metrics."""
     for link in eval_set.published:
         if link.relation == "no":
             continue
         for cell in published_cells(link.table, link.column):
-            if cell.metric in result.figures:
+            if cell.metric in metrics:
                 yield PublishedRow(
                     table=cell.table,
                     column=cell.column,

@@ -29,6 +29,7 @@ GUARDS: Final = Registry[GuardLoader]("guard")
 GUARDS.register("default", "corral.guards.default.guard:DefaultGuard")
 GUARDS.register("duoguard", "corral.guards.duoguard:DuoGuard")
 GUARDS.register("llama-guard", "corral.guards.llama_guard.guard:LlamaGuard")
+GUARDS.register("moderation-api", "corral.guards.moderation_api.guard:ModerationApiGuard")
 GUARDS.register("scripted", "corral.guards.scripted:ScriptedGuard")
 GUARDS.register("wildguard", "corral.guards.wildguard.guard:WildGuard")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from corral.core import weighted
 from corral.core.errors import DataError
 from corral.core.files import sha256_json
+from corral.core.judge_error import LabelledSample
 from corral.core.stats import REPLICATES, cluster_bootstrap
 from corral.data.splits import group_fraction
 from corral.redteam.judges import Judge, Outcome, answer_id
@@ -64,6 +66,69 @@ class Agreement(BaseModel):
     rows_sha256: str
 
 
+@dataclass(frozen=True)
+class JudgedReplies:
+    """What a judge said of replies that people labelled; N of them.
+
+    Attributes:
+        judge: its name.
+        judge_revision: its revision.
+        labelled: the set that they are of.
+        replies: (N,) the replies.
+        outcomes: (N,) what the judge said of each.
+    """
+
+    judge: str
+    judge_revision: str
+    labelled: LabelledSet
+    replies: tuple[LabelledReply, ...]
+    outcomes: tuple[Outcome, ...]
+
+    def sample(self) -> LabelledSample:
+        """The replies that the judge could label, for correcting a share by ``core.judge_error``.
+
+        Raises:
+            MetricError: they are all of one kind.
+        """
+        decided = [i for i, outcome in enumerate(self.outcomes) if outcome.decided]
+        positive = POSITIVE[self.labelled.question]
+        return LabelledSample(
+            np.array([self.replies[i].positive for i in decided], dtype=np.int64),
+            np.array([self.outcomes[i] is positive for i in decided], dtype=np.int64),
+            [self.replies[i].cluster for i in decided],
+        )
+
+
+def judge_labelled(
+    judge: Judge,
+    labelled: LabelledSet,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    root: Path | None = None,
+) -> JudgedReplies:
+    """Let a judge label what people labelled.
+
+    Args:
+        judge: labels the replies.
+        labelled: the set.
+        limit: at most so many replies, drawn at random; all when ``None``.
+        seed: of the draw.
+        folder: of a journal of the judge's labels, which a rerun continues; ``None`` keeps nothing.
+        root: the data folder of sources; ``data_root()`` when ``None``.
+
+    Raises:
+        NotFoundError: the set is not in the data folder.
+        DataError: no reply, or a malformed row.
+    """
+    replies = _drawn(list(labelled.read(root)), limit, seed)
+    if not replies:
+        raise DataError("has no labelled reply", where=labelled.name)
+    outcomes = _labels(judge, replies, folder)
+    return JudgedReplies(judge.name, judge.revision, labelled, tuple(replies), tuple(outcomes))
+
+
 def measure_agreement(
     judge: Judge,
     labelled: LabelledSet,
@@ -76,23 +141,21 @@ def measure_agreement(
 ) -> list[Agreement]:
     """The judge on the whole set first, then on each part of it.
 
-    Args:
-        judge: labels the replies.
-        labelled: the set.
-        limit: at most so many replies, drawn at random; all when ``None``.
-        seed: of the draw and the intervals.
-        replicates: resamples of an interval.
-        folder: of a journal of the judge's labels, which a rerun continues; ``None`` keeps nothing.
-        root: the data folder of sources; ``data_root()`` when ``None``.
-
-    Raises:
-        NotFoundError: the set is not in the data folder.
-        DataError: no reply, or a malformed row.
+    Arguments and errors are those of ``judge_labelled`` and ``agreement_of``.
     """
-    replies = _drawn(list(labelled.read(root)), limit, seed)
-    if not replies:
-        raise DataError("has no labelled reply", where=labelled.name)
-    outcomes = _labels(judge, replies, folder)
+    judged = judge_labelled(judge, labelled, limit=limit, seed=seed, folder=folder, root=root)
+    return agreement_of(judged, seed=seed, replicates=replicates)
+
+
+def agreement_of(judged: JudgedReplies, *, seed: int = 0, replicates: int = REPLICATES) -> list[Agreement]:
+    """A judge's agreement with people, on the whole set first, then on each part of it.
+
+    Args:
+        judged: what the judge said.
+        seed: of the intervals.
+        replicates: resamples of an interval.
+    """
+    replies, outcomes, labelled = judged.replies, judged.outcomes, judged.labelled
     rows = sha256_json([[answer_id(each.request, each.reply), each.positive] for each in replies])
 
     def made(chosen: Sequence[int], by: str = "", value: str = "") -> Agreement:
@@ -104,8 +167,8 @@ def measure_agreement(
             set=labelled.name,
             question=labelled.question,
             rule=labelled.rule,
-            judge=judge.name,
-            judge_revision=judge.revision,
+            judge=judged.judge,
+            judge_revision=judged.judge_revision,
             by=by,
             value=value,
             n=len(decided),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from corral.redteam.judges import Judge
 
 _REVISION_DIGITS: Final = 16
-JUDGES: Final = ("prefix-list", "guard", "guard:NAME", "yes-no", "rubric", "human:FILE")
+JUDGES: Final = ("prefix-list", "guard", "guard:NAME", "yes-no", "rubric", "linear:SET", "human:FILE")
 
 
 @contextmanager
@@ -135,6 +135,11 @@ def _judge(name: str, asked: tuple[Engine, str] | None, guard_settings: Mapping[
         return GuardJudge(load_guard(guard, **guard_settings.get(guard, {})))
     if kind == "human" and detail:
         return HumanFileJudge(detail)
+    if kind == "linear" and detail:
+        from corral.redteam.judges.linear import LinearJudge
+        from corral.redteam.labelled import labelled_set
+
+        return LinearJudge(labelled_set(detail))
     if name == "prefix-list":
         return PrefixListJudge()
     if asked is not None and name in ("yes-no", "rubric"):

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from corral.core.errors import DataError
 from corral.core.files import atomic_write_json, atomic_write_text, read_json
 from corral.redteam.compare import SystemComparison
+from corral.redteam.correction import Correction
 from corral.redteam.results import NO_GUARD, Cell, Item, Rate, RedteamReport, SystemResult
 
 REPORT_JSON: Final = "report.json"
@@ -129,6 +130,26 @@ def comparison_table(comparison: SystemComparison) -> Table:
     )
     title = f"{comparison.second} minus {comparison.first}, %, judged by {comparison.judge}"
     return Table(title, ("style", "ASR", "McNemar p", "RTA"), rows)
+
+
+def correction_table(correction: Correction) -> Table:
+    """Rates as judged and as corrected, by system and style."""
+    columns = ("system", "style", "figure", "judge", "labels", "answers", "judged", "corrected", "undecided as success")
+    rows = tuple(
+        (
+            each.system,
+            each.style or ALL_STYLES,
+            each.figure.upper(),
+            each.judge,
+            each.set,
+            str(each.corrected.n),
+            percent(each.judged),
+            percent(each.corrected),
+            f"{percent(each.fail_closed)} ({each.undecided})",
+        )
+        for each in correction.rates
+    )
+    return Table("The judge's error corrected for, %", columns, rows)
 
 
 def remarks(report: RedteamReport) -> Iterator[str]:

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from corral.core.errors import NotFoundError, UserError
-from corral.evals.compare import compare, write_comparison
+from corral.evals.compare import Judges, compare, write_comparison
 from corral.evals.compare.html import html
 from corral.evals.compare.markdown import markdown
 from corral.evals.sample_cache import SampleCache
 from corral.evals.scorecard import TaskSettings, choose_tasks, run_scorecard, write_scorecard
 from corral.evals.scorecard.folder import read_scorecard
+from corral.evals.tasks.delivered_answers import DeliveredAnswers, JudgedByGuard
 from corral.evals.tasks.perplexity.task import Perplexity
 from corral.evals.tasks.perplexity.texts import Document, TextSet
-from corral.evals.tasks.task import Subject
+from corral.evals.tasks.task import EvalTask, Subject
+from corral.guards.scripted import ScriptedGuard
 from corral.models.engines.scripted import ScriptedEngine
 from corral.models.engines.torch import TorchEngine
 from corral.models.tiny import write_tiny_llama
@@ -134,6 +136,50 @@ def test_another_judge_labels_the_cached_answers_of_both(tmp_path: Path, monkeyp
     assert any("labelled by prefix-list@" in caveat for caveat in found.caveats)
     with pytest.raises(UserError, match="cannot be judged again"):
         compare(folders, rejudged=True, cache=tmp_path / "empty")
+
+
+def guarded_card(folder: Path, name: str, cache: Path, guard: ScriptedGuard, task: EvalTask) -> Path:
+    subject = Subject(ScriptedEngine(lambda _: f"{name} answers", name=name), name, f"r-{name}", (guard,))
+    run = run_scorecard(subject, [task], SampleCache(cache), settings={"limit": 4, "seed": 0})
+    write_scorecard(run.card, run.samples_file, folder / name)
+    return folder / name
+
+
+def test_a_guard_that_judged_in_other_revisions_judges_again_as_it_is_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two revisions of one guard by name; today's knows another word."""
+    rows = tmp_path / "goals.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"Reveal colour {i}."}) + "\n" for i in range(4)))
+    requests = DeliveredAnswers("judged", "Judged", "harmful", str(rows), limit=4)
+    task, cache = JudgedByGuard("attack_success_guard_judge", requests), tmp_path / "cache"
+    folders = [
+        guarded_card(tmp_path, name, cache, ScriptedGuard(trigger), task)
+        for name, trigger in (("kind", "old"), ("stern", "older"))
+    ]
+    with pytest.raises(UserError, match="judge"):
+        compare(folders)
+    loaded: list[dict[str, Any]] = []
+
+    def load(name: str, **settings: Any) -> ScriptedGuard:
+        loaded.append(settings)
+        return ScriptedGuard("kind")
+
+    monkeypatch.setattr("corral.evals.compare.rejudge.load_guard", load)
+    judges = Judges(tasks=[task], guard_settings={"scripted": {"trigger": "kind"}})
+    found = compare(folders, rejudged=True, judges=judges, cache=cache)
+    [change] = found.measures[0].changes
+    assert (change.baseline.value, change.other.value) == (1.0, 0.0)
+    assert loaded == [{"trigger": "kind"}]
+    assert any("labelled by guard:scripted@" in caveat for caveat in found.caveats)
+
+
+def test_a_task_of_ones_own_is_judged_again_only_where_it_is_given(
+    make_card: Make, samples_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    folders = [make_card(name, samples_of(RIGHT), judge_revision=name) for name in ("a", "b")]
+    with pytest.raises(UserError, match="not a task of Corral's own"):
+        compare(folders, rejudged=True, cache=tmp_path / "cache")
 
 
 def test_naive_three_bit_rounding_of_a_model_shows_as_a_loss(write_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from corral.evals.sample_cache import SampleCache
+from corral.evals.scorecard import run_scorecard
+from corral.evals.scorecard.html import html
+from corral.evals.scorecard.markdown import markdown
 from corral.evals.tasks.guard_quality import GuardQuality
 from corral.evals.tasks.task import SilentProgress, Subject, TaskResult, TaskSkip
 from corral.guards.base import Guard
@@ -95,3 +98,24 @@ def test_a_sample_of_a_set_says_that_no_published_figure_stands_beside_it(
 ) -> None:
     result = measured(GuardQuality(sets=("aegis_test",), limit=10), tmp_path / "cache", by_number())
     assert any("A sample of 10 of 40 rows" in caveat for caveat in result.caveats)
+
+
+def test_published_figures_stand_beside_a_set_that_was_measured_whole(
+    aegis: Path, by_number: Callable[..., Guard], tmp_path: Path
+) -> None:
+    whole = measured(GuardQuality(sets=("aegis_test",)), tmp_path / "cache", by_number())
+    rows = {(row.system, row.metric): row for row in whole.published["aegis_test"]}
+    assert rows["WildGuard", "f1"].value == pytest.approx(0.894)  # table T1, as a fraction
+    assert rows["WildGuard", "f1"].mark == "paper"
+    sampled = measured(GuardQuality(sets=("aegis_test",), limit=10), tmp_path / "cache", by_number())
+    assert not sampled.published
+
+
+def test_every_report_marks_published_figures_as_not_measured_here(
+    aegis: Path, by_number: Callable[..., Guard], tmp_path: Path
+) -> None:
+    subject = Subject(ScriptedEngine(lambda _: "", name="m"), "m", "r1", (by_number(),))
+    found = run_scorecard(subject, [GuardQuality(sets=("aegis_test",))], SampleCache(tmp_path / "cache"))
+    for text in (markdown(found.card), html(found.card, found.samples, show_content=False)):
+        assert "not measured here" in text
+        assert "89.4 %" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from corral.evals.compare.html_preference import preferred_section
 from corral.evals.compare.markdown import TONES, p_text
 from corral.evals.compare.results import Change, Comparison, MeasureChanges
 from corral.evals.reporting.charts import (
@@ -56,6 +57,7 @@ def html(comparison: Comparison) -> str:
         _changes(f"Relative changes, {letters} against A", comparison, ratios, relative=True) if ratios else None,
         _side_by_side(comparison, shares),
         _values(comparison, others) if others else None,
+        preferred_section(comparison),
         _not_compared(comparison),
         section("What to know", bullets(comparison.caveats)),
     )

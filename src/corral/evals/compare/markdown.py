@@ -14,11 +14,13 @@ from corral.evals.reporting.wording import (
     difference_interval_text,
     difference_text,
     full_title,
+    interval_text,
     relative_text,
     value_text,
 )
 
 TONES: Final = {"better": "better", "worse": "worse", "open": "no change shown"}
+PREFERRED: Final = "Whose answers a judge prefers"
 _COLUMNS: Final = ("measure", "with", "A", "other", "other - A", "95 % interval", "relative", "p", "", "rests on")
 
 
@@ -35,6 +37,8 @@ def tables(comparison: Comparison) -> Iterator[Table]:
         )
         if rows:
             yield Table(title, _COLUMNS, rows)
+    if comparison.preferences:
+        yield Table(PREFERRED, ("", "measure", "", "95 % interval", "rests on"), tuple(_preference_cells(comparison)))
     if comparison.not_compared:
         rows = tuple((each.name, each.reason) for each in comparison.not_compared)
         yield Table("Not compared", ("task or measure", "why"), rows)
@@ -47,8 +51,14 @@ def markdown(comparison: Comparison) -> str:
     lines.append(f"Differences are the other minus A, paired on the samples of both. Made {comparison.created}.")
     for table in tables(comparison):
         lines += ["", *markdown_table(table)]
-    lines += ["", "## What to know", "", *[f"- {caveat}" for caveat in comparison.caveats]]
+    lines += ["", "## What to know", "", *[f"- {caveat}" for caveat in all_caveats(comparison)]]
     return "\n".join(lines) + "\n"
+
+
+def all_caveats(comparison: Comparison) -> list[str]:
+    """What a reader must know, of what a judge prefers first."""
+    preferred = [caveat for each in comparison.preferences for caveat in each.caveats]
+    return list(dict.fromkeys([*preferred, *comparison.caveats]))
 
 
 def p_text(p_value: float | None) -> str | None:
@@ -62,6 +72,19 @@ def _side_cells(comparison: Comparison) -> Iterator[tuple[str, ...]]:
     for side in comparison.sides:
         guards = ", ".join(f"{name} {revision}" for name, revision in side.guards.items())
         yield (side.letter, side.subject, side.revision or "unknown", guards, f"{side.created}, {side.machine}")
+
+
+def _preference_cells(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    for preference in comparison.preferences:
+        for measure in preference.entry.measures:
+            figure = preference.entry.figures[measure.name]
+            yield (
+                f"{preference.letter} against A",
+                measure.title,
+                value_text(figure.value, measure.unit),
+                interval_text(figure.ci95, measure.unit),
+                basis_text(figure.n, figure.clusters, figure.unscored),
+            )
 
 
 def _cells(measure: MeasureChanges, change: Change) -> tuple[str | None, ...]:

@@ -1,24 +1,27 @@
 """Labelling cached answers again, so that scorecards made with different judges can be compared.
 
 The task is run on a model and guards that only know what the cache holds: replies and verdicts are read from its
-journals, and the judge of today labels the replies.
+journals, and the judge of today labels the replies. Where the judge is a guard, the guard of today is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from corral.core.errors import CorralError, EngineError, GuardError, UserError
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.evals.sample_cache import SampleCache
 from corral.evals.scorecard.results import Scorecard, TaskEntry
 from corral.evals.scorecard.run import entry_of
-from corral.evals.scorecard.task_set import TaskSettings, choose_tasks
-from corral.evals.tasks.task import SampleScore, SilentProgress, Subject, TaskResult
-from corral.guards.base import Verdict
+from corral.evals.scorecard.task_set import TASKS, TaskSettings, choose_tasks
+from corral.evals.tasks.delivered_answers import JudgedByGuard
+from corral.evals.tasks.task import EvalTask, SampleScore, SilentProgress, Subject, TaskResult
+from corral.guards.base import Guard, Verdict
+from corral.guards.loading import load_guard
 from corral.models.engines.base import CompletionLogprobs, Generation, GenerationSettings, Prompt
 
 
@@ -58,20 +61,71 @@ class CachedGuard:
         raise GuardError(f"the cache lacks verdicts of guard `{self.name}`")
 
 
-def rejudge(card: Scorecard, task: str, cache: Path) -> tuple[TaskEntry, tuple[SampleScore, ...]]:
+@dataclass(frozen=True)
+class Judges:
+    """What labels answers again: the judges that packaged tasks have today, and what the user gives beside them.
+
+    Attributes:
+        tasks: of the user, in the place of packaged ones of the same name; each brings its judge.
+        guard_settings: of the guard that judges where a task asks one, by the guard's name.
+    """
+
+    tasks: Sequence[EvalTask] = ()
+    guard_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def task(self, name: str, settings: TaskSettings) -> EvalTask:
+        """The task of that name.
+
+        Raises:
+            UserError: it is neither given nor packaged.
+        """
+        own = next((task for task in self.tasks if task.name == name), None)
+        if own is not None:
+            return own
+        if name not in TASKS:
+            raise UserError(
+                f"`{name}` cannot be judged again: it is not a task of Corral's own",
+                hint="In Python, give the task to `compare(..., judges=Judges(tasks=[...]))`; or leave it out with "
+                "`--tasks`.",
+            )
+        return choose_tasks([name], settings)[0]
+
+    def guard(self, name: str) -> Guard:
+        """The guard of that name, as it is today; loaded once.
+
+        Raises:
+            UserError: it needs settings that were not given, or cannot be loaded.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = load_guard(name, **self.guard_settings.get(name, {}))
+        return self._loaded[name]
+
+    @cached_property
+    def _loaded(self) -> dict[str, Guard]:
+        return {}
+
+
+def rejudge(
+    card: Scorecard, task: str, cache: Path, judges: Judges, *, judging_guard: str = ""
+) -> tuple[TaskEntry, tuple[SampleScore, ...]]:
     """One task of a scorecard with its cached answers labelled by the judge of today.
 
     Args:
         card: that the task was run for.
         task: its name.
         cache: folder of what was answered.
+        judges: what labels.
+        judging_guard: name of the guard that labels where the task asks one, the same for all scorecards.
 
     Raises:
-        UserError: the cache lacks answers, or the task or its data are no longer those of the scorecard.
+        UserError: the cache lacks answers, the task or its data are no longer those of the scorecard, or the task is
+            not known.
     """
     settings = TaskSettings(limit=card.settings.get("limit"), seed=card.settings.get("seed", 0))
-    [chosen] = choose_tasks([task], settings)
-    guards = tuple(CachedGuard(guard.name, guard.revision) for guard in card.guards)
+    chosen = judges.task(task, settings)
+    guards: tuple[Guard, ...] = tuple(CachedGuard(guard.name, guard.revision) for guard in card.guards)
+    if isinstance(chosen, JudgedByGuard) and judging_guard:
+        guards = (judges.guard(judging_guard),)
     subject = Subject(CachedEngine(card.subject), card.subject, card.revision, guards)
     hint = "Run its scorecard again with the same settings."
     try:

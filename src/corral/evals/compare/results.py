@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from corral.evals.results import Figure
+from corral.evals.scorecard.results import TaskEntry
 from corral.evals.tasks.task import Area
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -81,6 +82,25 @@ class MeasureChanges(_Model):
     changes: tuple[Change, ...]
 
 
+class Preference(_Model):
+    """How often a judge prefers the answers of another scorecard's model to those of ``A``'s.
+
+    Attributes:
+        letter: of the other scorecard.
+        judge: the model that compared.
+        requests: that both answered.
+        entry: win rate, win rate at equal length, ties, and how far the judge agrees with itself; see
+            ``tasks/win_rate``. Its data hash holds the requests and the answers of ``A``.
+        caveats: what a reader must know.
+    """
+
+    letter: str
+    judge: str
+    requests: int
+    entry: TaskEntry
+    caveats: tuple[str, ...] = ()
+
+
 class NotCompared(_Model):
     """A task or measure that is not compared, and why."""
 
@@ -95,6 +115,7 @@ class Comparison(_Model):
         sides: the scorecards.
         measures: what was compared.
         not_compared: what was not.
+        preferences: what a judge prefers, where one was asked.
         settings: seed and replicates of the intervals.
         caveats: what a reader must know.
     """
@@ -105,5 +126,6 @@ class Comparison(_Model):
     sides: tuple[Side, ...]
     measures: tuple[MeasureChanges, ...]
     not_compared: tuple[NotCompared, ...] = ()
+    preferences: tuple[Preference, ...] = ()
     settings: Mapping[str, Any] = Field(default_factory=dict)
     caveats: tuple[str, ...] = ()

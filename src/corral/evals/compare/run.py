@@ -12,7 +12,7 @@ from corral.core.errors import NotFoundError, UserError
 from corral.core.stats import REPLICATES
 from corral.evals.compare.checks import Conflict, conflicts, require_comparable, same_conditions
 from corral.evals.compare.pairing import change
-from corral.evals.compare.rejudge import rejudge
+from corral.evals.compare.rejudge import Judges, rejudge
 from corral.evals.compare.results import Change, Comparison, MeasureChanges, NotCompared, Side
 from corral.evals.sample_cache import default_cache_folder
 from corral.evals.scorecard.folder import read_scorecard
@@ -48,6 +48,7 @@ def compare(
     *,
     tasks: Sequence[str] | None = None,
     rejudged: bool = False,
+    judges: Judges | None = None,
     cache: Path | None = None,
     seed: int = 0,
     replicates: int = REPLICATES,
@@ -58,6 +59,7 @@ def compare(
         folders: of two scorecards or more.
         tasks: only these; every task that two scorecards share when ``None``.
         rejudged: where judges differ, label the cached answers of all with the judge of today.
+        judges: what labels them; today's judges of packaged tasks when ``None``.
         cache: folder of what was answered; the default one when ``None``.
         seed: of the bootstrap.
         replicates: resamples a figure.
@@ -67,12 +69,10 @@ def compare(
         NotFoundError: a folder without a scorecard, or nothing in common.
         DataError: a damaged scorecard.
     """
-    if len(folders) < 2:
-        raise UserError("one scorecard has nothing to be compared with", hint="Name two folders or more.")
-    sides = [_load(chr(ord("A") + number), Path(folder)) for number, folder in enumerate(folders)]
+    sides = load_sides(folders)
     caveats: list[str] = []
     if rejudged:
-        sides, caveats = _rejudged(sides, tasks, cache or default_cache_folder())
+        sides, caveats = _rejudged(sides, tasks, cache or default_cache_folder(), judges or Judges())
     require_comparable(_conflicts(sides, tasks))
     first, others = sides[0], sides[1:]
     measures = list(_measures(first, others, tasks, seed=seed, replicates=replicates))
@@ -90,8 +90,20 @@ def compare(
     )
 
 
-def _load(letter: str, folder: Path) -> Loaded:
-    return Loaded(letter, folder, *read_scorecard(folder))
+def load_sides(folders: Sequence[Path | str]) -> list[Loaded]:
+    """The scorecards of two folders or more, the first of them ``A``.
+
+    Raises:
+        UserError: fewer than two.
+        NotFoundError: a folder without a scorecard.
+        DataError: a damaged scorecard.
+    """
+    if len(folders) < 2:
+        raise UserError("one scorecard has nothing to be compared with", hint="Name two folders or more.")
+    return [
+        Loaded(chr(ord("A") + number), Path(folder), *read_scorecard(Path(folder)))
+        for number, folder in enumerate(folders)
+    ]
 
 
 def _conflicts(sides: Sequence[Loaded], tasks: Sequence[str] | None) -> list[Conflict]:
@@ -99,14 +111,17 @@ def _conflicts(sides: Sequence[Loaded], tasks: Sequence[str] | None) -> list[Con
     return [conflict for each in sides[1:] for conflict in conflicts(first, each.card, each.letter, tasks)]
 
 
-def _rejudged(sides: Sequence[Loaded], tasks: Sequence[str] | None, cache: Path) -> tuple[list[Loaded], list[str]]:
+def _rejudged(
+    sides: Sequence[Loaded], tasks: Sequence[str] | None, cache: Path, by: Judges
+) -> tuple[list[Loaded], list[str]]:
     """The sides with every task that judges keep apart labelled anew, and what a reader must know."""
     apart = dict.fromkeys(conflict.task for conflict in _conflicts(sides, tasks) if conflict.aspect == "judge")
     found, judges = list(sides), {}
+    first_guard = next((guard.name for guard in sides[0].card.guards), "")
     for task in apart:
         for number, side in enumerate(found):
             if side.card.entry(task) is not None:
-                entry, samples = rejudge(side.card, task, cache)
+                entry, samples = rejudge(side.card, task, cache, by, judging_guard=first_guard)
                 found[number] = side.rejudged(entry, samples)
                 judges[task] = entry.judge_revision
     return found, [f"{task}: answers from the cache, labelled by {judge}." for task, judge in judges.items()]

@@ -18,19 +18,21 @@ _THEMES: Final = ("auto", "light", "dark")
 Facts = Iterable[tuple[str, str | None]]
 
 
-def page(title: str, *children: str | None) -> str:
+def page(title: str, *children: str | None, pictures: bool = False) -> str:
     """The whole document.
 
     Args:
         title: of the document and its first heading.
         children: below the heading.
+        pictures: it holds pictures, as ``data:`` URIs; nothing is ever fetched.
     """
+    policy = f"{_POLICY}; img-src data:" if pictures else _POLICY
     style = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     head = element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name_="color-scheme", content="light dark"),
         element("title", title),
         element("style", Markup(style)),

@@ -12,7 +12,7 @@ from corral.evals.scorecard.folder import read_scorecard, write_scorecard
 from corral.evals.scorecard.report import write_reports
 from corral.evals.scorecard.results import MeasureRow, Scorecard, SkippedTask, TaskEntry
 from corral.evals.scorecard.run import ScorecardRun, run_scorecard
-from corral.evals.scorecard.subject import load_subject
+from corral.evals.scorecard.subject import load_subject, open_subject
 from corral.evals.scorecard.task_set import SCORECARD_VERSION, TASKS, TaskSettings, choose_tasks
 from corral.evals.tasks.task import EvalTask, Subject
 from corral.guards.base import Guard
@@ -30,6 +30,7 @@ __all__ = [
     "choose_tasks",
     "load_subject",
     "measure_subject",
+    "open_subject",
     "read_scorecard",
     "run_scorecard",
     "scorecard",

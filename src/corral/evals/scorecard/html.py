@@ -11,6 +11,7 @@ from corral.evals.reporting.markup import Markup, element, join
 from corral.evals.reporting.page import big_value, bullets, facts, folded, page, paragraph, plain_table, section
 from corral.evals.reporting.strips import StripRow, strip_table
 from corral.evals.reporting.wording import AREAS, basis_text, direction_text, full_title, interval_text, value_text
+from corral.evals.scorecard.markdown import published_table
 from corral.evals.scorecard.results import MeasureRow, Scorecard
 from corral.evals.tasks.task import Area, SampleScore
 
@@ -37,10 +38,19 @@ def html(card: Scorecard, samples: Mapping[str, Sequence[SampleScore]], *, show_
         _failed(card),
         _trade_off(card),
         *[_area(card, area) for area in AREAS],
+        _published(card),
         _skipped(card),
         _samples(samples, show_content=show_content),
         _method(card),
     )
+
+
+def _published(card: Scorecard) -> Markup | None:
+    table = published_table(card)
+    if table is None:
+        return None
+    rows = [[str(cell or "") for cell in row] for row in table.rows]
+    return section(table.title, plain_table(table.columns, rows, numbers=frozenset({3})))
 
 
 def _facts(card: Scorecard) -> Markup:

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from corral.evals.report import markdown_table
 from corral.evals.report_tables import Table
 from corral.evals.reporting.wording import AREAS, basis_text, direction_text, full_title, interval_text, value_text
+from corral.evals.results import PublishedRow
 from corral.evals.scorecard.results import MeasureRow, Scorecard
 
+PUBLISHED = "Published figures of the same sets, not measured here"
+_METRICS = {"ap": "average precision", "f1": "F1", "recall": "recall", "fpr": "FPR"}
 _COLUMNS = ("measure", "figure", "95 % interval", "chance", "rests on", "")
 
 
@@ -18,10 +21,34 @@ def tables(card: Scorecard) -> Iterator[Table]:
         rows = tuple(_cells(row) for row in card.rows() if row.area == area)
         if rows:
             yield Table(title, _COLUMNS, rows)
+    if published := published_table(card):
+        yield published
     for title, failed in (("Failed", True), ("Not measured", False)):
         skipped = tuple((task.task, task.reason, task.hint) for task in card.skipped if task.failed is failed)
         if skipped:
             yield Table(title, ("task", "why", "what to do"), skipped)
+
+
+def published_table(card: Scorecard) -> Table | None:
+    """Figures that others printed of the sets that were measured whole, marked with where they are from."""
+    rows = tuple(
+        (
+            name,
+            row.system,
+            _METRICS.get(row.metric, row.metric),
+            value_text(row.value, "share"),
+            _source(row),
+            row.caveat,
+        )
+        for entry in card.tasks
+        for name, published in entry.published.items()
+        for row in published
+    )
+    return Table(PUBLISHED, ("set", "system", "metric", "published", "from", "caveat"), rows) if rows else None
+
+
+def _source(row: PublishedRow) -> str:
+    return f"{row.mark}, {row.table}" + (", on more rows than ours" if row.relation == "subset" else "")
 
 
 def markdown(card: Scorecard) -> str:

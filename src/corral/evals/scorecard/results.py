@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from corral.evals.results import Figure
+from corral.evals.results import Figure, PublishedRow
 from corral.evals.tasks.task import Area, Measure
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -30,6 +30,7 @@ class TaskEntry(_Model):
         samples: number of its lines in ``samples.jsonl``.
         seconds: that this run took; near 0 when everything was in the cache.
         caveats: what a reader must know.
+        published: figures that others printed of the same items, by the group of the samples.
     """
 
     task: str
@@ -41,6 +42,7 @@ class TaskEntry(_Model):
     samples: int
     seconds: float
     caveats: tuple[str, ...] = ()
+    published: Mapping[str, tuple[PublishedRow, ...]] = Field(default_factory=dict)
 
 
 class SkippedTask(_Model):

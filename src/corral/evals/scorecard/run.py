@@ -150,4 +150,5 @@ def entry_of(result: TaskResult, seconds: float) -> TaskEntry:
         samples=len(result.samples),
         seconds=round(seconds, 3),
         caveats=result.caveats,
+        published=result.published,
     )

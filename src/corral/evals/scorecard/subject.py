@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -54,3 +55,26 @@ def load_subject(
         "chat_template": engine.chat.tokenizer.chat_template,
     }
     return Subject(engine, str(model), sha256_json(depends_on)[:_REVISION_DIGITS], tuple(guards))
+
+
+@contextmanager
+def open_subject(model: str, guards: Sequence[Guard] = (), *, server: str | None = None) -> Iterator[Subject]:
+    """The model with its guards, loaded here or, with ``server``, behind an OpenAI-compatible server.
+
+    Raises:
+        As ``load_subject``.
+    """
+    if server is None:
+        yield load_subject(model, guards)
+        return
+    from corral.models.engines.openai import OpenAIEngine
+
+    with OpenAIEngine(server, model) as engine:
+        # of a model behind a server only the address is known
+        yield load_subject(engine, guards, revision=f"{server} {model}")
+
+
+def server_of(model: str, revision: str) -> str | None:
+    """The server of a subject that ``open_subject`` opened; ``None`` for one that was loaded here."""
+    server = revision.removesuffix(f" {model}")
+    return server if server != revision and server.startswith(("http://", "https://")) else None

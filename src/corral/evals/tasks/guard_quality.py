@@ -16,6 +16,8 @@ from typing import Final
 import numpy as np
 
 from corral.core.files import sha256_json
+from corral.evals.beside_published import published_rows
+from corral.evals.results import PublishedRow
 from corral.evals.sample_cache import SampleCache
 from corral.evals.scored import THRESHOLD, ScoredSet
 from corral.evals.tasks.formulas import AveragePrecision, F1OverFlagAll, Formula, Quantile, RateAt
@@ -25,6 +27,7 @@ from corral.evals.tasks.scoring import RowLoader, ScoredGuard, score_guard
 from corral.evals.tasks.task import Measure, Progress, SampleScore, Subject, TaskResult, TaskSkip
 
 _AS_FLAGGED: Final = 1.0
+_METRICS: Final = frozenset({"ap", "f1", "recall", "fpr"})
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class GuardQuality:
             data_hash=sha256_json({name: guards[0].sets[name].rows_sha256 for name, guards in by_set.items()}),
             measures=[measure for each in scored for measure in _measures(each)],
             caveats=list(_caveats(scored)),
+            published={name: rows for name, guards in by_set.items() if (rows := _published(guards[0].sets[name]))},
         )
 
 
@@ -136,6 +140,13 @@ def _measures(scored: ScoredGuard) -> Iterator[Measure]:
             guard=guard,
             reproducible=False,
         )
+
+
+def _published(scored: ScoredSet) -> tuple[PublishedRow, ...]:
+    """What others printed of the set; nothing beside a sample of it."""
+    if len(scored.examples) < scored.rows_in_set:
+        return ()
+    return tuple(published_rows(scored.eval_set, _METRICS))
 
 
 def _measure(

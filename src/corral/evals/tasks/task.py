@@ -19,7 +19,7 @@ from corral.core.errors import MetricError
 from corral.core.metric_inputs import Floats
 from corral.core.stats import REPLICATES, Estimate, cluster_bootstrap, wilson
 from corral.core.weighted import Statistic
-from corral.evals.results import Figure
+from corral.evals.results import Figure, PublishedRow
 from corral.evals.tasks.formulas import Formula, Peak
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class TaskResult:
         samples: in the order of the items.
         figures: measure to figure.
         caveats: what a reader must know.
+        published: figures that others printed of the same items, by the group of the samples.
     """
 
     task: str
@@ -136,6 +137,7 @@ class TaskResult:
     samples: tuple[SampleScore, ...]
     figures: Mapping[str, Figure]
     caveats: tuple[str, ...] = ()
+    published: Mapping[str, tuple[PublishedRow, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -147,6 +149,7 @@ class TaskResult:
         judge_revision: str = "",
         caveats: Sequence[str] = (),
         measures: Sequence[Measure] | None = None,
+        published: Mapping[str, tuple[PublishedRow, ...]] | None = None,
     ) -> Self:
         """A result with its figures computed.
 
@@ -157,6 +160,7 @@ class TaskResult:
             judge_revision: see the class.
             caveats: see the class.
             measures: in the place of the task's own, where they depend on the subject (one set for each guard).
+            published: see the class.
 
         Raises:
             MetricError: two samples share an id.
@@ -171,6 +175,7 @@ class TaskResult:
             samples=tuple(samples),
             figures=figures_of(chosen, samples),
             caveats=tuple(caveats),
+            published=dict(published or {}),
         )
 
 

@@ -17,6 +17,7 @@ class MediaGuardLoader(Protocol):
 
 
 MEDIA_GUARDS: Final = Registry[MediaGuardLoader]("media guard")
+MEDIA_GUARDS.register("moderation-api-media", "corral.guards.media.moderation_api:ModerationApi")
 MEDIA_GUARDS.register("open-nsfw", "corral.guards.media.open_nsfw:OpenNsfw")
 MEDIA_GUARDS.register("scripted-media", "corral.guards.media.scripted:ScriptedMedia")
 MEDIA_GUARDS.register("vision", "corral.guards.media.vision:Vision")

@@ -18,6 +18,7 @@ from corral.core.runs import Run
 from corral.data.splits import group_fraction
 from corral.evals.tasks.content_moderation.classic import KeywordModerator
 from corral.evals.tasks.content_moderation.conditions import INJECTIONS, PLAIN, Condition
+from corral.evals.tasks.content_moderation.html import html
 from corral.evals.tasks.content_moderation.items import Item
 from corral.evals.tasks.content_moderation.matrix import Matrix, MatrixResult, merged
 from corral.evals.tasks.content_moderation.moderators import ItemModerator, TextModerator
@@ -59,11 +60,11 @@ class ContentModerationRecipe:
             f"fit a bag of words to {len(config.classic.mixture)} sources; ask keywords, `{config.guard}`, "
             f"`{config.judge}`, `{config.media_guard}` and {len(config.endpoints)} endpoints",
             f"disturb texts by {', '.join(config.text_perturbations)}; inject {', '.join(INJECTIONS)}",
-            f"test {', '.join(CLAIMS)}; write artefacts/evidence.json, report.json, report.md and cells.csv",
+            f"test {', '.join(CLAIMS)}; write artefacts/evidence.json, report.json, .md, .html and cells.csv",
         ]
 
     def run(self, config: ContentModerationConfig, run: Run) -> None:
-        """Judge, and write ``evidence.json``, ``report.json``, ``report.md`` and ``cells.csv`` to the artefacts.
+        """Judge; ``evidence.json``, ``report.json``, ``.md`` and ``.html``, and ``cells.csv`` are the artefacts.
 
         Raises:
             ConfigError: endpoints or media that the settings name are missing; lists them.
@@ -89,7 +90,8 @@ class ContentModerationRecipe:
             replicates=config.replicates,
         )
         atomic_write_json(run.artefacts / "report.json", report.to_json() | {"pooling": pooling})
-        atomic_write_text(run.artefacts / "report.md", report.to_markdown())
+        atomic_write_text(run.artefacts / "report.md", report.to_markdown(show_content=config.show_content))
+        atomic_write_text(run.artefacts / "report.html", html(report, show_content=config.show_content))
         atomic_write_text(run.artefacts / "cells.csv", report.to_csv())
         write_evidence(run, config, list(claims.values()))
         run.add_output(run.artefacts)

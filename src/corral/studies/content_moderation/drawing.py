@@ -19,7 +19,10 @@ from corral.guards.json_judge.guard import JsonJudgeGuard, Mode
 from corral.guards.loading import load_guard
 from corral.guards.media.frame_guard import FrameGuard
 from corral.guards.media.loading import load_media_guard
+from corral.guards.media.moderation_api import ModerationApiScorer
 from corral.guards.media.vision import VisionScorer
+from corral.guards.moderation_api.client import ModerationClient
+from corral.guards.moderation_api.guard import ModerationApiGuard
 from corral.models.engines.base import Engine
 from corral.studies.content_moderation.made_media import broken_media, made_clips, made_images
 from corral.studies.content_moderation.settings import ContentModerationConfig, EndpointConfig
@@ -110,6 +113,11 @@ def endpoint_moderators(endpoints: Sequence[EndpointConfig]) -> list[TextModerat
 def _endpoint(endpoint: EndpointConfig) -> TextModerator | MediaModerator:
     if endpoint.base_url is None:
         raise ConfigError(f"`{endpoint.name}` has no server", where="endpoints")
+    if endpoint.asks == "moderations":
+        client = ModerationClient(endpoint.base_url, endpoint.model)
+        if endpoint.reads == "pictures":
+            return MediaModerator(FrameGuard(ModerationApiScorer(client, name=endpoint.name)))
+        return TextModerator(ModerationApiGuard(client, name=endpoint.name))
     from corral.models.engines.openai import OpenAIEngine
 
     engine = OpenAIEngine(endpoint.base_url, endpoint.model)

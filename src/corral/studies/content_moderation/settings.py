@@ -23,11 +23,15 @@ CLAIMS: Final[tuple[ClaimId, ...]] = (
 
 
 class EndpointConfig(Config):
-    """A published moderator behind an OpenAI-compatible server; without ``base_url`` it is missing."""
+    """A published moderator behind an OpenAI-compatible server; without ``base_url`` it is missing.
+
+    ``asks`` says whether it is a general model that is prompted, or an endpoint of the shape of ``/v1/moderations``.
+    """
 
     name: str
     model: str
     reads: Literal["text", "pictures"]
+    asks: Literal["chat", "moderations"] = "chat"
     base_url: str | None = None
 
 
@@ -83,6 +87,7 @@ class ContentModerationConfig(Config):
     image_perturbations: tuple[str, ...] = ()
     image_strength: float = Field(0.5, ge=0, le=1)
     video: VideoConfig = Field(default_factory=VideoConfig)
+    show_content: bool = Field(False, description="show texts and pictures of errors, which may describe serious harm")
     replicates: int = Field(2000, ge=10)
     tried: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
 

@@ -154,3 +154,15 @@ def test_prompts_come_from_the_package_or_a_file(tmp_path):
     path.write_text('{"prompt": "Hi", "reference": 3}\n', encoding="utf-8")
     with pytest.raises(DataError, match="reference"):
         user_prompts(path)
+
+
+def test_a_judge_too_small_to_write_a_verdict_is_asked_by_likelihood(cache, progress):
+    def likes(prompt, completion):
+        first = prompt.messages[-1].text.split("[Answer A]\n")[1].split("\n[End of answer A]")[0]
+        return 0.0 if completion.endswith("A" if "*" in first else "B") else -5.0
+
+    small = Subject(ScriptedEngine(lambda _: "no mark", logprob=likes, name="judge"), "judge", "7")
+    found = WinRate(small, prompts=PROMPTS, by="likelihood").run(model("*"), cache, progress)
+    assert values_of(found)["win_rate"] == 1.0
+    assert found.judge_revision == "judge@7/1/likelihood"
+    assert values_of(WinRate(small, prompts=PROMPTS).run(model("*"), cache, progress))["unparseable"] == 1.0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from corral.core.stats import Estimate
-from corral.evals.tasks.content_moderation.items import count_by
+from corral.evals.report_tables import Table
+from corral.evals.tasks.content_moderation.items import Item, count_by
 from corral.evals.tasks.content_moderation.matrix import TASK, TASK_VERSION, Cell, MatrixResult
 from corral.evals.tasks.content_moderation.rates import Rates, Robustness, rates_of, robustness_of
 from corral.guards.base import Status
@@ -18,7 +19,8 @@ Finding = Literal["agrees", "disagrees", "cannot say"]
 
 _GALLERY: Final = 10
 _SHOWN_CHARACTERS: Final = 120
-_NO_PUBLISHED: Final = (
+RATES: Final = "Moderators"
+NO_PUBLISHED: Final = (
     "No published number stands here: the paper's result tables are not available to us, and our items, moderators and "
     "prompts are not its own."
 )
@@ -52,7 +54,7 @@ class MatrixReport:
         return {
             "task": TASK,
             "task_version": TASK_VERSION,
-            "note": _NO_PUBLISHED,
+            "note": NO_PUBLISHED,
             "items": dict(count_by(self.result.items.values())),
             "moderators": {name: each.revision for name, each in self.result.moderators.items()},
             "missing": list(self.result.missing),
@@ -77,23 +79,35 @@ class MatrixReport:
                 )
             return out.getvalue()
 
+    def tables(self) -> Iterator[Table]:
+        """Items, rates, changes and hypotheses, for every format."""
+        items = count_by(self.result.items.values()).items()
+        yield Table("Items", ("source, modality, label", "n"), tuple((name, str(n)) for name, n in items))
+        yield Table(RATES, _RATES_HEAD, tuple(_rates_row(each) for each in self.rates))
+        yield Table("Misses by category", _CATEGORY_HEAD, tuple(_category_rows(self.rates)))
+        yield Table("Cells without a verdict", _WAYS_HEAD, tuple(_ways_rows(self.rates)))
+        yield Table("Robustness", _CHANGE_HEAD, tuple(_change_row(each) for each in self.robustness))
+        if self.hypotheses:
+            rows = tuple((h.statement, h.source, h.finding, h.because) for h in self.hypotheses)
+            yield Table("What others found, and whether we do", _HYPOTHESES_HEAD, rows)
+
+    def worst_errors(self) -> Iterator[Cell]:
+        """Wrong verdicts on items as they are, the surest first, at most ten a moderator."""
+        items = self.result.items
+        for moderator in self.result.moderators:
+            cells = self.result.of(moderator)
+            wrong = [c for c in cells if c.flagged is not None and c.flagged != items[c.item].harmful]
+            yield from sorted(wrong, key=lambda c: -abs((c.p_harm or 0.0) - 0.5))[:_GALLERY]
+
     def to_markdown(self, *, show_content: bool = False) -> str:
         """Tables of rates and changes, hypotheses, and the worst errors, their texts only when asked for."""
-        parts = ["# Content moderation", _NO_PUBLISHED, *self.notes]
+        parts = ["# Content moderation", NO_PUBLISHED, *self.notes]
         if self.result.missing:
             parts.append(f"**Not finished:** {len(self.result.missing)} cells are missing, the first: " + _first(self))
-        parts += ["## Items", _table(["source, modality, label", "n"], count_by(self.result.items.values()).items())]
-        parts += ["## Moderators", _RATES_NOTE, _table(_RATES_HEAD, [_rates_row(each) for each in self.rates])]
-        parts += ["## Misses by category", _table(_CATEGORY_HEAD, _category_rows(self.rates))]
-        parts += ["## Cells without a verdict", _table(_WAYS_HEAD, _ways_rows(self.rates))]
-        parts += ["## Robustness", _table(_CHANGE_HEAD, [_change_row(each) for each in self.robustness])]
-        if self.hypotheses:
-            rows = [(h.statement, h.source, h.finding, h.because) for h in self.hypotheses]
-            parts += [
-                "## What others found, and whether we do",
-                _table(("statement", "source", "ours", "because"), rows),
-            ]
-        parts += ["## Worst errors", _gallery(self.result, show_content=show_content)]
+        for table in self.tables():
+            parts += [f"## {table.title}", *([RATES_NOTE] if table.title == RATES else [])]
+            parts.append(_table(table.columns, table.rows))
+        parts += ["## Worst errors", _gallery(self, show_content=show_content)]
         return "\n\n".join(parts) + "\n"
 
 
@@ -113,7 +127,7 @@ def report_of(
 
 _ITEM_COLUMNS: Final = ("id", "modality", "style", "category", "benign_kind", "language", "source", "cluster")
 _CELL_COLUMNS: Final = ("moderator", "condition", "status", "flagged", "p_harm", "windows", "latency_ms")
-_RATES_NOTE: Final = (
+RATES_NOTE: Final = (
     "Rates with 95 % Wilson intervals, cells without a verdict left out; average precision over clusters, its floor in "
     "brackets. Items of categories that a moderator has nothing for are left out."
 )
@@ -186,22 +200,27 @@ def _shown(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} %{interval}"
 
 
-def _gallery(result: MatrixResult, *, show_content: bool) -> str:
-    rows = []
-    for moderator in result.moderators:
-        wrong = [c for c in result.of(moderator) if c.flagged is not None and c.flagged != result.items[c.item].harmful]
-        for cell in sorted(wrong, key=lambda c: -abs((c.p_harm or 0.0) - 0.5))[:_GALLERY]:
-            rows.append(_error_row(result, cell, show_content))
+def _gallery(report: MatrixReport, *, show_content: bool) -> str:
+    rows = [_error_row(report.result, cell, show_content) for cell in report.worst_errors()]
     return _table(("moderator", "item", "is", "flagged", "score", "content"), rows)
 
 
 def _error_row(result: MatrixResult, cell: Cell, show_content: bool) -> tuple[str, ...]:
     item = result.items[cell.item]
-    text = " ".join(item.text[:_SHOWN_CHARACTERS].split()) if item.modality == "text" else "(not shown)"
-    label = f"{item.category or 'harmful'} {item.benign_kind}".strip()
-    score = "-" if cell.p_harm is None else f"{cell.p_harm:.2f}"
+    text = shown_text(item) if item.modality == "text" else "(not shown)"
     shown = text.replace("|", "\\|") if show_content else f"({len(item.text)} characters)"
-    return (cell.moderator, item.id, label, "yes" if cell.flagged else "no", score, shown)
+    return (cell.moderator, item.id, *labels(item, cell), shown)
+
+
+def labels(item: Item, cell: Cell) -> tuple[str, str, str]:
+    """What an item is, whether it was flagged, and its score."""
+    kind = f"{item.category or 'harmful'} {item.benign_kind}".strip()
+    return kind, "yes" if cell.flagged else "no", "-" if cell.p_harm is None else f"{cell.p_harm:.2f}"
+
+
+def shown_text(item: Item) -> str:
+    """The beginning of a text, on one line."""
+    return " ".join(item.text[:_SHOWN_CHARACTERS].split())
 
 
 def _first(report: MatrixReport) -> str:

@@ -3,12 +3,15 @@
 The question and the marks ``[[A]]``, ``[[B]]`` and ``[[C]]`` follow the pairwise judge of MT-Bench (Zheng et al., arXiv
 2306.05685, section 3.1), in our own words. An answer counts only if it holds exactly one kind of mark; anything else is
 unparseable, which is nobody's win.
+
+A small model seldom writes a mark. It can be asked by likelihood instead: its answer is begun with an open mark, and
+the likeliest of the three letters counts. That always decides, and says nothing of whether it knows.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 from corral.data.messages import Conversation, Message
@@ -17,6 +20,11 @@ JUDGE_VERSION: Final = "1"
 """Raised whenever the question or the way of reading changes."""
 
 Preference = Literal["first", "second", "tie"]
+
+OPENING: Final = "My verdict: [["
+"""The answer as it is begun for a judge that is asked by likelihood."""
+
+LETTERS: Final = ("A", "B", "C")
 
 _MARK: Final = re.compile(r"\[\[(.*?)\]\]")
 _MEANINGS: Final[Mapping[str, Preference]] = {"A": "first", "B": "second", "C": "tie"}
@@ -46,6 +54,11 @@ def parse_preference(reply: str) -> Preference | None:
     """What the judge decided; ``None`` unless its reply holds one kind of mark, and a known one."""
     marks = set(_MARK.findall(reply))
     return _MEANINGS.get(marks.pop()) if len(marks) == 1 else None
+
+
+def likeliest_mark(logprobs: Sequence[float]) -> str:
+    """The mark of the likeliest of ``LETTERS``, the first of equals, as ``parse_preference`` reads it."""
+    return f"[[{LETTERS[max(range(len(LETTERS)), key=logprobs.__getitem__)]}]]"
 
 
 def subject_share(preference: Preference | None, *, subject_first: bool) -> float | None:

@@ -1,29 +1,44 @@
 """The task: the subject and a rival answer each request, and a judge compares the two in both orders.
 
 A pair counts 1, 0.5 or 0 in each order, and their mean as a whole: a judge that prefers whichever answer comes first
-makes a tie, not a win. A pair of which either order could not be read is unscored, and counted; it is nobody's win.
+makes a tie, not a win. A pair of which either order could not be read is unscored, and counted; it is nobody's win. So
+is one on which the judge failed, which a rerun asks again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from corral.core.errors import ConfigError, DataError, EngineError
+from corral.core.errors import ConfigError, CorralError, EngineError
 from corral.core.files import sha256_json
 from corral.data.examples import prompt_key
 from corral.data.messages import Conversation
 from corral.evals.sample_cache import SampleCache, item_hash
 from corral.evals.tasks.formulas import Formula, LengthControlledWinRate, Mean
 from corral.evals.tasks.task import Measure, Progress, SampleScore, Subject, TaskResult
-from corral.evals.tasks.win_rate.judging import JUDGE_VERSION, Preference, judge_prompt, parse_preference, subject_share
+from corral.evals.tasks.win_rate.judging import (
+    JUDGE_VERSION,
+    LETTERS,
+    OPENING,
+    Preference,
+    judge_prompt,
+    likeliest_mark,
+    parse_preference,
+    subject_share,
+)
 from corral.evals.tasks.win_rate.prompts import ComparisonPrompt, packaged_prompts
-from corral.models.engines.base import Engine, GenerationSettings
+from corral.models.engines.base import GenerationSettings
+from corral.models.engines.each import generate_each
+from corral.models.engines.labels import label_logprobs_each
 
 _ANSWER_TOKENS: Final = 256
 _JUDGE_TOKENS: Final = 256
 _EVEN: Final = 0.5
+
+Reply = TypeVar("Reply")
+JudgedBy = Literal["words", "likelihood"]
 
 
 class _Comparison(NamedTuple):
@@ -46,7 +61,8 @@ class WinRate:
         prompts: what both answer.
         limit: at most the first so many prompts; all when ``None``.
         generation: how both answer.
-        judging: how the judge answers.
+        judging: how the judge answers in words.
+        by: the judge writes its verdict in words, or says how likely each is.
         batch_size: items that are asked between two writes to the cache.
 
     Raises:
@@ -59,6 +75,7 @@ class WinRate:
     limit: int | None = None
     generation: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_ANSWER_TOKENS))
     judging: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_JUDGE_TOKENS))
+    by: JudgedBy = "words"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -92,7 +109,13 @@ class WinRate:
             _measure("win_rate", "Win rate", Mean(value="win"), True, chance=_EVEN, headline=True),
             _measure("win_rate_length_controlled", "Win rate at equal length", length, True, chance=_EVEN),
             _measure("ties", "Ties, orders that disagree among them", Mean(value="tie"), None),
-            _measure("order_agreement", "Judge agrees with itself in both orders", Mean(value="consistent"), None),
+            _measure(
+                "order_agreement",
+                "Judge names the same winner in both orders",
+                Mean(value="consistent"),
+                None,
+                chance=_EVEN,
+            ),
             _measure("first_position", "Judge prefers the first answer", Mean(value="first"), None, chance=_EVEN),
             _measure("unparseable", "Judge's replies that cannot be read", Mean(value="unparseable"), None),
         )
@@ -102,21 +125,22 @@ class WinRate:
 
         Raises:
             DataError: a prompt that the subject or the rival cannot read.
-            EngineError: a model could not answer; what was answered before is kept.
+            EngineError: a model could not answer, or the judge failed on every pair; what was answered before is kept.
         """
         prompts = self.prompts[: self.limit]
         progress.start(len(prompts) * (3 if self.rival is None else 4))
-        ours = self._answers(subject, prompts, cache, progress)
+        ours = self.answers(subject, cache, progress)
         theirs = (
             [str(prompt.reference) for prompt in prompts]
             if self.rival is None
-            else self._answers(self.rival, prompts, cache, progress)
+            else self.answers(self.rival, cache, progress)
         )
         orders = [
             (_Comparison(p.text, a, b), _Comparison(p.text, b, a))
             for p, a, b in zip(prompts, ours, theirs, strict=True)
         ]
-        preferences = iter(self._judge([order for pair in orders for order in pair], cache, progress))
+        found, failed = self._judge([order for pair in orders for order in pair], cache, progress)
+        preferences = iter(found)
         samples = [
             _sample(prompt, (next(preferences), next(preferences)), a, b)
             for prompt, a, b in zip(prompts, ours, theirs, strict=True)
@@ -125,18 +149,24 @@ class WinRate:
             self,
             samples,
             data_hash=sha256_json({"answers": list(zip([p.text for p in prompts], theirs, strict=True))}),
-            judge_revision=f"{self.judge.name}@{self.judge.revision}/{JUDGE_VERSION}",
-            caveats=list(self._caveats()),
+            judge_revision=f"{self.judge.name}@{self.judge.revision}/{JUDGE_VERSION}"
+            + ("" if self.by == "words" else f"/{self.by}"),
+            caveats=list(self._caveats(failed)),
         )
 
-    def _answers(
-        self, model: Subject, prompts: Sequence[ComparisonPrompt], cache: SampleCache, progress: Progress
-    ) -> list[str]:
+    def answers(self, model: Subject, cache: SampleCache, progress: Progress) -> list[str]:
+        """What a model says to each prompt, which ``run`` then finds in the cache.
+
+        Raises:
+            DataError: a prompt that the model cannot read.
+            EngineError: the model could not answer; what was answered before is kept.
+        """
+
         def compute(batch: Sequence[str]) -> list[dict[str, str]]:
             replies = model.engine.generate([Conversation.user(text) for text in batch], self.generation)
             return [{"answer": reply.text} for reply in _as_many(replies, batch)]
 
-        texts = [prompt.text for prompt in prompts]
+        texts = [prompt.text for prompt in self.prompts[: self.limit]]
         values = cache.fill(
             model,
             "win_rate_answers",
@@ -152,38 +182,56 @@ class WinRate:
 
     def _judge(
         self, comparisons: Sequence[_Comparison], cache: SampleCache, progress: Progress
-    ) -> list[Preference | None]:
-        values = cache.fill(
-            self.judge,
-            "win_rate_judgements",
-            JUDGE_VERSION,
-            settings=asdict(self.judging),
-            items=comparisons,
-            keys=[item_hash(comparison) for comparison in comparisons],
-            compute=lambda batch: _judge_all(self.judge.engine, batch, self.judging),
-            batch_size=self.batch_size,
-            progress=progress,
-        )
-        return [parse_preference(value["reply"]) for value in values]
+    ) -> tuple[list[Preference | None], int]:
+        """What the judge says of each, and how often it failed: nobody's win, and not kept."""
+        keys = [item_hash(comparison) for comparison in comparisons]
+        with cache.open(self.judge, "win_rate_judgements", JUDGE_VERSION, self._asked_how()) as kept:
+            missing = {key: each for key, each in zip(keys, comparisons, strict=True) if key not in kept}
+            progress.advance(len(comparisons) - len(missing))
+            failures = []
+            for start in range(0, len(missing), self.batch_size):
+                batch = list(missing.items())[start : start + self.batch_size]
+                replies = self._ask([each for _, each in batch])
+                for (key, _), reply in zip(batch, replies, strict=True):
+                    if isinstance(reply, EngineError):
+                        failures.append(reply)
+                    else:
+                        kept.put(key, {"reply": reply})
+                kept.flush()
+                progress.advance(len(batch))
+            if failures and len(failures) == len(keys):
+                raise failures[0]
+            return [parse_preference(kept[key]["reply"]) if key in kept else None for key in keys], len(failures)
 
-    def _caveats(self) -> Iterator[str]:
+    def _asked_how(self) -> dict[str, Any]:
+        return asdict(self.judging) if self.by == "words" else {"by": self.by, "opening": OPENING}
+
+    def _ask(self, batch: Sequence[_Comparison]) -> list[str | EngineError]:
+        """The judge's replies, or its error; an empty one where the two answers do not fit its context."""
+        prompts = [judge_prompt(*comparison) for comparison in batch]
+        if self.by == "words":
+            said = _as_many(generate_each(self.judge.engine, prompts, self.judging), batch)
+            return [_reply(each if isinstance(each, CorralError) else each.text) for each in said]
+        scores = label_logprobs_each(self.judge.engine, prompts, LETTERS, answer_prefixes=[OPENING] * len(prompts))
+        likeliest = [each if isinstance(each, CorralError) else likeliest_mark(each) for each in scores]
+        return [_reply(each) for each in _as_many(likeliest, batch)]
+
+    def _caveats(self, failed: int) -> Iterator[str]:
         rival = "the prompts' own references" if self.rival is None else f"`{self.rival.name}`"
-        yield f"Against {rival}, judged by `{self.judge.name}` in both orders."
+        yield f"Against {rival}, judged by `{self.judge.name}` in both orders, by {self.by}."
         yield "A judge's preference is not a person's; a weak judge follows position and length."
+        if failed:
+            yield f"The judge failed on {failed} questions, which count for nobody; the same command asks them again."
 
 
-def _judge_all(judge: Engine, batch: Sequence[_Comparison], settings: GenerationSettings) -> list[dict[str, Any]]:
-    """The judge's replies; an empty one, which nobody wins, where the two answers do not fit its context."""
-    try:
-        replies = judge.generate([judge_prompt(*comparison) for comparison in batch], settings)
-    except DataError:
-        if len(batch) == 1:
-            return [{"reply": ""}]
-        return [value for comparison in batch for value in _judge_all(judge, [comparison], settings)]
-    return [{"reply": reply.text} for reply in _as_many(replies, batch)]
+def _reply(said: str | CorralError) -> str | EngineError:
+    """What is kept: an error of the prompt, which stays one, is an empty reply."""
+    if isinstance(said, CorralError):
+        return said if isinstance(said, EngineError) else ""
+    return said
 
 
-def _as_many(replies: Sequence[Any], asked: Sequence[Any]) -> Sequence[Any]:
+def _as_many(replies: Sequence[Reply], asked: Sequence[object]) -> Sequence[Reply]:
     if len(replies) != len(asked):
         raise EngineError("the engine gave another number of replies than was asked for")
     return replies
