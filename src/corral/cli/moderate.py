@@ -75,8 +75,8 @@ def moderate(
     guard: Annotated[
         list[str] | None,
         typer.Option(
-            help="Guard to ask: default, duoguard, moderation-api, ..., scripted (a test guard that flags TRIGGER), or a composition: "
-            "'{cascade: [default, duoguard], band: [0.2, 0.8]}'. Repeatable."
+            help="Guard to ask: default, duoguard, moderation-api, ..., scripted (a test guard that flags TRIGGER), or "
+            "a composition: '{cascade: [default, duoguard], band: [0.2, 0.8]}'. Repeatable."
         ),
     ] = None,
     setting: Annotated[
