@@ -1,0 +1,241 @@
+"""Who may ask what: one layer around every route, so that a new route is closed until someone opens it.
+
+In order: a request id; the Host header of an open server; the key or console session; its scope; its rate; the size of
+the body. The layer also times and counts requests, and turns whatever escapes a route into an error without details.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from corral.serve.audit.database import AuditError
+from corral.serve.batching import QueueFullError
+from corral.serve.errors import RequestError
+from corral.serve.keys import ApiKey, KeyStore, RateLimiter
+from corral.serve.moderation import Caller
+from corral.serve.policies import DEFAULT_TENANT
+from corral.serve.settings import is_loopback
+from corral.serve.telemetry import Metrics, log
+
+if TYPE_CHECKING:
+    from corral.serve.console.sessions import Sessions
+
+PUBLIC: Final = frozenset({"/healthz", "/readyz"})
+LOGIN: Final = "/console/login"
+_SCOPES: Final = {
+    "/v1/moderations": "moderate",
+    "/v1/chat/completions": "chat",
+    "/metrics": "metrics",
+}
+_CONSOLE: Final = "/console"
+_ADMIN_PATHS: Final = ("/console/policies",)
+_RETRY_AUDIT_SECONDS: Final = 5
+
+
+class AccessLayer:
+    """ASGI middleware; see the module.
+
+    Args:
+        app: the routes.
+        keys: who may ask.
+        sessions: of the console.
+        metrics: counts requests.
+        hosts: names beside loopback's by which an open server may be called.
+        body_bytes: largest body.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyStore,
+        sessions: Sessions,
+        metrics: Metrics,
+        hosts: Sequence[str],
+        body_bytes: int,
+        rates: RateLimiter | None = None,
+    ) -> None:
+        self.app = app
+        self._keys = keys
+        self._sessions = sessions
+        self._metrics = metrics
+        self._hosts = frozenset(hosts)
+        self._body_bytes = body_bytes
+        self._rates = rates or RateLimiter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self._body_bytes)
+        started = time.perf_counter()
+        try:
+            self._admit(scope, Headers(scope=scope))
+            await self.app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            self._metrics.rejected.labels("disconnected").inc()
+        except RequestError as error:
+            await self._refuse(exchange, error, scope)
+        except QueueFullError as error:
+            retry = error.retry_after
+            await self._refuse(
+                exchange, RequestError(429, error.message, code="queue_full", retry_after=retry), scope
+            )
+        except AuditError as error:
+            log(logging.ERROR, "audit_failed", request=scope["state"]["request_id"], reason=error.message)
+            refusal = "No answer may leave without its audit row, and none could be written."
+            await self._refuse(
+                exchange,
+                RequestError(503, refusal, code="audit_unavailable", retry_after=_RETRY_AUDIT_SECONDS),
+                scope,
+            )
+        except Exception as error:
+            log(logging.ERROR, "defect", request=scope["state"]["request_id"], error=_place(error))
+            await self._refuse(exchange, RequestError(500, "The server failed.", code="internal_error"), scope)
+        finally:
+            route = _route_name(scope)
+            self._metrics.requests.labels(route, str(exchange.status)).inc()
+            if exchange.answered_at is not None:
+                self._metrics.request_seconds.labels(route).observe(exchange.answered_at - started)
+
+    def _admit(self, scope: Scope, headers: Headers) -> None:
+        """Put who asks into the scope.
+
+        Raises:
+            RequestError: it may not.
+        """
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = uuid.uuid4().hex
+        state["caller"] = Caller(DEFAULT_TENANT)
+        path: str = scope["path"]
+        if path in PUBLIC:
+            return
+        if not self._keys.required:
+            self._require_known_host(headers)
+            state["caller"] = Caller(DEFAULT_TENANT, scopes=frozenset({"review", "admin"}), name="open server")
+        elif path == LOGIN and scope["method"] == "POST":
+            pass  # the route looks at the key in the form
+        elif path == _CONSOLE or path.startswith(f"{_CONSOLE}/"):
+            state["caller"] = self._console_caller(headers)
+            if path.startswith(_ADMIN_PATHS) and scope["method"] != "GET":
+                _require_scope(state["caller"], "admin")
+        else:
+            key = self._bearer(headers)
+            state["caller"] = _caller(key)
+            if (needed := _SCOPES.get(path)) is not None:
+                _require_scope(state["caller"], needed)
+            self._limit_rate(key)
+
+    def _require_known_host(self, headers: Headers) -> None:
+        """An open server answers to its own names only, so that no web page can rebind a name to it."""
+        host = headers.get("host", "")
+        name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+        name = name.strip("[]").lower()
+        if not (is_loopback(name) or name in self._hosts):
+            raise RequestError(403, "This server is open, and does not go by that name.", code="unknown_host")
+
+    def _bearer(self, headers: Headers) -> ApiKey:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = self._keys.find(token.strip()) if scheme.lower() == "bearer" else None
+        if key is None:
+            raise RequestError(401, "A valid API key is needed: `Authorization: Bearer KEY`.", code="invalid_api_key")
+        return key
+
+    def _console_caller(self, headers: Headers) -> Caller:
+        session = self._sessions.find(headers.get("cookie", ""))
+        if session is None or not self._keys.is_active(session.caller.key_id):
+            raise RequestError(401, "Log in first.", code="login_needed")
+        return session.caller
+
+    def _limit_rate(self, key: ApiKey) -> None:
+        if wait := self._rates.wait_seconds(key):
+            self._metrics.rejected.labels("rate").inc()
+            raise RequestError(
+                429,
+                f"This key is good for {key.per_minute} requests a minute.",
+                code="rate_limit_exceeded",
+                retry_after=ceil(wait),
+            )
+
+    async def _refuse(self, exchange: _Exchange, error: RequestError, scope: Scope) -> None:
+        if exchange.answered_at is not None:
+            return  # it is too late for a status; the connection ends
+        if error.code in ("queue_full", "body_too_large"):
+            self._metrics.rejected.labels(error.code).inc()
+        response = error.response()
+        if error.code == "login_needed":
+            from corral.serve.console.pages import login_page
+
+            response = login_page(status=401)
+        await response(scope, exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """One request's body, counted, and its answer, noticed."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body_bytes: int) -> None:
+        self.status = 0
+        self.answered_at: float | None = None
+        self._headers = Headers(scope=scope)
+        self._request_id = ""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._room = body_bytes
+        self._limit = body_bytes
+
+    async def receive(self) -> Message:
+        if self._headers.get("content-length", "").isdecimal() and int(self._headers["content-length"]) > self._limit:
+            raise self._too_large()
+        message = await self._receive()
+        self._room -= len(message.get("body", b""))
+        if self._room < 0:
+            raise self._too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.answered_at = time.perf_counter()
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self._scope["state"]["request_id"].encode()),
+                (b"x-content-type-options", b"nosniff"),
+                (b"cache-control", b"no-store"),
+            ]
+        await self._send(message)
+
+    def _too_large(self) -> RequestError:
+        return RequestError(413, f"The body has more than {self._limit} bytes.", code="body_too_large")
+
+
+def _caller(key: ApiKey) -> Caller:
+    return Caller(key.tenant, key.id, key.name, key.scopes)
+
+
+def _require_scope(caller: Caller, scope: str) -> None:
+    if scope not in caller.scopes:
+        raise RequestError(403, f"This key does not have the scope `{scope}`.", code="scope_missing")
+
+
+def _route_name(scope: Scope) -> str:
+    """The route's pattern: paths that nobody serves must not become labels without number."""
+    route = scope.get("route")
+    path = getattr(route, "path", None)
+    return str(path) if path is not None else (scope["path"] if scope["path"] in _SCOPES else "other")
+
+
+def _place(error: BaseException) -> str:
+    from corral.guards.failures import failure_detail
+
+    return failure_detail("unexpected", error)

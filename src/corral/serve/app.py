@@ -1,0 +1,132 @@
+"""The routes of a server, as one ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from corral.serve.access import AccessLayer
+from corral.serve.errors import error_response, json_response
+from corral.serve.moderations import MODEL, moderate
+from corral.serve.schemas import ChatRequest, ModerationRequest
+from corral.serve.server import Server
+from corral.serve.telemetry import CONTENT_TYPE
+
+
+def create_app(server: Server) -> AccessLayer:
+    """The application; its lifespan starts and stops the server."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await server.start()
+        yield
+        await server.stop()
+
+    routes = FastAPI(
+        title="Corral moderation server",
+        version=version("corral"),
+        lifespan=lifespan,
+        docs_url=None,  # both load scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+    )
+    routes.add_exception_handler(404, _not_found)
+    routes.add_exception_handler(405, _not_allowed)
+    _add_api(routes, server)
+    _add_operations(routes, server)
+    return AccessLayer(
+        routes,
+        keys=server.keys,
+        sessions=server.sessions,
+        metrics=server.metrics,
+        hosts=server.settings.hosts,
+        body_bytes=server.settings.limits.body_bytes,
+    )
+
+
+def _add_api(routes: FastAPI, server: Server) -> None:
+    limits = server.settings.limits
+
+    @routes.post("/v1/moderations", openapi_extra=_body(ModerationRequest), responses=_RESPONSES)
+    async def moderations(request: Request) -> Response:
+        """Judge texts, as OpenAI's moderation API does."""
+        return await moderate(request, server.moderation, limits)
+
+    @routes.get("/v1/models", responses=_RESPONSES)
+    async def models() -> Response:
+        """The moderation model, the guards, and the model behind the gateway."""
+        names = [MODEL, *server.moderation.pool.guards]
+        if server.upstream is not None:
+            names.append(server.upstream.name)
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "corral"} for name in dict.fromkeys(names)]
+        return json_response({"object": "list", "data": data})
+
+
+def _add_operations(routes: FastAPI, server: Server) -> None:
+    @routes.get("/healthz")
+    async def healthz() -> Response:
+        """The process answers."""
+        return json_response({"status": "ok"})
+
+    @routes.get("/readyz", responses={503: {"description": "Not ready."}})
+    async def readyz() -> Response:
+        """The last canary was classified, and the audit log can be read."""
+        health = server.health.health
+        ready = health.ready and server.moderation.pool.in_order
+        # Public, so it does not say what is wrong; the log and the console do.
+        return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+    @routes.get("/metrics", responses=_RESPONSES)
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        for guard, (items, tokens) in server.moderation.pool.waiting.items():
+            server.metrics.queue_items.labels(guard).set(items)
+            server.metrics.queue_tokens.labels(guard).set(tokens)
+        return Response(server.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _not_found(_: Request, _error: Exception) -> Response:
+    return error_response(404, "There is nothing here.", code="not_found")
+
+
+async def _not_allowed(_: Request, error: Exception) -> Response:
+    response = error_response(405, "This method is not offered here.", code="method_not_allowed")
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
+
+
+def _body(shape: type[ModerationRequest] | type[ChatRequest]) -> dict[str, Any]:
+    schema = shape.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema)}}}}
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with its definitions in place of references to them; none refers to itself."""
+    definitions = schema.pop("$defs", {})
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return walk(definitions[value["$ref"].rpartition("/")[2]])
+            return {key: walk(item) for key, item in value.items() if key != "discriminator"}
+        return [walk(item) for item in value] if isinstance(value, list) else value
+
+    inlined: dict[str, Any] = walk(schema)
+    return inlined
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request does not fit; the error names the field."},
+    401: {"description": "No valid API key."},
+    403: {"description": "The key lacks the scope."},
+    413: {"description": "The body is too large."},
+    415: {"description": "The body is not JSON."},
+    429: {"description": "Too much at once; Retry-After says when to come again."},
+    503: {"description": "The audit row could not be written, so no answer leaves."},
+}
