@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from corral.data.media import MediaAccess
 from corral.serve.access import AccessLayer
+from corral.serve.chat.route import ROUTE as CHAT_ROUTE
+from corral.serve.chat.route import ChatGateway
 from corral.serve.errors import error_response, json_response
+from corral.serve.fetch import fetch_public
 from corral.serve.moderations import MODEL, moderate
 from corral.serve.schemas import ChatRequest, ModerationRequest
 from corral.serve.server import Server
@@ -52,11 +58,20 @@ def create_app(server: Server) -> AccessLayer:
 
 def _add_api(routes: FastAPI, server: Server) -> None:
     limits = server.settings.limits
+    images = MediaAccess(fetch=fetch_public) if server.settings.fetch_images else None
+    gateway = ChatGateway(server.moderation, server.upstream, limits, images)
 
     @routes.post("/v1/moderations", openapi_extra=_body(ModerationRequest), responses=_RESPONSES)
     async def moderations(request: Request) -> Response:
         """Judge texts, as OpenAI's moderation API does."""
-        return await moderate(request, server.moderation, limits)
+        body = await request.body()
+        return await while_connected(request, moderate(request, body, server.moderation, limits))
+
+    @routes.post(CHAT_ROUTE, openapi_extra=_body(ChatRequest), responses=_RESPONSES | _UPSTREAM_RESPONSES)
+    async def chat_completions(request: Request) -> Response:
+        """Chat through the guards, as OpenAI's chat API does; streamed or not."""
+        body = await request.body()
+        return await while_connected(request, gateway.answer(request, body))
 
     @routes.get("/v1/models", responses=_RESPONSES)
     async def models() -> Response:
@@ -91,6 +106,28 @@ def _add_operations(routes: FastAPI, server: Server) -> None:
         return Response(server.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 
+async def while_connected(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
+    """The work's answer; a client that goes away cancels the work, and with it its place in the queues.
+
+    The request's body must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 async def _not_found(_: Request, _error: Exception) -> Response:
     return error_response(404, "There is nothing here.", code="not_found")
 
@@ -121,6 +158,11 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
     return inlined
 
 
+_UPSTREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is no model to chat with."},
+    502: {"description": "The model's server failed."},
+    504: {"description": "The model's server was too slow."},
+}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request does not fit; the error names the field."},
     401: {"description": "No valid API key."},

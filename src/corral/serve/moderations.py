@@ -21,9 +21,9 @@ ROUTE: Final = "/v1/moderations"
 MODEL: Final = "corral-moderation"
 
 
-async def moderate(request: Request, moderation: Moderation, limits: Limits) -> Response:
+async def moderate(request: Request, body: bytes, moderation: Moderation, limits: Limits) -> Response:
     """Answer one request."""
-    asked = parse_request(ModerationRequest, await request.body(), request.headers.get("content-type", ""))
+    asked = parse_request(ModerationRequest, body, request.headers.get("content-type", ""))
     conversations, types = _inputs(asked, limits)
     question = _question(request, moderation, asked)
     outcomes = await moderation.decide_each(question, [[each] for each in conversations], "input")

@@ -18,6 +18,7 @@ from corral.serve.audit.log import AuditLog
 from corral.serve.batching import BatchLimits
 from corral.serve.console.sessions import Sessions
 from corral.serve.content import load_secret
+from corral.serve.fetch import fetch_public
 from corral.serve.health import HealthCheck
 from corral.serve.keys import KeyStore
 from corral.serve.moderation import Moderation
@@ -138,21 +139,13 @@ def build_server(
         timeout=limits.guard_seconds,
         cache_size=settings.verdict_cache,
         media=lambda: load_media_guard(settings.media_guard),
-        access=MediaAccess(fetch=_fetcher(settings)),
+        access=MediaAccess(fetch=fetch_public if settings.fetch_images else None),
         observe=metrics.guard_observer,
     )
     audit = AuditLog(database, timeout=limits.audit_seconds, observe=metrics.observe_commit)
     moderation = Moderation(pool, policies, audit, metrics, secret=secret)
     health = HealthCheck(pool, database, metrics)
     return Server(settings, metrics, database, keys, policies, audit, moderation, health, chosen_upstream)
-
-
-def _fetcher(settings: ServeSettings):  # type: ignore[no-untyped-def]
-    if not settings.fetch_images:
-        return None
-    from corral.serve.fetch import fetch_public
-
-    return fetch_public
 
 
 def _batch_limits(limits: Limits) -> BatchLimits:
