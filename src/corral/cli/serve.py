@@ -99,7 +99,10 @@ def serve(
     server = build_server(settings)
     if not server.keys.required:
         remark("open: no API key exists, so everybody on this machine may use the server")
-    run(server, ready=lambda url: remark(f"serving on {url}, console at {url}/console, database {server.database.shown}"))
+    run(
+        server,
+        ready=lambda url: remark(f"serving on {url}, console at {url}/console, database {server.database.shown}"),
+    )
 
 
 def read_settings(config: Path | None, given: dict[str, Any], guard_settings: list[str]) -> ServeSettings:

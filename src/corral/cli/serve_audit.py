@@ -42,7 +42,11 @@ def verify(
         print_json({"intact": report.intact, "rows": report.rows, "head": head, "problem": report.problem})
     else:
         print_fields(
-            [("chain", "intact" if report.intact else f"BROKEN: {report.problem}"), ("rows", report.rows), ("head", head)]
+            [
+                ("chain", "intact" if report.intact else f"BROKEN: {report.problem}"),
+                ("rows", report.rows),
+                ("head", head),
+            ]
         )
     if not report.intact:
         raise typer.Exit(1)

@@ -67,7 +67,15 @@ def list_keys(
     print_table(
         ("id", "name", "tenant", "scopes", "a minute", "made", "revoked"),
         (
-            (k.id, k.name, k.tenant, " ".join(sorted(k.scopes)), k.per_minute or None, _day(k.at_us), _day(k.revoked_us))
+            (
+                k.id,
+                k.name,
+                k.tenant,
+                " ".join(sorted(k.scopes)),
+                k.per_minute or None,
+                _day(k.at_us),
+                _day(k.revoked_us),
+            )
             for k in keys
         ),
     )

@@ -11,23 +11,24 @@ import time
 import uuid
 from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from corral.guards.failures import failure_detail
 from corral.serve.audit.database import AuditError
 from corral.serve.batching import QueueFullError
+from corral.serve.console.pages import login_page
+from corral.serve.console.sessions import Sessions
 from corral.serve.errors import RequestError
 from corral.serve.keys import ApiKey, KeyStore, RateLimiter
 from corral.serve.moderation import Caller
 from corral.serve.policies import DEFAULT_TENANT
 from corral.serve.settings import is_loopback
 from corral.serve.telemetry import Metrics, log
-
-if TYPE_CHECKING:
-    from corral.serve.console.sessions import Sessions
 
 PUBLIC: Final = frozenset({"/healthz", "/readyz"})
 LOGIN: Final = "/console/login"
@@ -39,6 +40,10 @@ _SCOPES: Final = {
 _CONSOLE: Final = "/console"
 _ADMIN_PATHS: Final = ("/console/policies",)
 _RETRY_AUDIT_SECONDS: Final = 5
+_CLIENT_GONE: Final = 499
+_REJECTIONS: Final = {
+    401: "unauthenticated", 403: "forbidden", 413: "too_large", 429: "too_many", 499: "disconnected", 503: "no_audit",
+}  # fmt: skip
 
 
 class AccessLayer:
@@ -82,28 +87,13 @@ class AccessLayer:
         try:
             self._admit(scope, Headers(scope=scope))
             await self.app(scope, exchange.receive, exchange.send)
-        except ClientDisconnect:
-            self._metrics.rejected.labels("disconnected").inc()
-        except RequestError as error:
-            await self._refuse(exchange, error, scope)
-        except QueueFullError as error:
-            retry = error.retry_after
-            await self._refuse(
-                exchange, RequestError(429, error.message, code="queue_full", retry_after=retry), scope
-            )
-        except AuditError as error:
-            log(logging.ERROR, "audit_failed", request=scope["state"]["request_id"], reason=error.message)
-            refusal = "No answer may leave without its audit row, and none could be written."
-            await self._refuse(
-                exchange,
-                RequestError(503, refusal, code="audit_unavailable", retry_after=_RETRY_AUDIT_SECONDS),
-                scope,
-            )
         except Exception as error:
-            log(logging.ERROR, "defect", request=scope["state"]["request_id"], error=_place(error))
-            await self._refuse(exchange, RequestError(500, "The server failed.", code="internal_error"), scope)
+            if exchange.answered_at is None:
+                await refusal(error, scope["state"]["request_id"])(scope, exchange.receive, exchange.send)
         finally:
             route = _route_name(scope)
+            if exchange.status in _REJECTIONS:
+                self._metrics.rejected.labels(_REJECTIONS[exchange.status]).inc()
             self._metrics.requests.labels(route, str(exchange.status)).inc()
             if exchange.answered_at is not None:
                 self._metrics.request_seconds.labels(route).observe(exchange.answered_at - started)
@@ -159,7 +149,6 @@ class AccessLayer:
 
     def _limit_rate(self, key: ApiKey) -> None:
         if wait := self._rates.wait_seconds(key):
-            self._metrics.rejected.labels("rate").inc()
             raise RequestError(
                 429,
                 f"This key is good for {key.per_minute} requests a minute.",
@@ -167,17 +156,23 @@ class AccessLayer:
                 retry_after=ceil(wait),
             )
 
-    async def _refuse(self, exchange: _Exchange, error: RequestError, scope: Scope) -> None:
-        if exchange.answered_at is not None:
-            return  # it is too late for a status; the connection ends
-        if error.code in ("queue_full", "body_too_large"):
-            self._metrics.rejected.labels(error.code).inc()
-        response = error.response()
-        if error.code == "login_needed":
-            from corral.serve.console.pages import login_page
 
-            response = login_page(status=401)
-        await response(scope, exchange.receive, exchange.send)
+def refusal(error: Exception, request_id: str) -> Response:
+    """The answer to a request that failed: what was meant for the caller, or that the server failed and no more."""
+    if isinstance(error, RequestError):
+        if error.code == "login_needed":
+            return login_page(status=401)
+        return error.response()
+    if isinstance(error, QueueFullError):
+        return RequestError(429, error.message, code="queue_full", retry_after=error.retry_after).response()
+    if isinstance(error, AuditError):
+        log(logging.ERROR, "audit_failed", request=request_id, reason=error.message)
+        said = "No answer may leave without its audit row, and none could be written."
+        return RequestError(503, said, code="audit_unavailable", retry_after=_RETRY_AUDIT_SECONDS).response()
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=_CLIENT_GONE)
+    log(logging.ERROR, "defect", request=request_id, error=failure_detail("unexpected", error))
+    return RequestError(500, "The server failed.", code="internal_error").response()
 
 
 class _Exchange:
@@ -233,9 +228,3 @@ def _route_name(scope: Scope) -> str:
     route = scope.get("route")
     path = getattr(route, "path", None)
     return str(path) if path is not None else (scope["path"] if scope["path"] in _SCOPES else "other")
-
-
-def _place(error: BaseException) -> str:
-    from corral.guards.failures import failure_detail
-
-    return failure_detail("unexpected", error)

@@ -13,10 +13,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from corral.data.media import MediaAccess
-from corral.serve.access import AccessLayer
+from corral.serve.access import AccessLayer, refusal
+from corral.serve.audit.database import AuditError
+from corral.serve.batching import QueueFullError
 from corral.serve.chat.route import ROUTE as CHAT_ROUTE
 from corral.serve.chat.route import ChatGateway
-from corral.serve.errors import error_response, json_response
+from corral.serve.console.routes import console_router
+from corral.serve.errors import RequestError, error_response, json_response
 from corral.serve.fetch import fetch_public
 from corral.serve.moderations import MODEL, moderate
 from corral.serve.schemas import ChatRequest, ModerationRequest
@@ -44,8 +47,11 @@ def create_app(server: Server) -> AccessLayer:
     )
     routes.add_exception_handler(404, _not_found)
     routes.add_exception_handler(405, _not_allowed)
+    for kind in (RequestError, QueueFullError, AuditError, ClientDisconnect, Exception):
+        routes.add_exception_handler(kind, _refused)
     _add_api(routes, server)
     _add_operations(routes, server)
+    routes.include_router(console_router(server))
     return AccessLayer(
         routes,
         keys=server.keys,
@@ -126,6 +132,10 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Response])
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return refusal(error, request.state.request_id)
 
 
 async def _not_found(_: Request, _error: Exception) -> Response:

@@ -255,9 +255,7 @@ class Batcher(Generic[In, Out]):
             worker.busy_since = None
         seconds = max(time.monotonic() - started, 1e-6)
         rate = sum(item.tokens for item in batch) / seconds
-        self._tokens_per_second += (
-            (rate - self._tokens_per_second) * _SMOOTHING if self._tokens_per_second else rate
-        )
+        self._tokens_per_second += (rate - self._tokens_per_second) * _SMOOTHING if self._tokens_per_second else rate
         if self._observe is not None:
             self._observe(len(batch), seconds, started - batch[0].queued_at)
         loop = batch[0].future.get_loop()

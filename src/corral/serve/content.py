@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from corral.core.errors import ConfigError
-from corral.data.messages import Conversation, Message
-from corral.data.messages import ImagePart as _ImagePart
+from corral.core.files import canonical_json
+from corral.data.messages import Conversation, ImagePart, Message
 
 _SECRET_BYTES: Final = 32
 _SECRET_FILE: Final = "secret"
@@ -54,12 +54,13 @@ def content_hash(secret: bytes, text: str) -> str:
     return hmac.new(secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def kept_content(text: str, choice: Literal["hash", "redacted", "full"]) -> str | None:
-    """What is stored of a text; it can always be stored as UTF-8."""
+def kept_content(conversations: Sequence[Conversation], choice: Literal["hash", "redacted", "full"]) -> str | None:
+    """What is stored of the judged messages: ``None``, or JSON messages with their text, masked or as it is."""
     if choice == "hash":
         return None
-    shown = text if choice == "full" else redacted(text)
-    return shown.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    mask = redacted if choice == "redacted" else str
+    judged = [conversation.messages[-1] for conversation in conversations]
+    return canonical_json([{"role": message.role, "content": mask(_shown(message))} for message in judged])
 
 
 def redacted(text: str) -> str:
@@ -77,6 +78,6 @@ def judged_text(conversations: Sequence[Conversation]) -> str:
 
 
 def _shown(message: Message) -> str:
-    pictures = [part for part in message.content if isinstance(part, _ImagePart)]
+    pictures = [part for part in message.content if isinstance(part, ImagePart)]
     hashes = [f"[image {hashlib.sha256(part.url.encode('utf-8', 'surrogatepass')).hexdigest()}]" for part in pictures]
     return "\n".join(filter(None, [message.text, *hashes]))

@@ -33,9 +33,7 @@ class RequestError(CorralError):
 
     def response(self) -> Response:
         """The answer."""
-        return error_response(
-            self.status, self.message, code=self.code, param=self.param, retry_after=self.retry_after
-        )
+        return error_response(self.status, self.message, code=self.code, param=self.param, retry_after=self.retry_after)
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

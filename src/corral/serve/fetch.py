@@ -1,8 +1,8 @@
 """Fetching what a client names, without letting it name the operator's own network (server-side request forgery).
 
-Off unless the operator asks for it. The name is resolved once, every address that it resolves to must be public, and the
-connection goes to that very address, so that a second look-up cannot answer otherwise. Redirects are refused, proxies
-from the environment ignored, and size and time bounded.
+Off unless the operator asks for it. The name is resolved once, every address that it resolves to must be public, and
+the connection goes to that very address, so that a second look-up cannot answer otherwise. Redirects are refused,
+proxies from the environment ignored, and size and time bounded.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def fetch_public(url: str, max_bytes: int) -> bytes:
     try:
         with (
             httpx2.Client(timeout=_SECONDS, follow_redirects=False, trust_env=False) as client,
-            client.stream("GET", target, headers={"Host": _host_header(host, parts.port)}, extensions={"sni_hostname": host})
-            as response,
+            client.stream(
+                "GET", target, headers={"Host": _host_header(host, parts.port)}, extensions={"sni_hostname": host}
+            ) as response,
         ):
             if response.status_code != 200:
                 raise MediaError(f"the address answered {response.status_code}")

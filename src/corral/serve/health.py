@@ -77,5 +77,3 @@ class HealthCheck:
     def _read_database(self) -> None:
         with self._database.read() as connection:
             connection.exec_driver_sql("SELECT seq FROM chain WHERE name = 'head'")
-
-

@@ -6,11 +6,12 @@ A plain digest is enough: such keys cannot be guessed or listed, so there is not
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final
 
 from sqlalchemy import insert, select, update
 
@@ -88,15 +89,18 @@ class KeyStore:
         return any(key.id == key_id for key in self._active.values())
 
     def create(
-        self, name: str, *, tenant: str = DEFAULT_TENANT, scopes: Sequence[str] = ("moderate", "chat"), per_minute: int = 0
+        self,
+        name: str,
+        *,
+        tenant: str = DEFAULT_TENANT,
+        scopes: Sequence[str] = ("moderate", "chat"),
+        per_minute: int = 0,
     ) -> tuple[ApiKey, str]:
         """Make a key; its secret is returned here and never again.
 
         Raises:
             ConfigError: a name, tenant, scope or rate that cannot be used.
         """
-        import re
-
         if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
             raise ConfigError(f"a name has 1 to {_LONGEST_NAME} printable characters", where="name")
         if not re.match(TENANT_PATTERN, tenant):

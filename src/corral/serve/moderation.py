@@ -115,9 +115,7 @@ class Moderation:
         flat = [conversation for group in groups for conversation in group]
         with span("corral.judge", stage=stage, conversations=len(flat)):
             verdicts = iter(await self.pool.judge(flat, question.guards))
-        decided = [
-            question.policy.decide([verdict for _ in group for verdict in next(verdicts)]) for group in groups
-        ]
+        decided = [question.policy.decide([verdict for _ in group for verdict in next(verdicts)]) for group in groups]
         latency_us = round(1e6 * (time.perf_counter() - started))
         shadow = question.policy.mode == "shadow"
         outcomes = [Outcome(uuid.uuid4().hex, each, Action.ALLOW if shadow else each.action) for each in decided]
@@ -172,7 +170,7 @@ class Moderation:
             chars=len(text),
             latency_us=latency_us,
             content_hash=self.hash_of(text),
-            content=kept_content(text, question.policy.content),
+            content=kept_content(group, question.policy.content),
         )
 
     def _count(self, outcome: Outcome, policy: ServePolicy, stage: Stage) -> None:
@@ -184,5 +182,3 @@ class Moderation:
 def status_of(verdicts: Sequence[Verdict]) -> Status:
     """One status for several verdicts: the first that is not ok; nobody having judged is an error."""
     return next((v.status for v in verdicts if v.status is not Status.OK), Status.OK if verdicts else Status.ERROR)
-
-

@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from corral.core.config import Config
+from corral.core.config import Config, load_config
 from corral.core.errors import CorralError, NotFoundError, PolicyError, suggest
 from corral.core.files import atomic_write_bytes
 from corral.core.yaml import parse_yaml
@@ -152,7 +152,7 @@ class PolicyStore:
         """
         try:
             values = parse_yaml(text, where=where)
-            policy = ServePolicy.load({} if values is None else values)
+            policy = load_config(ServePolicy, {} if values is None else values)
             if missing := [name for name in policy.guards or () if name not in self._guards]:
                 raise PolicyError(  # noqa: TRY301
                     f"guard `{missing[0]}` is not loaded",
@@ -160,11 +160,10 @@ class PolicyStore:
                     hint=f"Start the server with `--guard {missing[0]}`. {suggest(missing[0], self._guards)}",
                 )
             Moderator([self._guards[name] for name in self.guards_of(policy)], policy)
-        except PolicyError as error:
-            located = f"{where}: {error.where}" if error.where else where
-            raise PolicyError(error.message, where=located, hint=error.hint) from error
         except CorralError as error:
-            raise PolicyError(error.message, where=error.where or where, hint=error.hint) from error
+            field = error.where if error.where and error.where != where else ""
+            located = field if field.startswith(where) else ": ".join(filter(None, [where, field]))
+            raise PolicyError(error.message, where=located, hint=error.hint) from error
         return policy
 
     def save(self, tenant: str, text: str) -> ServePolicy:

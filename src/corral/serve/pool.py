@@ -1,8 +1,8 @@
 """The guards of a server, each behind its queue, and verdicts that are known already.
 
 Every conversation asked about ends with the message to be judged, so that one batch holds prompts and responses alike.
-Whatever goes wrong on the way (a guard that raises, hangs, or is out of order) becomes a verdict without an answer; only
-a full queue is the caller's business.
+Whatever goes wrong on the way (a guard that raises, hangs, or is out of order) becomes a verdict without an answer;
+only a full queue is the caller's business.
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class GuardPool:
             for guard in guards
         }
         self._pictures = (
-            Batcher(UNREAD, _LazyMedia(media, access or MediaAccess()).judge, limits, observe=observe and observe(UNREAD))
+            Batcher(
+                UNREAD, _LazyMedia(media, access or MediaAccess()).judge, limits, observe=observe and observe(UNREAD)
+            )
             if media is not None
             else None
         )
@@ -159,9 +161,7 @@ class GuardPool:
         for batcher in (*self._batchers.values(), *([self._pictures] if self._pictures else [])):
             batcher.close(drain_seconds=drain_seconds)
 
-    def _ask_text(
-        self, guard: Guard, conversations: Sequence[Conversation], asked: Sequence[list[_Question]]
-    ) -> None:
+    def _ask_text(self, guard: Guard, conversations: Sequence[Conversation], asked: Sequence[list[_Question]]) -> None:
         new: list[tuple[_Question, Conversation, _Key]] = []
         for index, conversation in enumerate(conversations):
             text = conversation

@@ -73,7 +73,9 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise CorralError(
-            f"cannot be bound: {error.strerror or error}", where=f"{host}:{port}", hint="Choose another --port or --host."
+            f"cannot be bound: {error.strerror or error}",
+            where=f"{host}:{port}",
+            hint="Choose another --port or --host.",
         ) from error
 
 

@@ -15,6 +15,7 @@ from corral.guards.loading import load_guard
 from corral.guards.media.loading import load_media_guard
 from corral.serve.audit.database import AuditError, Database
 from corral.serve.audit.log import AuditLog
+from corral.serve.audit.records import record_policies
 from corral.serve.batching import BatchLimits
 from corral.serve.console.sessions import Sessions
 from corral.serve.content import load_secret
@@ -52,7 +53,7 @@ class Server:
     async def start(self) -> None:
         """Classify the first canary, and keep watch from then on."""
         await self.health.check()
-        self._record_policies()
+        self.record_policies()
         self._tasks = [
             asyncio.create_task(self._keep(_REFRESH_SECONDS, self.refresh)),
             asyncio.create_task(self._keep(_CANARY_SECONDS, self._check)),
@@ -85,11 +86,10 @@ class Server:
                 self.metrics.policy_reloads.labels("refused").inc()
                 log(logging.ERROR, "policy_refused", tenant=tenant, reason=problem.splitlines()[0])
         if changed:
-            self._record_policies()
+            self.record_policies()
 
-    def _record_policies(self) -> None:
-        from corral.serve.audit.records import record_policies
-
+    def record_policies(self) -> None:
+        """Keep the text of the policies in force, to be looked up by their hash."""
         with contextlib.suppress(AuditError):
             record_policies(self.database, self.policies.loaded())
 

@@ -18,6 +18,14 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def default_state() -> Path:
+    """``$CORRAL_STATE``, or ``corral`` in the user's folder for state (XDG base directories)."""
+    if named := os.environ.get(STATE_VARIABLE):
+        return Path(named)
+    root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(root) / "corral"
+
+
 class Limits(Config):
     """What the server accepts and how long it waits.
 
@@ -76,7 +84,7 @@ class ServeSettings(Config):
     media_guard: str = "open-nsfw"
     upstream: str = EMBEDDED_UPSTREAM
     policies: Path | None = None
-    state: Path = Field(default_factory=lambda: default_state())
+    state: Path = Field(default_factory=default_state)
     database: str | None = None
     hosts: tuple[str, ...] = ()
     fetch_images: bool = False
@@ -87,14 +95,6 @@ class ServeSettings(Config):
     def database_url(self) -> str:
         """SQLAlchemy URL of the database."""
         return self.database or f"sqlite:///{self.state / 'serve.sqlite3'}"
-
-
-def default_state() -> Path:
-    """``$CORRAL_STATE``, or ``corral`` in the user's folder for state (XDG base directories)."""
-    if named := os.environ.get(STATE_VARIABLE):
-        return Path(named)
-    root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(root) / "corral"
 
 
 def is_loopback(host: str) -> bool:

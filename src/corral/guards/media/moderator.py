@@ -69,7 +69,9 @@ class MediaModerator(Moderator):
         targets = [conversation.target(target) for conversation in conversations]
         mixed = {i for i, c in enumerate(conversations) if judged_pictures(c, targets[i])}
         plain = iter(
-            super().check_many([without_pictures(c) for i, c in enumerate(conversations) if i not in mixed], target=target)
+            super().check_many(
+                [without_pictures(c) for i, c in enumerate(conversations) if i not in mixed], target=target
+            )
         )
         return [
             self._decide(conversation, targets[i]) if i in mixed else next(plain)

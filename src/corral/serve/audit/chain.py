@@ -69,7 +69,9 @@ def check_chain(rows: Iterable[Mapping[str, Any]], tail: Link, head: Link) -> Ch
     for row in rows:
         first = row["seq"] if first is None else first
         if row["seq"] != before.seq + 1:
-            problem = f"row {before.seq + 1} is missing" if row["seq"] > before.seq else f"row {row['seq']} is misplaced"
+            problem = (
+                f"row {before.seq + 1} is missing" if row["seq"] > before.seq else f"row {row['seq']} is misplaced"
+            )
         elif row["prev_hash"] != before.row_hash:
             problem = f"row {row['seq']} does not follow from row {before.seq}"
         elif row["row_hash"] != row_hash(row):
@@ -79,5 +81,9 @@ def check_chain(rows: Iterable[Mapping[str, Any]], tail: Link, head: Link) -> Ch
         count += 1
         before = Link(row["seq"], row["row_hash"])
     if problem is None and before != head:
-        problem = f"the log ends at row {before.seq}, its head says {head.seq}" if before.seq != head.seq else "the head was changed"
+        problem = (
+            f"the log ends at row {before.seq}, its head says {head.seq}"
+            if before.seq != head.seq
+            else "the head was changed"
+        )
     return ChainReport(count, first, before, problem)

@@ -30,9 +30,7 @@ def _decisions_and_chain(connection: Connection) -> None:
     )
     for column in ("at_us", "request_id", "tenant", "action", "content_hash"):
         run(f"CREATE INDEX ix_decisions_{column} ON decisions ({column})")
-    run(
-        "CREATE TABLE chain (name VARCHAR(8) NOT NULL PRIMARY KEY, seq BIGINT NOT NULL, row_hash VARCHAR(64) NOT NULL)"
-    )
+    run("CREATE TABLE chain (name VARCHAR(8) NOT NULL PRIMARY KEY, seq BIGINT NOT NULL, row_hash VARCHAR(64) NOT NULL)")
     for name in ("tail", "head"):
         run(f"INSERT INTO chain (name, seq, row_hash) VALUES ('{name}', 0, '{GENESIS}')")  # noqa: S608 - constants
 

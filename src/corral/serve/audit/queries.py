@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, select, update
 
 from corral.serve.audit.chain import ChainReport, Link, check_chain
 from corral.serve.audit.database import Database
@@ -134,7 +134,7 @@ def find_decisions(database: Database, search: Search, *, limit: int = 50) -> li
     query = select(*columns).select_from(joined).where(*_conditions(search))
     with database.read() as connection:
         rows = connection.execute(query.order_by(DECISIONS.c.seq.desc()).limit(limit)).mappings().all()
-    return [as_json(row, with_content=True) for row in rows]
+    return [as_json(_plain(row), with_content=True) for row in rows]
 
 
 def find_decision(database: Database, id: str) -> dict[str, Any] | None:
@@ -147,7 +147,7 @@ def find_decision(database: Database, id: str) -> dict[str, Any] | None:
     columns = (*DECISIONS.c, REVIEWS.c.label, REVIEWS.c.categories, REVIEWS.c.note, REVIEWS.c.reviewer)
     with database.read() as connection:
         row = connection.execute(select(*columns).select_from(joined).where(DECISIONS.c.id == id)).mappings().first()
-    return None if row is None else as_json(row, with_content=True)
+    return None if row is None else as_json(_plain(row), with_content=True)
 
 
 def _conditions(search: Search) -> list[ColumnElement[bool]]:
@@ -172,15 +172,17 @@ def _link(connection: Connection, name: str) -> Link:
     return Link(row.seq, row.row_hash)
 
 
-def _rows(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator[Mapping[str, Any]]:
+def _rows(connection: Connection, *conditions: ColumnElement[bool]) -> Iterator[dict[str, Any]]:
     """Every row in order, read a piece at a time."""
     after = 0
     while True:
         query = select(DECISIONS).where(DECISIONS.c.seq > after, *conditions).order_by(DECISIONS.c.seq).limit(_CHUNK)
         rows = connection.execute(query).mappings().all()
-        yield from rows
+        yield from map(_plain, rows)
         if len(rows) < _CHUNK:
             return
         after = rows[-1]["seq"]
 
 
+def _plain(row: RowMapping) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}

@@ -80,4 +80,3 @@ KEYS: Final = Table(
 )
 
 SCHEMA: Final = Table("schema_version", METADATA, Column("version", Integer, primary_key=True))
-

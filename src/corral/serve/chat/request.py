@@ -113,9 +113,7 @@ def with_images(chat: ReadChat, images: MediaAccess) -> ReadChat:
     except MediaError as error:
         raise RequestError(400, f"An image: {error.message}.", code="image_unavailable", param="messages") from None
     own = chat.conversation.messages[0]
-    judged = (
-        Conversation(messages[: len(each.messages)]) if each.messages[0] is own else each for each in chat.judged
-    )
+    judged = (Conversation(messages[: len(each.messages)]) if each.messages[0] is own else each for each in chat.judged)
     return replace(chat, conversation=Conversation(messages), judged=tuple(judged))
 
 
@@ -134,9 +132,7 @@ def _inlined(part: Part, images: MediaAccess) -> Part:
 
 def _message(value: Mapping[str, Any], where: str, limits: Limits) -> Message:
     if unknown := sorted(set(value) - _MESSAGE_FIELDS):
-        raise RequestError(
-            400, f"`{unknown[0][:64]}` is not known here.", code="unknown_parameter", param=where
-        )
+        raise RequestError(400, f"`{unknown[0][:64]}` is not known here.", code="unknown_parameter", param=where)
     if value.get("role") == "assistant" and not value.get("content") and not value.get("tool_calls"):
         value = {**value, "content": value.get("content") or ""}  # an empty turn is a turn
     try:
@@ -195,5 +191,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _strings(item)
-
-
