@@ -116,7 +116,7 @@ def _result(outcome: Outcome, policy: ServePolicy, types: list[str]) -> dict[str
     scores = openai_scores(decision.verdicts)
     target = decision.verdicts[0].target if decision.verdicts else "prompt"
     threshold = (policy.prompt if target == "prompt" else policy.response).threshold
-    flagged = decision.action is not Action.ALLOW
+    flagged = outcome.taken is not Action.ALLOW
     return {
         "flagged": flagged,
         "categories": {name: (scores[name] or 0.0) >= threshold and flagged for name in openai_categories()},
