@@ -4,8 +4,8 @@
 
 Everything runs on this machine's loopback: the guard alone (offline), a server with that guard, and one client process
 a phase. Closed loop: so many clients, each asks again when it is answered. Open loop: requests come at random moments
-(Poisson) at a share of what the closed loop reached, whatever the server does, so that waiting counts. Overload: twice as
-many as it can take; what is refused must be refused fast, and ``/healthz`` must answer meanwhile.
+(Poisson) at a share of what the closed loop reached, whatever the server does, so that waiting counts. Overload: twice
+as many as it can take; what is refused must be refused fast, and ``/healthz`` must answer meanwhile.
 
 ``--baseline`` also runs a naive server: FastAPI around transformers' ``LlamaModel`` cut to the guard's layers, one
 request after the other, in the guard's dtype and in float32.
@@ -29,12 +29,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx2
 
-WORDS = "how do I bake bread with good flour and enough time in a small oven on a cold day while it rains".split()
+TEXT = "how do I bake bread with good flour and enough time in a small oven on a cold day in rain"
+WORDS = TEXT.split()
 WORDS_PER_TEXT = 24
 INPUTS = (16, 1)
 CLIENTS = 16

@@ -24,7 +24,9 @@ MODERATIONS: dict[str, Any] = {
 }
 CHATS: dict[str, dict[str, Any]] = {
     "user": {"messages": [{"role": "user", "content": BAD}]},
-    "earlier user turn": {"messages": [{"role": "user", "content": BAD}, {"role": "assistant", "content": "no"}, HELLO]},
+    "earlier user turn": {
+        "messages": [{"role": "user", "content": BAD}, {"role": "assistant", "content": "no"}, HELLO]
+    },
     "system": {"messages": [{"role": "system", "content": BAD}, HELLO]},
     "developer": {"messages": [{"role": "developer", "content": BAD}, HELLO]},
     "assistant's own words": {"messages": [HELLO, {"role": "assistant", "content": BAD}, HELLO]},

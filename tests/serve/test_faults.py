@@ -112,9 +112,12 @@ def test_a_fault_is_answered_recorded_and_counted_as_the_policy_says(
     headers = {"Authorization": f"Bearer {key_of[tenant]}"}
     text = f"Please FAULT:{fault} now"
     for route in ROUTES:
-        stage = {"moderation": "input", "chat prompt": "prompt", "stream prompt": "prompt", "chat reply": "response"}.get(
-            route, "post_hoc" if mode == "shadow" else "response"
-        )
+        stage = {
+            "moderation": "input",
+            "chat prompt": "prompt",
+            "stream prompt": "prompt",
+            "chat reply": "response",
+        }.get(route, "post_hoc" if mode == "shadow" else "response")
         decisions = metric("decisions_total", stage=stage, action=action, mode=mode)
         verdicts = metric("verdicts_total", guard="faulty", status=STATUS_OF_FAULT[fault])
         if route == "moderation":

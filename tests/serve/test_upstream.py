@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,8 +26,8 @@ class Answering(BaseHTTPRequestHandler):
     """Answers as its class says."""
 
     status = 200
-    answer: Any = {"choices": [{"message": {"content": "hi"}}]}
-    seen: list[dict[str, Any]] = []  # noqa: RUF012
+    answer: ClassVar[Any] = {"choices": [{"message": {"content": "hi"}}]}
+    seen: ClassVar[list[dict[str, Any]]] = []
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -50,7 +50,7 @@ class Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def peer() -> Iterator[tuple[str, type[Answering]]]:
     class Own(Answering):
-        seen: list[dict[str, Any]] = []  # noqa: RUF012
+        seen: ClassVar[list[dict[str, Any]]] = []
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Own) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -112,11 +112,10 @@ def read_settings(config: Path | None, given: dict[str, Any], guard_settings: li
         ConfigError: a setting that does not exist or does not fit.
     """
     from corral.core.config import load_config
-    from corral.core.yaml import read_yaml
     from corral.serve.settings import ServeSettings
 
-    values = dict(read_yaml(config) or {}) if config is not None else {}
-    settings = load_config(ServeSettings, values | {name: _plain(value) for name, value in given.items()})
+    overrides = {name: _plain(value) for name, value in given.items()}
+    settings = load_config(ServeSettings, {} if config is None else config, overrides)
     if not guard_settings:
         return settings
     chosen = settings_by_guard(guard_settings, settings.guards)

@@ -16,7 +16,7 @@ from corral.core.files import canonical_json
 from corral.data.messages import Conversation, ImagePart, Message
 
 _SECRET_BYTES: Final = 32
-_SECRET_FILE: Final = "secret"
+_SECRET_FILE: Final = "secret"  # noqa: S105 - the name of a file
 _EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _URL: Final = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"\+?\d(?:[\d ().-]{2,}\d|\d*)")

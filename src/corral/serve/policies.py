@@ -154,7 +154,7 @@ class PolicyStore:
             values = parse_yaml(text, where=where)
             policy = load_config(ServePolicy, {} if values is None else values)
             if missing := [name for name in policy.guards or () if name not in self._guards]:
-                raise PolicyError(  # noqa: TRY301
+                raise PolicyError(
                     f"guard `{missing[0]}` is not loaded",
                     where="guards",
                     hint=f"Start the server with `--guard {missing[0]}`. {suggest(missing[0], self._guards)}",

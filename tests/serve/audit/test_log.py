@@ -147,9 +147,7 @@ def test_a_full_disk_fails_closed_and_says_so(database: Database) -> None:
     from sqlalchemy import event
 
     # SQLite's own way to act a full disk: no page more than there are.
-    event.listen(
-        database.engine, "connect", lambda connection, _: connection.execute(f"PRAGMA max_page_count={pages}")
-    )
+    event.listen(database.engine, "connect", lambda connection, _: connection.execute(f"PRAGMA max_page_count={pages}"))
     asyncio.run(main())
     assert verify_chain(database).rows == 1
 

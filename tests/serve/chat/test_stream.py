@@ -27,9 +27,7 @@ def test_a_long_harmless_reply_arrives_whole_in_several_windows(start: Any, said
 
 
 def test_nothing_of_a_harmful_passage_leaves_and_the_stream_says_why(start: Any, said: Any, events: Any) -> None:
-    running = start(
-        policies=policy(window_chars=300, overlap_chars=100), reply=lambda _: LONG + "TRIGGER" + LONG
-    )
+    running = start(policies=policy(window_chars=300, overlap_chars=100), reply=lambda _: LONG + "TRIGGER" + LONG)
     answer = running.chat("hello", stream=True)
     text = said(answer.text)
     assert LONG.startswith(text)

@@ -1,4 +1,4 @@
-"""The console in a real browser: log in, search, review, edit a policy, try a text; and it fits a phone in both themes."""
+"""The console in a real browser: log in, search, review, edit a policy, try a text; both themes, phone and desk."""
 
 from __future__ import annotations
 

@@ -70,9 +70,12 @@ class Database:
         Raises:
             AuditError: the database failed; nothing was written.
         """
-        with self._errors(), self.engine.connect().execution_options(**{_WRITES: True}) as connection:
-            with connection.begin():
-                yield connection
+        with (
+            self._errors(),
+            self.engine.connect().execution_options(**{_WRITES: True}) as connection,
+            connection.begin(),
+        ):
+            yield connection
 
     def close(self) -> None:
         """Close the connections."""

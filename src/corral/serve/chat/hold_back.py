@@ -1,9 +1,9 @@
 """Hold-back windows: which text of a growing reply is judged next, and which may leave.
 
 The windows advance by ``window - overlap`` characters, and when one has passed, only its part that no later window
-covers leaves. So a passage of at most ``overlap`` characters lies whole in one window, and none of it leaves before that
-window passed. Each character is judged at most ``window / (window - overlap)`` times, rounded up: a growing reply is not
-read from its start again.
+covers leaves. So a passage of at most ``overlap`` characters lies whole in one window, and none of it leaves before
+that window passed. Each character is judged at most ``window / (window - overlap)`` times, rounded up: a growing reply
+is not read from its start again.
 """
 
 from __future__ import annotations

@@ -27,15 +27,16 @@ _SENT_ON: Final = (
     "reasoning_effort", "verbosity", "modalities", "service_tier",
 )  # fmt: skip
 _TEXTS: Final = ("tools", "tool_choice", "response_format", "prediction", "stop")
-_SCHEMA_WORDS: Final = frozenset(
-    "type properties required items description enum const anyOf oneOf allOf not default title format pattern minimum"
-    " maximum minLength maxLength minItems maxItems additionalProperties strict name function parameters json_schema"
-    " schema content text $defs $ref".split()
-)
-_PLAIN_VALUES: Final = frozenset(
-    "function object string number integer boolean array null auto none required json_schema json_object text"
-    " content".split()
-)
+_SCHEMA_WORDS: Final = frozenset({
+    "type", "properties", "required", "items", "description", "enum", "const", "anyOf", "oneOf", "allOf", "not",
+    "default", "title", "format", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
+    "additionalProperties", "strict", "name", "function", "parameters", "json_schema", "schema", "content", "text",
+    "$defs", "$ref",
+})  # fmt: skip
+_PLAIN_VALUES: Final = frozenset({
+    "function", "object", "string", "number", "integer", "boolean", "array", "null", "auto", "none", "required",
+    "json_schema", "json_object", "text", "content",
+})  # fmt: skip
 _MODEL: Final = re.compile(r"[\w.:/@+-]+")
 
 

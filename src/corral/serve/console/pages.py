@@ -1,4 +1,4 @@
-"""Rendering pages: templates with every value escaped, styles and script inline under a nonce, nothing from elsewhere."""
+"""Rendering pages: every value escaped, style and script inline under a nonce, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ def login_page(*, status: int = 200, problem: str = "") -> HTMLResponse:
 
 def _rendered(name: str, status: int, **values: Any) -> HTMLResponse:
     nonce = secrets.token_urlsafe(16)
-    text = _environment().get_template(name).render(nonce=nonce, style=_text("console.css"), script=_text("console.js"), **values)
+    text = (
+        _environment()
+        .get_template(name)
+        .render(nonce=nonce, style=_text("console.css"), script=_text("console.js"), **values)
+    )
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self';"
         " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
-    return HTMLResponse(
-        text.encode("utf-8", "replace"), status, headers=_HEADERS | {"Content-Security-Policy": policy}
-    )
+    return HTMLResponse(text.encode("utf-8", "replace"), status, headers=_HEADERS | {"Content-Security-Policy": policy})
 
 
 @cache
@@ -60,7 +62,9 @@ def _text(name: str) -> str:
 def _environment() -> Environment:
     from jinja2 import DictLoader, Environment, StrictUndefined
 
-    templates = {entry.name: entry.read_text(encoding="utf-8") for entry in _FOLDER.iterdir() if entry.name.endswith(".html")}
+    templates = {
+        entry.name: entry.read_text(encoding="utf-8") for entry in _FOLDER.iterdir() if entry.name.endswith(".html")
+    }
     environment = Environment(
         loader=DictLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

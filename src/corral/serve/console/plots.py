@@ -31,9 +31,7 @@ def stacked_bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int
     return _frame(title, bars, str(top), labels)
 
 
-def lines(
-    labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], *, title: str, unit: str
-) -> str:
+def lines(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], *, title: str, unit: str) -> str:
     """Lines over time; a missing value leaves a gap."""
     known = [value for _, values in series for value in values if value is not None]
     top = max([*known, 1e-9])

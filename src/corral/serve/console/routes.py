@@ -278,9 +278,7 @@ class _Console:
         self, session: Session, form: Mapping[str, str], found: Any, *, problem: str = "", status: int = 200
     ) -> Response:
         tenants = [entry.tenant for entry in self._server.policies.loaded()]
-        return page(
-            "playground.html", session, status=status, form=form, found=found, problem=problem, tenants=tenants
-        )
+        return page("playground.html", session, status=status, form=form, found=found, problem=problem, tenants=tenants)
 
     def _session(self, request: Request) -> Session:
         """The session of a request; on an open server everybody gets one.
@@ -385,5 +383,3 @@ def _with_cookie(response: Response, session: Session, request: Request, *, fres
             COOKIE, session.id, path="/console", httponly=True, samesite="strict", secure=request.url.scheme == "https"
         )
     return response
-
-
