@@ -23,9 +23,10 @@ from corral.models.engines.base import Prompt
 from corral.models.engines.scripted import ScriptedEngine
 from corral.serve.app import create_app
 from corral.serve.audit.queries import Search, find_decisions
+from corral.serve.engine_upstream import EngineUpstream
 from corral.serve.server import Server, build_server
 from corral.serve.settings import Limits, ServeSettings
-from corral.serve.upstream import EngineUpstream, Upstream
+from corral.serve.upstream import Upstream
 
 BAD = "TRIGGER"
 CATEGORY = "llama_guard_3/S10"

@@ -15,9 +15,10 @@ pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from corral.core.errors import ConfigError, EngineError
 from corral.models.engines.scripted import ScriptedEngine
+from corral.serve.engine_upstream import EngineUpstream
 from corral.serve.errors import RequestError
 from corral.serve.settings import ServeSettings
-from corral.serve.upstream import EngineUpstream, OpenAIUpstream, load_upstream
+from corral.serve.upstream import OpenAIUpstream, load_upstream
 
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from corral.cli.output import print_fields, print_json, remark
 from corral.cli.serve_options import DatabaseOption, StateOption, open_database
 from corral.core.errors import UserError
+
+if TYPE_CHECKING:
+    from corral.serve.audit.chain import Link
 
 audit_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Check, export and prune the audit log.")
 
@@ -104,7 +107,7 @@ def prune(
     remark(f"{count} {'texts erased' if content_only else 'decisions removed'}")
 
 
-def _link(text: str):  # type: ignore[no-untyped-def]
+def _link(text: str) -> Link:
     from corral.serve.audit.chain import Link
 
     seq, colon, digest = text.partition(":")

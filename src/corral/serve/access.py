@@ -90,6 +90,9 @@ class AccessLayer:
         except Exception as error:
             if exchange.answered_at is None:
                 await refusal(error, scope["state"]["request_id"])(scope, exchange.receive, exchange.send)
+            elif exchange.status == 200:  # a stream that broke: the connection ends without its last part
+                where = failure_detail("mid-answer", error)
+                log(logging.ERROR, "defect", request=scope["state"]["request_id"], error=where)
         finally:
             route = _route_name(scope)
             if exchange.status in _REJECTIONS:

@@ -18,7 +18,7 @@ from corral.serve.audit.database import AuditError
 from corral.serve.batching import QueueFullError
 from corral.serve.chat.route import ROUTE as CHAT_ROUTE
 from corral.serve.chat.route import ChatGateway
-from corral.serve.console.routes import console_router
+from corral.serve.console.routes import add_console
 from corral.serve.errors import RequestError, error_response, json_response
 from corral.serve.fetch import fetch_public
 from corral.serve.moderations import MODEL, moderate
@@ -51,7 +51,7 @@ def create_app(server: Server) -> AccessLayer:
         routes.add_exception_handler(kind, _refused)
     _add_api(routes, server)
     _add_operations(routes, server)
-    routes.include_router(console_router(server))
+    add_console(routes, server)
     return AccessLayer(
         routes,
         keys=server.keys,

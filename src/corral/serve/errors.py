@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from corral.core.errors import CorralError
+from corral.core.errors import CorralError, DataError, EngineError
 
 
 class RequestError(CorralError):
@@ -55,6 +55,21 @@ def error_response(
 def error_body(status: int, message: str, *, code: str, param: str | None = None) -> dict[str, Any]:
     """The body of an error."""
     return {"error": {"message": message, "type": _type(status), "param": param, "code": code}}
+
+
+def engine_refusal(error: CorralError) -> RequestError:
+    """An error of an engine as an answer: what the client can mend is 400, the rest is the upstream's."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, DataError):
+        return RequestError(400, error.message, code="upstream_refused", param=error.where)
+    status = error.status if isinstance(error, EngineError) else None
+    if status == 429:
+        return RequestError(429, "The model's server is busy.", code="upstream_busy", retry_after=5)
+    if status is not None and 400 <= status < 500 and status not in (401, 403, 407):
+        return RequestError(400, f"The model's server refused the request ({status}).", code="upstream_refused")
+    # Not the error's text: it names the upstream's address, and may quote the prompt.
+    return RequestError(502, "The model's server failed.", code="upstream_failed")
 
 
 def _type(status: int) -> str:

@@ -9,7 +9,8 @@ from typing import Final
 
 from corral.data.messages import Conversation
 from corral.guards.base import Status
-from corral.serve.audit.database import AuditError, Database
+from corral.serve.audit.database import AuditError
+from corral.serve.audit.log import AuditLog
 from corral.serve.batching import QueueFullError
 from corral.serve.pool import GuardPool
 from corral.serve.telemetry import Metrics
@@ -41,14 +42,14 @@ class HealthCheck:
 
     Args:
         pool: every guard in it is asked.
-        database: of the audit log.
+        audit: its database is read, and its last commit must have gone well.
         metrics: shows the outcome.
     """
 
-    def __init__(self, pool: GuardPool, database: Database, metrics: Metrics) -> None:
+    def __init__(self, pool: GuardPool, audit: AuditLog, metrics: Metrics) -> None:
         self.health = Health()
         self._pool = pool
-        self._database = database
+        self._audit = audit
         self._metrics = metrics
         self._number = 0
 
@@ -64,6 +65,8 @@ class HealthCheck:
             await asyncio.to_thread(self._read_database)
         except AuditError as error:
             problems.append(error.message)
+        if self._audit.problem is not None:
+            problems.append(self._audit.problem)
         self.health = Health(tuple(problems), time.monotonic())
         self._metrics.ready.set(float(not problems))
         return self.health
@@ -75,5 +78,5 @@ class HealthCheck:
         return [f"guard `{v.guard}`: {v.detail or v.status.value}" for v in verdicts if v.status is not Status.OK]
 
     def _read_database(self) -> None:
-        with self._database.read() as connection:
+        with self._audit.database.read() as connection:
             connection.exec_driver_sql("SELECT seq FROM chain WHERE name = 'head'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -53,6 +54,9 @@ def serve(server: Server, *, ready: Callable[[str], None]) -> None:
             if self.started:
                 ready(_url(bound))
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn repeats the signal that ended it: a server that was told to stop and did so has not failed.
+        signal.signal(number, lambda *_: None)
     with _bind(server.settings.host, server.settings.port) as bound:
         config = uvicorn.Config(
             create_app(server),
@@ -64,7 +68,10 @@ def serve(server: Server, *, ready: Callable[[str], None]) -> None:
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )
-        Announcing(config).run(sockets=[bound])
+        running = Announcing(config)
+        running.run(sockets=[bound])
+    if not running.started:
+        raise CorralError("the server did not start", hint="The log lines above say why.")
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from corral.core.errors import CorralError
 from corral.data.media import MediaAccess
@@ -29,9 +30,9 @@ from corral.serve.settings import Limits, ServeSettings
 from corral.serve.telemetry import Metrics, log
 from corral.serve.upstream import Upstream, load_upstream
 
-_REFRESH_SECONDS = 2.0
-_CANARY_SECONDS = 30.0
-_DRAIN_SECONDS = 20.0
+_REFRESH_SECONDS: Final = 2.0
+_CANARY_SECONDS: Final = 30.0
+_DRAIN_SECONDS: Final = 20.0
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Server:
     async def start(self) -> None:
         """Classify the first canary, and keep watch from then on."""
         await self.health.check()
-        self.record_policies()
+        await self.record_policies()
         self._tasks = [
             asyncio.create_task(self._keep(_REFRESH_SECONDS, self.refresh)),
             asyncio.create_task(self._keep(_CANARY_SECONDS, self._check)),
@@ -86,23 +87,23 @@ class Server:
                 self.metrics.policy_reloads.labels("refused").inc()
                 log(logging.ERROR, "policy_refused", tenant=tenant, reason=problem.splitlines()[0])
         if changed:
-            self.record_policies()
+            await self.record_policies()
 
-    def record_policies(self) -> None:
+    async def record_policies(self) -> None:
         """Keep the text of the policies in force, to be looked up by their hash."""
         with contextlib.suppress(AuditError):
-            record_policies(self.database, self.policies.loaded())
+            await asyncio.to_thread(record_policies, self.database, self.policies.loaded())
 
     async def _check(self) -> None:
         health = await self.health.check()
         if health.problems:
             log(logging.ERROR, "not_ready", problems=list(health.problems))
 
-    async def _keep(self, seconds: float, do: object) -> None:
+    async def _keep(self, seconds: float, do: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(seconds)
             try:
-                await do()  # type: ignore[operator]
+                await do()
             except Exception as error:
                 log(logging.ERROR, "background_failed", error=type(error).__name__)
 
@@ -144,7 +145,7 @@ def build_server(
     )
     audit = AuditLog(database, timeout=limits.audit_seconds, observe=metrics.observe_commit)
     moderation = Moderation(pool, policies, audit, metrics, secret=secret)
-    health = HealthCheck(pool, database, metrics)
+    health = HealthCheck(pool, audit, metrics)
     return Server(settings, metrics, database, keys, policies, audit, moderation, health, chosen_upstream)
 
 

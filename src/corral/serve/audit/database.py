@@ -55,12 +55,13 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that reads.
+        """A transaction that reads one state of the database, whatever is written meanwhile.
 
         Raises:
             AuditError: the database failed.
         """
-        with self._errors(), self.engine.begin() as connection:
+        options = {"isolation_level": "REPEATABLE READ"} if self.engine.dialect.name == "postgresql" else {}
+        with self._errors(), self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     @contextmanager

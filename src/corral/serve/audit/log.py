@@ -67,6 +67,9 @@ class AuditLog:
         database: where the rows go.
         timeout: seconds within which rows must be committed, retries after lost connections included.
         observe: told of every commit, in the writer's thread: rows and seconds.
+
+    Attributes:
+        problem: why the last commit failed, ``None`` when it went well.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class AuditLog:
         self._observe = observe
         self._groups: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._closed = False
+        self.problem: str | None = None
         self._thread = threading.Thread(target=self._work, name="audit-log", daemon=True)
         self._thread.start()
 
@@ -134,6 +138,7 @@ class AuditLog:
             failure = error
         except Exception as error:  # a defect must not end the writer's thread
             failure = AuditError(f"the audit log failed ({type(error).__name__})")
+        self.problem = None if failure is None else failure.message
         for group in groups:
             with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
                 group.future.get_loop().call_soon_threadsafe(_resolve, group.future, failure)

@@ -88,7 +88,8 @@ class ChatGateway:
         started = time.perf_counter()
         try:
             # Taken before the answer begins, so that a refusal still has its status.
-            first = await asyncio.wait_for(anext(events, None), self._limits.upstream_seconds)
+            async with asyncio.timeout(self._limits.upstream_seconds):
+                first = await anext(events, None)
         except RequestError:
             self._moderation.metrics.upstream_failures.inc()
             raise

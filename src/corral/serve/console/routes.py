@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from starlette.responses import RedirectResponse, Response
 
 from corral.core.errors import ConfigError, DataError, NotFoundError, PolicyError
@@ -17,8 +17,9 @@ from corral.data.taxonomy import load_taxonomy, qualified
 from corral.serve.audit.queries import Search, find_decision, find_decisions
 from corral.serve.audit.records import policy_history
 from corral.serve.audit.reviews import LABELS, labelled_rows, save_review
-from corral.serve.audit.statistics import Statistics, gather, quantile
-from corral.serve.console import plots
+from corral.serve.audit.statistics import gather
+from corral.serve.console.forms import form_values, require_same_origin, with_cookie
+from corral.serve.console.overview import ACTIONS, RANGES, overview_values
 from corral.serve.console.pages import fragment, login_page, page
 from corral.serve.console.sessions import COOKIE, Session
 from corral.serve.errors import RequestError
@@ -26,18 +27,13 @@ from corral.serve.moderation import Caller
 from corral.serve.moderations import decision_json
 from corral.serve.server import Server
 
-RANGES: Final = {"hour": (3600, 60), "day": (86_400, 48), "week": (7 * 86_400, 56)}
-"""By name: seconds, and how many stretches they are shown in."""
-
-_ACTIONS: Final = ("allow", "undecided", "flag", "block")
 _PAGE_ROWS: Final = 50
 _READERS: Final = frozenset({"review", "admin"})
 _PLAYGROUND: Final = "/console/playground"
 
 
-def console_router(server: Server) -> APIRouter:
-    """The routes under ``/console``."""
-    router = APIRouter(prefix="/console", include_in_schema=False)
+def add_console(routes: FastAPI, server: Server) -> None:
+    """Add the routes under ``/console``."""
     pages = _Console(server)
     for path, answer in (
         ("", pages.overview),
@@ -51,7 +47,7 @@ def console_router(server: Server) -> APIRouter:
         ("/playground", pages.playground),
         ("/login", pages.login_form),
     ):
-        router.add_api_route(path, answer, methods=["GET"])
+        routes.add_api_route(f"/console{path}", answer, methods=["GET"], include_in_schema=False)
     for path, answer in (
         ("/login", pages.login),
         ("/logout", pages.logout),
@@ -59,8 +55,7 @@ def console_router(server: Server) -> APIRouter:
         ("/policies/{tenant}", pages.save_policy),
         ("/playground", pages.try_out),
     ):
-        router.add_api_route(path, answer, methods=["POST"])
-    return router
+        routes.add_api_route(f"/console{path}", answer, methods=["POST"], include_in_schema=False)
 
 
 class _Console:
@@ -87,8 +82,8 @@ class _Console:
             raise RequestError(400, "Not a page of the search.", code="invalid_value") from None
         rows = await asyncio.to_thread(find_decisions, self._server.database, search, limit=_PAGE_ROWS)
         older = rows[-1]["seq"] if len(rows) == _PAGE_ROWS else None
-        shown = page("decisions.html", session, rows=rows, asked=asked, actions=_ACTIONS, older=older)
-        return _with_cookie(shown, session, request)
+        shown = page("decisions.html", session, rows=rows, asked=asked, actions=ACTIONS, older=older)
+        return with_cookie(shown, session, request)
 
     async def decision(self, request: Request, decision_id: str) -> Response:
         """One decision."""
@@ -119,7 +114,7 @@ class _Console:
         search = Search(unreviewed=True, actions=("flag", "undecided", "block"))
         rows = await asyncio.to_thread(find_decisions, self._server.database, search, limit=_PAGE_ROWS)
         shown = page("review.html", session, rows=rows, labels=LABELS)
-        return _with_cookie(shown, session, request)
+        return with_cookie(shown, session, request)
 
     async def labels(self, request: Request) -> Response:
         """The labels as training data."""
@@ -142,7 +137,7 @@ class _Console:
             editable=store.editable,
             history=history,
         )
-        return _with_cookie(shown, session, request)
+        return with_cookie(shown, session, request)
 
     async def policy(self, request: Request, tenant: str) -> Response:
         """The editor."""
@@ -162,13 +157,13 @@ class _Console:
             return self._editor(request, tenant, text, problem=str(error), status=400)
         except OSError as error:
             return self._editor(request, tenant, text, problem=f"Cannot be written: {error.strerror}", status=500)
-        self._server.record_policies()
+        await self._server.record_policies()
         return self._editor(request, tenant, text, said="In force.")
 
     async def playground(self, request: Request) -> Response:
         """A form to try texts."""
         session = self._session(request)
-        return _with_cookie(self._playground(session, {}, None), session, request)
+        return with_cookie(self._playground(session, {}, None), session, request)
 
     async def try_out(self, request: Request) -> Response:
         """Judge what was typed; recorded like any other decision."""
@@ -194,15 +189,15 @@ class _Console:
 
     async def login(self, request: Request) -> Response:
         """A key against a session."""
-        form = await _form_values(request)
-        _require_same_origin(request)
+        form = await form_values(request)
+        require_same_origin(request)
         key = self._server.keys.find(form.get("key", "").strip())
         if key is None:
             return login_page(status=401, problem="This is not a valid key.")
         if not key.scopes & _READERS:
             return login_page(status=401, problem="This key has neither the scope review nor admin.")
         session = self._server.sessions.start(Caller(key.tenant, key.id, key.name, key.scopes))
-        return _with_cookie(RedirectResponse("/console", 303), session, request, fresh=True)
+        return with_cookie(RedirectResponse("/console", 303), session, request, fresh=True)
 
     async def logout(self, request: Request) -> Response:
         """End the session."""
@@ -222,9 +217,9 @@ class _Console:
             gather, self._server.database, since_us=since, until_us=until, buckets=stretches
         )
         shown = {"range": name if name in RANGES else "hour", "ranges": list(RANGES)}
-        values = shown | _overview_values(found) | {"server": self._state()}
+        values = shown | overview_values(found) | {"server": self._state()}
         made = page if template == "overview.html" else fragment
-        return _with_cookie(made(template, session, **values), session, request)
+        return with_cookie(made(template, session, **values), session, request)
 
     def _state(self) -> dict[str, Any]:
         health = self._server.health.health
@@ -256,7 +251,7 @@ class _Console:
             codes=codes,
             problem=problem,
         )
-        return _with_cookie(shown, session, request)
+        return with_cookie(shown, session, request)
 
     def _editor(
         self, request: Request, tenant: str, text: str, *, problem: str = "", said: str = "", status: int = 200
@@ -272,7 +267,7 @@ class _Console:
             said=said,
             editable=self._server.policies.editable,
         )
-        return _with_cookie(shown, session, request)
+        return with_cookie(shown, session, request)
 
     def _playground(
         self, session: Session, form: Mapping[str, str], found: Any, *, problem: str = "", status: int = 200
@@ -301,9 +296,9 @@ class _Console:
         Raises:
             RequestError: 403 for a form from elsewhere.
         """
-        form = await _form_values(request)
+        form = await form_values(request)
         session = self._session(request)
-        _require_same_origin(request)
+        require_same_origin(request)
         if not session.accepts(form.get("csrf", "")):
             raise RequestError(403, "The page was too old; go back, load it again, and repeat.", code="csrf")
         return session, form
@@ -326,60 +321,3 @@ class _Console:
 
 
 _ROLES: Final = ("user", "assistant", "system", "developer", "tool")
-
-
-def _overview_values(found: Statistics) -> dict[str, Any]:
-    labels = [time.strftime("%d %b %H:%M", time.gmtime(bucket.start_us / 1e6)) for bucket in found.buckets]
-    actions, total = found.actions, found.actions.total()
-    volume = [(action, [bucket.actions[action] for bucket in found.buckets]) for action in _ACTIONS]
-    rate = [("block", [None if (r := bucket.block_rate) is None else 100 * r for bucket in found.buckets])]
-    latency = [
-        (name, [bucket.latency_ms(share) for bucket in found.buckets]) for name, share in (("p50", 0.5), ("p95", 0.95))
-    ]
-    failed = [("failed", [bucket.failed for bucket in found.buckets])]
-    return {
-        "total": total,
-        "block_rate": actions["block"] / total if total else None,
-        "failed": found.failed,
-        "p50": quantile(found.latencies_us, 0.5),
-        "p95": quantile(found.latencies_us, 0.95),
-        "cut": found.cut,
-        "plots": [
-            ("Decisions", plots.stacked_bars(labels, volume, title="Decisions by action")),
-            ("Blocked, %", plots.lines(labels, rate, title="Share blocked", unit="%")),
-            ("Latency, ms (p50, p95)", plots.lines(labels, latency, title="Latency", unit="ms")),
-            ("Without a verdict", plots.stacked_bars(labels, failed, title="Errors")),
-            ("By rule or category", plots.ranking(found.categories.most_common(8), title="By rule or category")),
-            ("By language", plots.ranking(found.languages.most_common(8), title="By language")),
-        ],
-    }
-
-
-async def _form_values(request: Request) -> dict[str, str]:
-    """The fields of a form; files are not taken.
-
-    Raises:
-        RequestError: 400 for something that is no form.
-    """
-    from urllib.parse import parse_qsl
-
-    if not request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        raise RequestError(415, "Expected a form.", code="unsupported_media_type")
-    try:
-        return dict(parse_qsl((await request.body()).decode(), keep_blank_values=True, max_num_fields=50))
-    except (UnicodeDecodeError, ValueError):
-        raise RequestError(400, "Not a form.", code="invalid_value") from None
-
-
-def _require_same_origin(request: Request) -> None:
-    """Refuse what a browser says another site sent."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-        raise RequestError(403, "Forms are taken from this site only.", code="csrf")
-
-
-def _with_cookie(response: Response, session: Session, request: Request, *, fresh: bool = False) -> Response:
-    if fresh or COOKIE not in request.cookies or request.cookies[COOKIE] != session.id:
-        response.set_cookie(
-            COOKIE, session.id, path="/console", httponly=True, samesite="strict", secure=request.url.scheme == "https"
-        )
-    return response
