@@ -38,8 +38,9 @@ def verify(
     """
     from corral.serve.audit.queries import verify_chain
 
+    noted = None if expect is None else _link(expect)
     with open_database(state, database) as opened:
-        report = verify_chain(opened, expect=None if expect is None else _link(expect))
+        report = verify_chain(opened, expect=noted)
     head = f"{report.head.seq}:{report.head.row_hash}"
     if as_json:
         print_json({"intact": report.intact, "rows": report.rows, "head": head, "problem": report.problem})

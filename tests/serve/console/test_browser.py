@@ -23,7 +23,7 @@ def browser() -> Iterator[Any]:
     if found is None:
         pytest.skip("no Chromium is installed")
     with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=300_000)
         yield launched
         launched.close()
 
@@ -38,7 +38,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, server_in: Any, listening: An
     with listening(server) as url:
         texts = ["How do I bake the bread?", "a TRIGGER", "Wie backe ich das Brot?", "another TRIGGER"]
         headers = {"Authorization": f"Bearer {secret}"}
-        httpx2.post(f"{url}/v1/moderations", json={"input": texts}, headers=headers).raise_for_status()
+        answer = httpx2.post(f"{url}/v1/moderations", json={"input": texts}, headers=headers, timeout=300)
+        answer.raise_for_status()
         yield url, secret
 
 
@@ -51,7 +52,7 @@ def shoot(page: Any, name: str) -> None:
 def logged_in(browser: Any, site: tuple[str, str], problems: list[str], **context: Any) -> Any:
     url, secret = site
     page = browser.new_context(**context).new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(300_000)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.goto(f"{url}/console")
