@@ -98,20 +98,23 @@ def test_a_client_that_goes_away_frees_its_place(tmp_path: Path, server_in: Any,
 
 
 def test_a_stop_answers_what_was_let_in(tmp_path: Path, server_in: Any, listening: Any) -> None:
-    server = server_in(tmp_path, guards=[ScriptedGuard(delay=0.4)])
-    codes: list[int] = []
+    entered, codes = threading.Event(), list[int]()
 
-    def ask(url: str, number: int) -> None:
-        codes.append(httpx2.post(f"{url}/v1/moderations", json={"input": f"hi {number}"}, timeout=60).status_code)
+    def slowly(text: str, _target: str) -> float:
+        if text == "hello":
+            entered.set()
+            time.sleep(1.0)
+        return 0.01
 
-    with listening(server) as url:
-        threads = [threading.Thread(target=ask, args=(url, number)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.3)
-    for thread in threads:
-        thread.join()
-    assert codes == [200] * 4
+    def ask(url: str) -> None:
+        codes.append(httpx2.post(f"{url}/v1/moderations", json={"input": "hello"}, timeout=60).status_code)
+
+    with listening(server_in(tmp_path, guards=[ScriptedGuard(rule=slowly)])) as url:
+        asking = threading.Thread(target=ask, args=(url,))
+        asking.start()
+        assert entered.wait(60)
+    asking.join()
+    assert codes == [200]
 
 
 def test_turns_that_were_judged_are_not_judged_again(start: Any) -> None:
@@ -126,7 +129,6 @@ def test_turns_that_were_judged_are_not_judged_again(start: Any) -> None:
     running.chat(first)
     running.chat(first, {"role": "assistant", "content": "As you like."}, {"role": "user", "content": "two"})
     assert [text for text in seen if not text.startswith("What time")] == ["one", "As you like.", "two", "As you like."]
-    assert all("one" not in str(row["verdicts"]) for row in running.rows())
 
 
 def test_every_row_of_a_request_can_be_found_by_its_id(tmp_path: Path, start: Any) -> None:

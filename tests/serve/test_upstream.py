@@ -44,6 +44,13 @@ class Answering(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def do_GET(self) -> None:
+        content = json.dumps(self.answer).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
     def log_message(self, *_: Any) -> None:
         pass
 
@@ -106,11 +113,29 @@ def test_a_stream_comes_event_by_event(peer: tuple[str, type[Answering]]) -> Non
     async def main() -> list[Any]:
         upstream = OpenAIUpstream(url, timeout=10)
         try:
-            return [event async for event in upstream.stream({**BODY, "stream": True})]
+            return [event async for event in upstream.stream(BODY)]
         finally:
             await upstream.aclose()
 
     assert asyncio.run(main()) == handler.answer
+    assert handler.seen[0]["body"]["stream"] is True
+
+
+def test_the_servers_models_are_listed_and_one_that_does_not_say_has_none(peer: tuple[str, type[Answering]]) -> None:
+    async def main(url: str) -> list[str]:
+        upstream = OpenAIUpstream(url, timeout=10)
+        try:
+            return await upstream.models()
+        finally:
+            await upstream.aclose()
+
+    url, handler = peer
+    handler.answer = {"data": [{"id": "llama"}, {"id": 5}, 6]}
+    assert asyncio.run(main(url)) == ["llama"]
+    handler.answer = {"data": "nonsense"}
+    assert asyncio.run(main(url)) == []
+    handler.status = 404
+    assert asyncio.run(main(url)) == []
 
 
 def test_settings_choose_the_upstream() -> None:

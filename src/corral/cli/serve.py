@@ -97,12 +97,13 @@ def serve(
     settings = read_settings(config, {name: value for name, value in given.items() if value is not None}, setting or [])
     configure_logging()
     server = build_server(settings)
-    if not server.keys.required:
-        remark("open: no API key exists, so everybody on this machine may use the server")
-    run(
-        server,
-        ready=lambda url: remark(f"serving on {url}, console at {url}/console, database {server.database.shown}"),
-    )
+
+    def announce(url: str) -> None:
+        if not server.keys.required:
+            remark("open: no API key exists, so everybody on this machine may use the server")
+        remark(f"serving on {url}, console at {url}/console, database {server.database.shown}")
+
+    run(server, ready=announce)
 
 
 def read_settings(config: Path | None, given: dict[str, Any], guard_settings: list[str]) -> ServeSettings:

@@ -84,7 +84,7 @@ def _add_api(routes: FastAPI, server: Server) -> None:
         """The moderation model, the guards, and the model behind the gateway."""
         names = [MODEL, *server.moderation.pool.guards]
         if server.upstream is not None:
-            names.append(server.upstream.name)
+            names += await server.upstream.models()
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "corral"} for name in dict.fromkeys(names)]
         return json_response({"object": "list", "data": data})
 

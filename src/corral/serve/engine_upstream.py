@@ -37,6 +37,10 @@ class EngineUpstream:
         self._free = asyncio.Lock()
         self._waiting = 0
 
+    async def models(self) -> list[str]:
+        """The one model."""
+        return [self.name]
+
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A whole answer, or several."""
         conversation, settings = _engine_request(body)

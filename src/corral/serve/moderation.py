@@ -25,7 +25,7 @@ from corral.serve.pool import GuardPool
 from corral.serve.telemetry import Metrics, span
 
 Stage = Literal["input", "prompt", "response", "window", "post_hoc", "canary"]
-_LANGUAGE_CHARS: Final = 2000
+_LANGUAGE_CHARS: Final = 400
 
 
 @dataclass(frozen=True, slots=True)

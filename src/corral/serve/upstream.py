@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 class Upstream(Protocol):
     """Answers chat requests in OpenAI's shapes; what it raises becomes an answer of the gateway."""
 
-    @property
-    def name(self) -> str:
-        """The model, for ``GET /v1/models``."""
+    async def models(self) -> list[str]:
+        """Names of the models, for ``GET /v1/models``; none when they cannot be had."""
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A ``chat.completion`` object.
@@ -90,7 +89,15 @@ class OpenAIUpstream:
             api_key=os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key,
             settings=ConnectionSettings(timeout=timeout, max_retries=1, concurrency=256),
         )
-        self.name = "upstream"
+
+    async def models(self) -> list[str]:
+        """What the server lists."""
+        try:
+            listed = (await self._connection.get("models")).get("data")
+        except CorralError:
+            return []
+        found = [each.get("id") for each in listed if isinstance(each, Mapping)] if isinstance(listed, list) else []
+        return [name for name in found if isinstance(name, str)]
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The server's answer."""
@@ -102,7 +109,7 @@ class OpenAIUpstream:
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The server's events."""
         try:
-            async with aclosing(self._connection.events("chat/completions", body)) as events:
+            async with aclosing(self._connection.events("chat/completions", {**body, "stream": True})) as events:
                 async for event in events:
                     yield event
         except CorralError as error:

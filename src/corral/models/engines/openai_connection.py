@@ -105,6 +105,16 @@ class ServerConnection:
             response = await self._retrying(lambda: self._send(path, body, stream=False))
         return self._object(response.content)
 
+    async def get(self, path: str) -> dict[str, Any]:
+        """What the server says about itself.
+
+        Raises:
+            EngineError: as for ``post``.
+        """
+        async with self._slots:
+            response = await self._retrying(lambda: self._send(path, None, stream=False))
+        return self._object(response.content)
+
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The objects of a streamed answer; what was streamed is never asked for again.
 
@@ -158,13 +168,13 @@ class ServerConnection:
                     ) from failure
                 await asyncio.sleep(wait)
 
-    async def _send(self, path: str, body: Mapping[str, Any], *, stream: bool) -> httpx2.Response:
+    async def _send(self, path: str, body: Mapping[str, Any] | None, *, stream: bool) -> httpx2.Response:
         """One attempt; a stream that is a success is left open, anything else is read."""
         request = self._client.build_request(
-            "POST",
+            "GET" if body is None else "POST",
             f"{self.url}/{path}",
             # In ASCII, since text may hold lone surrogates, which UTF-8 has no bytes for.
-            content=json.dumps(body, allow_nan=False).encode("ascii"),
+            content=None if body is None else json.dumps(body, allow_nan=False).encode("ascii"),
             headers={
                 "Content-Type": "application/json",
                 "Accept": "text/event-stream" if stream else "application/json",
