@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from typing import Any
 
 import pytest
@@ -126,3 +128,36 @@ def test_the_highest_of_several_guards_counts_and_foreign_taxonomies_do_not() ->
     one = Verdict("prompt", "a", "1", flagged=False, p_harm=0.1, categories={"llama_guard_3/S10": 0.1, "mine/X": 0.9})
     two = Verdict("prompt", "b", "1", flagged=True, p_harm=0.9, categories={"llama_guard_3/S10": 0.6})
     assert openai_scores([one, two])["hate"] == 0.6
+
+
+def picture(colour: str) -> str:
+    """A data URI of a picture of one colour."""
+    image = pytest.importorskip("PIL.Image", reason="the media extra is not installed")
+    out = io.BytesIO()
+    image.new("RGB", (16, 16), colour).save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def test_pictures_go_to_the_media_guard_and_texts_to_the_others(start: Any) -> None:
+    running = start(media_guard="scripted-media")
+
+    def asked(text: str, colour: str) -> Any:
+        parts = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": picture(colour)}}]
+        return running.moderate(parts).json()
+
+    assert asked("hello", "blue")["results"][0]["flagged"] is False
+    assert asked("hello", "red")["results"][0]["flagged"] is True
+    assert asked("a TRIGGER", "blue")["results"][0]["flagged"] is True
+    verdicts = asked("hello", "red")["corral"]["decisions"][0]["verdicts"]
+    assert [verdict["guard"] for verdict in verdicts] == ["scripted", "scripted-media"]
+
+
+def test_a_picture_alone_is_judged_by_the_media_guard_alone(start: Any) -> None:
+    running = start(media_guard="scripted-media")
+    answer = running.moderate([{"type": "image_url", "image_url": {"url": picture("red")}}]).json()
+    assert answer["results"][0]["flagged"] is True
+    assert [verdict["guard"] for verdict in answer["corral"]["decisions"][0]["verdicts"]] == ["scripted-media"]
+    said = running.chat(
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture("red")}}]}
+    ).json()
+    assert said["choices"][0]["finish_reason"] == "content_filter"

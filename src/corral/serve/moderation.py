@@ -24,7 +24,7 @@ from corral.serve.policies import PolicyStore, ServePolicy
 from corral.serve.pool import GuardPool
 from corral.serve.telemetry import Metrics, span
 
-Stage = Literal["input", "prompt", "response", "window", "post_hoc", "canary"]
+Stage = Literal["input", "prompt", "response", "window", "post_hoc"]
 _LANGUAGE_CHARS: Final = 400
 
 

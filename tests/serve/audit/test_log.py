@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -160,6 +161,11 @@ def test_a_closed_log_takes_nothing(database: Database) -> None:
             await log.append([entry(1)])
 
     asyncio.run(main())
+
+
+def test_a_folder_made_for_the_database_is_its_owners_alone(tmp_path: Path) -> None:
+    Database(f"sqlite:///{tmp_path / 'new' / 'audit.sqlite3'}").close()
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 def test_sqlite_survives_a_power_cut(database: Database) -> None:

@@ -118,7 +118,7 @@ def _engine(url: str) -> Engine:
         if parsed.get_backend_name() == "postgresql":
             return create_engine(parsed, pool_pre_ping=True, pool_size=4)
         if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # it may hold texts
         engine = create_engine(parsed, connect_args={"timeout": _BUSY_MS / 1000})
     except ImportError as error:
         raise MissingDependencyError(

@@ -62,7 +62,7 @@ class Statistics:
     @property
     def actions(self) -> Counter[str]:
         """Over the whole time."""
-        return sum((bucket.actions for bucket in self.buckets), Counter())
+        return sum((bucket.actions for bucket in self.buckets), Counter[str]())
 
     @property
     def failed(self) -> int:

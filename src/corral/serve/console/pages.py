@@ -25,13 +25,8 @@ _HEADERS: Final = {
 
 
 def page(name: str, session: Session, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page of someone who is logged in."""
+    """A page, or a part of one, for someone who is logged in."""
     return _rendered(name, status, session=session, **values)
-
-
-def fragment(name: str, session: Session, **values: Any) -> HTMLResponse:
-    """A part of a page, for the script that keeps it up to date."""
-    return _rendered(name, 200, session=session, **values)
 
 
 def login_page(*, status: int = 200, problem: str = "") -> HTMLResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -20,7 +20,7 @@ from corral.serve.audit.reviews import LABELS, labelled_rows, save_review
 from corral.serve.audit.statistics import gather
 from corral.serve.console.forms import form_values, require_same_origin, with_cookie
 from corral.serve.console.overview import ACTIONS, RANGES, overview_values
-from corral.serve.console.pages import fragment, login_page, page
+from corral.serve.console.pages import login_page, page
 from corral.serve.console.sessions import COOKIE, Session
 from corral.serve.errors import RequestError
 from corral.serve.moderation import Caller
@@ -28,6 +28,7 @@ from corral.serve.moderations import decision_json
 from corral.serve.server import Server
 
 _PAGE_ROWS: Final = 50
+_Answer = Callable[..., Awaitable[Response]]
 _READERS: Final = frozenset({"review", "admin"})
 _PLAYGROUND: Final = "/console/playground"
 
@@ -35,27 +36,28 @@ _PLAYGROUND: Final = "/console/playground"
 def add_console(routes: FastAPI, server: Server) -> None:
     """Add the routes under ``/console``."""
     pages = _Console(server)
-    for path, answer in (
-        ("", pages.overview),
-        ("/live", pages.live),
-        ("/decisions", pages.decisions),
-        ("/decisions/{decision_id}", pages.decision),
-        ("/review", pages.review),
-        ("/review/labels.jsonl", pages.labels),
-        ("/policies", pages.policies),
-        ("/policies/{tenant}", pages.policy),
-        ("/playground", pages.playground),
-        ("/login", pages.login_form),
-    ):
-        routes.add_api_route(f"/console{path}", answer, methods=["GET"], include_in_schema=False)
-    for path, answer in (
-        ("/login", pages.login),
-        ("/logout", pages.logout),
-        ("/decisions/{decision_id}", pages.save_review),
-        ("/policies/{tenant}", pages.save_policy),
-        ("/playground", pages.try_out),
-    ):
-        routes.add_api_route(f"/console{path}", answer, methods=["POST"], include_in_schema=False)
+    shown: dict[str, _Answer] = {
+        "": pages.overview,
+        "/live": pages.live,
+        "/decisions": pages.decisions,
+        "/decisions/{decision_id}": pages.decision,
+        "/review": pages.review,
+        "/review/labels.jsonl": pages.labels,
+        "/policies": pages.policies,
+        "/policies/{tenant}": pages.policy,
+        "/playground": pages.playground,
+        "/login": pages.login_form,
+    }
+    sent: dict[str, _Answer] = {
+        "/login": pages.login,
+        "/logout": pages.logout,
+        "/decisions/{decision_id}": pages.save_review,
+        "/policies/{tenant}": pages.save_policy,
+        "/playground": pages.try_out,
+    }
+    for method, answers in (("GET", shown), ("POST", sent)):
+        for path, answer in answers.items():
+            routes.add_api_route(f"/console{path}", answer, methods=[method], include_in_schema=False)
 
 
 class _Console:
@@ -216,10 +218,13 @@ class _Console:
         found = await asyncio.to_thread(
             gather, self._server.database, since_us=since, until_us=until, buckets=stretches
         )
-        shown = {"range": name if name in RANGES else "hour", "ranges": list(RANGES)}
-        values = shown | overview_values(found) | {"server": self._state()}
-        made = page if template == "overview.html" else fragment
-        return with_cookie(made(template, session, **values), session, request)
+        values: dict[str, Any] = {
+            "range": name if name in RANGES else "hour",
+            "ranges": list(RANGES),
+            "server": self._state(),
+            **overview_values(found),
+        }
+        return with_cookie(page(template, session, **values), session, request)
 
     def _state(self) -> dict[str, Any]:
         health = self._server.health.health
