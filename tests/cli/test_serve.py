@@ -111,6 +111,15 @@ def test_mistakes_are_said_without_a_traceback(
     assert "Traceback" not in error
 
 
+def test_a_file_of_settings_counts_where_the_command_line_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("host: 0.0.0.0\nupstream: none\nguards: [scripted]\n")
+    assert main(["serve", "--config", str(config), "--state", str(tmp_path)]) == 2
+    assert "0.0.0.0" in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import socket
 

@@ -133,6 +133,5 @@ def _plain(value: Any) -> Any:
 
 def _unless_default(context: typer.Context, name: str, value: Any) -> Any:
     """The value where it was typed; a file's setting must not lose against a default."""
-    from click.core import ParameterSource
-
-    return None if context.get_parameter_source(name) is ParameterSource.DEFAULT else value
+    source = context.get_parameter_source(name)
+    return None if source is not None and source.name == "DEFAULT" else value

@@ -166,7 +166,7 @@ class Moderation:
             policy_hash=decision.policy_hash,
             reasons=canonical_json(list(decision.reasons)),
             verdicts=canonical_json([verdict.to_json() for verdict in decision.verdicts]),
-            language=guess_language(text[:_LANGUAGE_CHARS]),
+            language=guess_language(" ".join(c.messages[-1].text[:_LANGUAGE_CHARS] for c in group)[-_LANGUAGE_CHARS:]),
             chars=len(text),
             latency_us=latency_us,
             content_hash=self.hash_of(text),

@@ -8,7 +8,7 @@ from typing import Final
 
 WIDTH: Final = 480
 HEIGHT: Final = 120
-_TOP: Final = 14
+_TOP: Final = 20
 
 
 def stacked_bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], *, title: str) -> str:
@@ -50,11 +50,11 @@ def lines(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | No
 def ranking(counts: Sequence[tuple[str, int]], *, title: str) -> str:
     """Horizontal bars, the largest first."""
     top = max([count for _, count in counts] or [1])
-    row = 20
+    row = 24
     height = max(row, row * len(counts))
     bars = [
         f'<rect class="s-count" x="0" y="{i * row + 3}" width="{300 * count / top:.1f}" height="14"></rect>'
-        f'<text x="{300 * count / top + 6:.1f}" y="{i * row + 14}">{escape(name)} · {count}</text>'
+        f'<text x="{300 * count / top + 6:.1f}" y="{i * row + 15}">{escape(name)} · {count}</text>'
         for i, (name, count) in enumerate(counts)
     ]
     said = ", ".join(f"{name} {count}" for name, count in counts) or "none"
@@ -67,8 +67,8 @@ def ranking(counts: Sequence[tuple[str, int]], *, title: str) -> str:
 def _frame(title: str, marks: Sequence[str], top: str, labels: Sequence[str]) -> str:
     ends = (labels[0], labels[-1]) if labels else ("", "")
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 16}" role="img" aria-label="{escape(title)}, highest {escape(top)}">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 20}" role="img" aria-label="{escape(title)}, highest {escape(top)}">'
         f'<line class="axis" x1="0" y1="{HEIGHT}" x2="{WIDTH}" y2="{HEIGHT}"></line>{"".join(marks)}'
-        f'<text x="0" y="10">{escape(top)}</text><text x="0" y="{HEIGHT + 13}">{escape(ends[0])}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{escape(ends[1])}</text></svg>'
+        f'<text x="0" y="13">{escape(top)}</text><text x="0" y="{HEIGHT + 17}">{escape(ends[0])}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 17}" text-anchor="end">{escape(ends[1])}</text></svg>'
     )
