@@ -82,6 +82,29 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     asyncio.run(main())
 
 
+def test_a_queue_that_moves_too_slowly_takes_no_more() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(queue_seconds=0.05, linger_seconds=0))
+        batcher.submit([0], [1], timeout=5)
+        await entered(gate)
+        (gone,) = batcher.submit([1], [1], timeout=5)
+        await asyncio.sleep(0.1)
+        gone.cancel()  # it gives its place back in the next turn of the loop, and its age no longer counts
+        await asyncio.sleep(0)
+        (oldest,) = batcher.submit([2], [1], timeout=5)
+        await asyncio.sleep(0.1)
+        with pytest.raises(QueueFullError):
+            batcher.submit([3], [1], timeout=5)
+        gate.let_go.set()
+        assert await oldest == 4
+        (fine,) = batcher.submit([3], [1], timeout=5)
+        assert await fine == 6
+
+    asyncio.run(main())
+
+
 def test_a_request_larger_than_the_queue_is_let_in_when_nothing_waits() -> None:
     async def main() -> list[int]:
         batcher = Batcher("g", Gate(open=True), BatchLimits(queue_items=2, linger_seconds=0))

@@ -1,8 +1,8 @@
 """Dynamic batching: what many requests ask of one guard becomes few calls of it, in a thread of its own.
 
-The queue is bounded in items and in estimated tokens; what does not fit is refused at once. A batch is whatever waits
-when the guard is free, up to its limits; one that is not full lingers for a few milliseconds. An item whose caller went
-away or whose time is over is not computed.
+The queue is bounded in items, in estimated tokens and in the time that its oldest item waits; what does not fit is
+refused at once. A batch is whatever waits when the guard is free, up to its limits; one that is not full lingers for a
+few milliseconds. An item whose caller went away or whose time is over is not computed.
 
 A thread cannot be stopped. One whose call takes longer than ``hang_seconds`` is left behind and replaced, a few times;
 after that the guard is out of order until a call returns.
@@ -48,6 +48,7 @@ class BatchLimits:
 
     queue_items: int = 512
     queue_tokens: int = 131_072
+    queue_seconds: float = 10.0
     batch_items: int = 32
     batch_tokens: int = 4096
     linger_seconds: float = 0.002
@@ -141,7 +142,9 @@ class Batcher(Generic[In, Out]):
                 raise OutOfOrderError(f"guard `{self.name}` does not answer")
             # A request larger than the whole queue is let in when nothing else waits, or it never could be.
             if self._items and (
-                self._items + len(values) > self._limits.queue_items or self._tokens + total > self._limits.queue_tokens
+                self._items + len(values) > self._limits.queue_items
+                or self._tokens + total > self._limits.queue_tokens
+                or now - self._oldest().queued_at > self._limits.queue_seconds
             ):
                 raise QueueFullError(self.name, self._retry_after())
             items = [
@@ -164,6 +167,12 @@ class Batcher(Generic[In, Out]):
             self._changed.notify_all()
             while self._items and time.monotonic() < deadline:
                 self._changed.wait(0.05)
+
+    def _oldest(self) -> _Item[In, Out]:
+        """The item that waits longest; there is one."""
+        while not self._queue[0].queued:
+            self._queue.popleft()
+        return self._queue[0]
 
     def _forget(self, item: _Item[In, Out]) -> None:
         """Give back the room of an item that was cancelled while it waited."""

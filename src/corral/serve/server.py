@@ -153,6 +153,7 @@ def _batch_limits(limits: Limits) -> BatchLimits:
     return BatchLimits(
         queue_items=limits.queue_items,
         queue_tokens=limits.queue_tokens,
+        queue_seconds=limits.queue_seconds,
         batch_items=limits.batch_items,
         batch_tokens=limits.batch_tokens,
         linger_seconds=limits.linger_ms / 1e3,

@@ -35,6 +35,8 @@ class Limits(Config):
         text_chars: longest single text; the guard's own limit where that is lower.
         queue_items: conversations that may wait for one guard; more are answered 429.
         queue_tokens: the same in estimated tokens, so that few long texts count like many short ones.
+        queue_seconds: a queue whose oldest conversation waits longer takes no more, whatever its size: what is let in on
+            a slow machine would not be answered in time.
         batch_items: conversations in one call of a guard.
         batch_tokens: estimated tokens in one call of a guard.
         linger_ms: how long a batch that is not full waits for more.
@@ -49,6 +51,7 @@ class Limits(Config):
     text_chars: Count = 200_000
     queue_items: Count = 512
     queue_tokens: Count = 131_072
+    queue_seconds: Seconds = 10.0
     batch_items: Count = 32
     batch_tokens: Count = 4096
     linger_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0
