@@ -35,8 +35,8 @@ class Limits(Config):
         text_chars: longest single text; the guard's own limit where that is lower.
         queue_items: conversations that may wait for one guard; more are answered 429.
         queue_tokens: the same in estimated tokens, so that few long texts count like many short ones.
-        queue_seconds: a queue whose oldest conversation waits longer takes no more, whatever its size: what is let in on
-            a slow machine would not be answered in time.
+        queue_seconds: a queue whose oldest conversation waits longer takes no more, whatever its size: what is let in
+            on a slow machine would not be answered in time.
         batch_items: conversations in one call of a guard.
         batch_tokens: estimated tokens in one call of a guard.
         linger_ms: how long a batch that is not full waits for more.
