@@ -41,7 +41,7 @@ lint: $(DEV_STAMP) ## Format, lint, types and import contracts.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(DEV_STAMP) ## Stream SOAK_ROWS=200000 rows through the scripted guard in bounded memory.
+soak: $(DEV_STAMP) ## Stream SOAK_ROWS=200000 rows, and a tenth as many requests, in bounded memory.
 	CORRAL_SOAK_ROWS=$(SOAK_ROWS) $(BIN)/pytest tests/soak $(PYTEST_ARGS)
 
 evidence: $(DEV_STAMP) ## Run every small recipe and write evidence/; needs the data sets that CORRAL_DATA names, and hours.

@@ -52,15 +52,21 @@ def _command_line() -> str:
     parts = ["# Command line", *_help_of([])]
     for verb in VERBS:
         parts += [f"## `corral {verb}`", *_help_of([verb])]
-        for name in _subcommands(verb):
-            parts += [f"### `corral {verb} {name}`", *_help_of([verb, name])]
+        for words in _subcommands(verb):
+            parts += [f"### `corral {' '.join(words)}`", *_help_of(words)]
     return "\n\n".join(parts) + "\n"
 
 
-def _subcommands(verb: str) -> list[str]:
+def _subcommands(verb: str) -> Iterator[list[str]]:
+    """The words of every command below a verb, a group before its commands."""
     from typer.main import get_command
 
-    return list(getattr(get_command(VERBS[verb].load()), "commands", ()))
+    def below(command: Any, words: list[str]) -> Iterator[list[str]]:
+        for name, inner in getattr(command, "commands", {}).items():
+            yield [*words, name]
+            yield from below(inner, [*words, name])
+
+    return below(get_command(VERBS[verb].load()), [verb])
 
 
 def _help_of(command: list[str]) -> Iterator[str]:

@@ -70,14 +70,16 @@ def fenced_commands(text: str) -> Iterator[list[str]]:
 
 @cache
 def options() -> dict[str, set[str]]:
-    """The options of each verb, and of each command of a verb that has several (``runs ls``)."""
+    """The options of each verb, and of each command below one (``runs ls``, ``serve keys ls``)."""
     from typer.main import get_command
 
     from corral.cli.main import VERBS
 
     commands: dict[str, Any] = {name: get_command(verb.load()) for name, verb in VERBS.items()}
-    for name, command in list(commands.items()):
-        commands |= {f"{name} {inner}": found for inner, found in getattr(command, "commands", {}).items()}
+    for name in (names := list(commands)):  # grows while it is walked
+        inner = {f"{name} {word}": found for word, found in getattr(commands[name], "commands", {}).items()}
+        commands |= inner
+        names += inner
     return {
         name: {"--help", "--debug"} | {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
         for name, command in commands.items()
@@ -88,7 +90,8 @@ def unknown_options(text: str) -> list[str]:
     """Options that a page shows and no command has: in fenced commands, and named in running text."""
     wrong = []
     for words in fenced_commands(text):
-        known = options().get(" ".join(words[:2]), options().get(words[0], {"--help", "--version"}))
+        named = (options().get(" ".join(words[:count])) for count in (3, 2, 1))
+        known = next(filter(None, named), {"--help", "--version"})
         wrong += [word for word in words if word.startswith("--") and word.partition("=")[0] not in known]
     anywhere = {"--version"}.union(*options().values())
     return wrong + [option for option in re.findall(r"`(--[a-z-]+)[^`\n]*`", text) if option not in anywhere]

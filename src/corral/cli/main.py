@@ -50,6 +50,7 @@ class Verb:
 
 VERBS: Final[dict[str, Verb]] = {
     "moderate": Verb("corral.cli.moderate", "moderate", "Judge a text, standard input or a file of conversations."),
+    "serve": Verb("corral.cli.serve", "app", "Serve a moderation API, a guarded chat gateway and a console."),
     "eval": Verb("corral.cli.eval", "app", "Measure models and guards, beside published figures."),
     "train": Verb("corral.cli.train", "train", "Train with a method: shorthand of `corral recipes run`."),
     "recipes": Verb("corral.cli.recipes", "app", "List, show, copy and run recipes."),

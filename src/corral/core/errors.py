@@ -42,7 +42,16 @@ class CorralError(Exception):
 
 
 class EngineError(CorralError):
-    """A model could not answer: out of memory, a server that is down, logits that are not finite."""
+    """A model could not answer: out of memory, a server that is down, logits that are not finite.
+
+    ``status`` is that of the server's HTTP answer, where there was one.
+    """
+
+    def __init__(
+        self, message: str, *, where: str | None = None, hint: str | None = None, status: int | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.status = status
 
 
 class GuardError(CorralError):

@@ -67,9 +67,11 @@ class MediaModerator(Moderator):
     def check_many(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Decision]:
         """Decide about one message of each conversation, pictures and clips in it included; same length and order."""
         targets = [conversation.target(target) for conversation in conversations]
-        mixed = {i for i, c in enumerate(conversations) if _media_parts(c, targets[i])}
+        mixed = {i for i, c in enumerate(conversations) if judged_pictures(c, targets[i])}
         plain = iter(
-            super().check_many([_text_only(c) for i, c in enumerate(conversations) if i not in mixed], target=target)
+            super().check_many(
+                [without_pictures(c) for i, c in enumerate(conversations) if i not in mixed], target=target
+            )
         )
         return [
             self._decide(conversation, targets[i]) if i in mixed else next(plain)
@@ -78,8 +80,8 @@ class MediaModerator(Moderator):
 
     def check_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Decision]]:
         """Decide about prompt and response of each conversation; see ``Moderator.check_both``."""
-        mixed = {i for i, c in enumerate(conversations) if any(_media_parts(c, t) for t in present_targets(c))}
-        plain = iter(super().check_both([_text_only(c) for i, c in enumerate(conversations) if i not in mixed]))
+        mixed = {i for i, c in enumerate(conversations) if any(judged_pictures(c, t) for t in present_targets(c))}
+        plain = iter(super().check_both([without_pictures(c) for i, c in enumerate(conversations) if i not in mixed]))
         return [
             {target: self.check(conversation, target=target) for target in present_targets(conversation)}
             if i in mixed
@@ -94,11 +96,11 @@ class MediaModerator(Moderator):
 
     def _decide(self, conversation: Conversation, target: Target) -> Decision:
         verdicts: list[Verdict] = []
-        text = _text_only(conversation)
+        text = without_pictures(conversation)
         index = text.judged_index(target)
-        if index is not None and _has_more_than_pictures(text.messages[index]):
+        if index is not None and has_more_than_pictures(text.messages[index]):
             verdicts += self._text_verdicts(text, target)
-        for part in _media_parts(conversation, target):
+        for part in judged_pictures(conversation, target):
             verdicts += self._media_verdicts(part, target)
         return self.policy.decide(verdicts)
 
@@ -140,19 +142,19 @@ class MediaModerator(Moderator):
         return self._loaded
 
 
-def _media_parts(conversation: Conversation, target: Target) -> list[ImagePart]:
+def judged_pictures(conversation: Conversation, target: Target) -> list[ImagePart]:
     """Images of the judged message; those of earlier turns were judged in their turn."""
     index = conversation.judged_index(target)
     parts = () if index is None else conversation.messages[index].content
     return [part for part in parts if isinstance(part, ImagePart)]
 
 
-def _has_more_than_pictures(message: Message) -> bool:
+def has_more_than_pictures(message: Message) -> bool:
     """Whether a message whose pictures were taken out still holds something: words, or sound, which guards refuse."""
     return bool(message.text.strip()) or any(not isinstance(part, TextPart) for part in message.content)
 
 
-def _text_only(conversation: Conversation) -> Conversation:
+def without_pictures(conversation: Conversation) -> Conversation:
     """The conversation without its image parts; messages stay, with or without words."""
     if not any(isinstance(part, ImagePart) for message in conversation.messages for part in message.content):
         return conversation

@@ -105,6 +105,16 @@ class ServerConnection:
             response = await self._retrying(lambda: self._send(path, body, stream=False))
         return self._object(response.content)
 
+    async def get(self, path: str) -> dict[str, Any]:
+        """What the server says about itself.
+
+        Raises:
+            EngineError: as for ``post``.
+        """
+        async with self._slots:
+            response = await self._retrying(lambda: self._send(path, None, stream=False))
+        return self._object(response.content)
+
     async def events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """The objects of a streamed answer; what was streamed is never asked for again.
 
@@ -134,6 +144,10 @@ class ServerConnection:
         """Cancel what is under way and close the connections."""
         self.loop.close()
 
+    async def aclose(self) -> None:
+        """Close the connections of a caller that awaits ``post`` and ``events`` in a loop of its own."""
+        await self._client.aclose()
+
     async def _retrying(self, send: Callable[[], Awaitable[_T]]) -> _T:
         attempt = 0
         while True:
@@ -145,18 +159,22 @@ class ServerConnection:
                     wait = max(wait, failure.retry_after)
                 attempt += 1
                 if attempt > self.settings.max_retries:
-                    raise EngineError(f"{failure} ({attempt} attempts)", hint=failure.hint) from failure
+                    raise EngineError(
+                        f"{failure} ({attempt} attempts)", hint=failure.hint, status=failure.status
+                    ) from failure
                 if wait > _LONGEST_RETRY_AFTER:
-                    raise EngineError(f"{failure}, and asks to wait {wait:.0f} s", hint="Try again later.") from failure
+                    raise EngineError(
+                        f"{failure}, and asks to wait {wait:.0f} s", hint="Try again later.", status=failure.status
+                    ) from failure
                 await asyncio.sleep(wait)
 
-    async def _send(self, path: str, body: Mapping[str, Any], *, stream: bool) -> httpx2.Response:
+    async def _send(self, path: str, body: Mapping[str, Any] | None, *, stream: bool) -> httpx2.Response:
         """One attempt; a stream that is a success is left open, anything else is read."""
         request = self._client.build_request(
-            "POST",
+            "GET" if body is None else "POST",
             f"{self.url}/{path}",
             # In ASCII, since text may hold lone surrogates, which UTF-8 has no bytes for.
-            content=json.dumps(body, allow_nan=False).encode("ascii"),
+            content=None if body is None else json.dumps(body, allow_nan=False).encode("ascii"),
             headers={
                 "Content-Type": "application/json",
                 "Accept": "text/event-stream" if stream else "application/json",
@@ -189,13 +207,14 @@ class ServerConnection:
         detail = self._shown(response.text)
         message = f"{self.url} answered {status}{f': {detail}' if detail else ''}"
         if status in _TRANSIENT_STATUSES or (status >= 500 and status not in _LASTING_SERVER_ERRORS):
-            return _TransientError(message, retry_after=_retry_after(response.headers.get("retry-after")))
+            wait = _retry_after(response.headers.get("retry-after"))
+            return _TransientError(message, retry_after=wait, status=status)
         if status == 413 or (status in {400, 422} and any(words in response.text.lower() for words in _TOO_LONG)):
             return DataError(
                 f"the prompt does not fit the model's context: {message}",
                 hint="Shorten it, read it in windows, or lower max_new_tokens; nothing is cut silently.",
             )
-        return EngineError(message, hint=_HINTS.get(status))
+        return EngineError(message, hint=_HINTS.get(status), status=status)
 
     def _object(self, text: bytes | str) -> dict[str, Any]:
         try:
@@ -226,9 +245,17 @@ class ServerConnection:
 class _TransientError(CorralError):
     """An attempt failed in a way that may pass."""
 
-    def __init__(self, message: str, *, hint: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        status: int | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+        self.status = status
 
     def __str__(self) -> str:
         return self.message

@@ -1,0 +1,1 @@
+"""The guarded chat gateway: every text of a request and of its reply is judged before it goes on."""

@@ -1,0 +1,183 @@
+"""What the model behind the gateway answered, read without trust, and what the client gets of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from corral.core.errors import DataError
+from corral.data.messages import Conversation, Message, TextPart
+from corral.serve.errors import RequestError
+from corral.serve.moderation import Outcome
+from corral.serve.moderations import decision_json
+from corral.serve.policies import ServePolicy
+
+TEXT_FIELDS: Final = ("content", "refusal", "reasoning_content", "reasoning")
+"""Fields of a reply that hold text for people; each is judged on its own."""
+
+FILTERED: Final = "content_filter"
+_REASONS: Final = frozenset({"stop", "length", "tool_calls", "function_call", FILTERED})
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One reply.
+
+    Attributes:
+        index: among several.
+        texts: by field.
+        tool_calls: in OpenAI's shape.
+        reason: why it ended.
+    """
+
+    index: int
+    texts: Mapping[str, str]
+    tool_calls: tuple[dict[str, Any], ...]
+    reason: str
+
+    def judged(self, conversation: Conversation) -> list[Conversation]:
+        """The conversation with each part of the reply as its last message; empty parts are not judged."""
+        turns = [Message("assistant", (TextPart(text),)) for text in self.texts.values() if text.strip()]
+        if self.tool_calls:
+            turns.append(called(self.tool_calls))
+        return [answered(conversation, turn) for turn in turns]
+
+    def message(self) -> dict[str, Any]:
+        """As an OpenAI message."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.texts.get("content")}
+        message |= {name: text for name, text in self.texts.items() if name != "content"}
+        if self.tool_calls:
+            message["tool_calls"] = list(self.tool_calls)
+        return message
+
+
+def answered(conversation: Conversation, turn: Message) -> Conversation:
+    """The conversation with one more turn."""
+    return Conversation((*conversation.messages, turn))
+
+
+def called(tool_calls: Sequence[Mapping[str, Any]]) -> Message:
+    """A turn that calls tools.
+
+    Raises:
+        RequestError: 502 where they cannot be read.
+    """
+    try:
+        return Message.from_openai({"role": "assistant", "content": None, "tool_calls": list(tool_calls)})
+    except DataError:
+        raise unreadable() from None
+
+
+def read_choices(reply: Mapping[str, Any], *, max_chars: int) -> list[Choice]:
+    """The replies in a ``chat.completion`` object.
+
+    Raises:
+        RequestError: 502 for anything else, or a reply of more characters.
+    """
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise unreadable()
+    return [_choice(index, choice, max_chars) for index, choice in enumerate(choices)]
+
+
+def _choice(index: int, choice: object, max_chars: int) -> Choice:
+    message = choice.get("message") if isinstance(choice, Mapping) else None
+    if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
+        raise unreadable()
+    texts = {}
+    for name in TEXT_FIELDS:
+        text = message.get(name)
+        if text is not None and not isinstance(text, str):
+            raise unreadable()
+        if text is not None:
+            texts[name] = text
+    given = message.get("tool_calls") or []
+    if not isinstance(given, list):
+        raise unreadable()
+    calls = tuple(plain_tool_call(call) for call in given)
+    size = sum(map(len, texts.values())) + sum(len(call["function"]["arguments"]) for call in calls)
+    if size > max_chars:
+        raise RequestError(502, f"The reply has more than {max_chars} characters.", code="reply_too_long")
+    return Choice(index, texts, calls, finish_reason(choice.get("finish_reason")))
+
+
+def plain_tool_call(call: object) -> dict[str, Any]:
+    """A tool call with the fields that are known, and nothing else.
+
+    Raises:
+        RequestError: 502 where it cannot be read.
+    """
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(call, Mapping) or not isinstance(function, Mapping):
+        raise unreadable()
+    name, arguments = function.get("name"), function.get("arguments", "")
+    if not isinstance(name, str) or not isinstance(arguments, str):
+        raise unreadable()
+    return {"id": str(call.get("id", "")), "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def finish_reason(reason: object) -> str:
+    """The reason that was given, where it is a known one."""
+    return reason if isinstance(reason, str) and reason in _REASONS else "stop"
+
+
+def completion(reply: Mapping[str, Any], request_id: str, model: str | None) -> dict[str, Any]:
+    """The frame of an answer: id, time, model and usage."""
+    frame: dict[str, Any] = {
+        "id": f"chatcmpl-{request_id}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": shown_model(reply, model),
+    }
+    if (usage := numbers(reply.get("usage"))) is not None:
+        frame["usage"] = usage
+    return frame
+
+
+def shown_model(reply: Mapping[str, Any], model: str | None) -> str:
+    """The model that answered, or the one asked for."""
+    named = reply.get("model")
+    return named if isinstance(named, str) and len(named) <= 256 else model or "upstream"
+
+
+def numbers(usage: object) -> dict[str, Any] | None:
+    """Counts of tokens, and nothing that is not a number."""
+    if not isinstance(usage, Mapping):
+        return None
+    found: dict[str, Any] = {}
+    for key, value in usage.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            found[str(key)] = value
+        elif (inner := numbers(value)) is not None:
+            found[str(key)] = inner
+    return found
+
+
+def refused_choice(index: int, policy: ServePolicy) -> dict[str, Any]:
+    """What stands in place of a message that was stopped."""
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": policy.message, "refusal": policy.message},
+        "finish_reason": FILTERED,
+        "logprobs": None,
+    }
+
+
+def extension(policy: ServePolicy, request_id: str, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """The ``corral`` object of an answer: what was decided at each stage."""
+    return {
+        "request_id": request_id,
+        "mode": policy.mode,
+        "policy": policy.id,
+        "policy_hash": policy.hash,
+        "decisions": [
+            {"stage": stage} | decision_json(outcome) for stage, decided in outcomes.items() for outcome in decided
+        ],
+    }
+
+
+def unreadable() -> RequestError:
+    """The refusal of an answer that is not what was asked for."""
+    return RequestError(502, "The model's server gave an answer that cannot be read.", code="upstream_unreadable")

@@ -1,0 +1,141 @@
+"""``POST /v1/chat/completions``: judge the request, ask the model, judge the reply."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from corral.core.errors import NotFoundError
+from corral.data.media import MediaAccess
+from corral.serve.chat.reply import completion, extension, read_choices, refused_choice
+from corral.serve.chat.request import ReadChat, read_chat, with_images
+from corral.serve.chat.stream import GuardedStream, refused_stream
+from corral.serve.errors import RequestError, json_response
+from corral.serve.moderation import Moderation, Outcome, Question
+from corral.serve.schemas import ChatRequest, parse_request
+from corral.serve.settings import Limits
+from corral.serve.upstream import Upstream
+
+ROUTE: Final = "/v1/chat/completions"
+
+
+class ChatGateway:
+    """The gateway of one server.
+
+    Args:
+        moderation: judges and records.
+        upstream: the model; ``None`` offers no chat.
+        limits: sizes and times.
+        images: follows remote addresses of images; ``None`` leaves them to the policy's ``on_error``.
+    """
+
+    def __init__(
+        self, moderation: Moderation, upstream: Upstream | None, limits: Limits, images: MediaAccess | None = None
+    ) -> None:
+        self._moderation = moderation
+        self._upstream = upstream
+        self._limits = limits
+        self._images = images
+
+    async def answer(self, request: Request, body: bytes) -> Response:
+        """Answer one request."""
+        asked = parse_request(ChatRequest, body, request.headers.get("content-type", ""))
+        if self._upstream is None:
+            raise RequestError(404, "This server has no model to chat with.", code="no_upstream")
+        chat = read_chat(asked, self._limits)
+        question = self._question(request, asked)
+        if self._images is not None:
+            chat = await asyncio.to_thread(with_images, chat, self._images)
+        prompt = await self._moderation.decide(question, chat.judged, "prompt")
+        if asked.stream:
+            return await self._streamed(self._upstream, chat, question, prompt)
+        return await self._whole(self._upstream, chat, question, prompt)
+
+    async def _whole(self, upstream: Upstream, chat: ReadChat, question: Question, prompt: Outcome) -> Response:
+        policy = question.policy
+        if prompt.stopped:
+            told = extension(policy, question.request_id, {"prompt": [prompt]})
+            frame = completion({}, question.request_id, chat.asked.model)
+            return json_response(frame | {"choices": [refused_choice(0, policy)], "corral": told})
+        reply = await self._asked(upstream, chat)
+        choices = read_choices(reply, max_chars=self._limits.reply_chars)
+        judged = {choice.index: groups for choice in choices if (groups := choice.judged(chat.conversation))}
+        decided = await self._moderation.decide_each(question, list(judged.values()), "response")
+        outcomes = dict(zip(judged, decided, strict=True))
+        shown = [
+            refused_choice(choice.index, policy)
+            if choice.index in outcomes and outcomes[choice.index].stopped
+            else {
+                "index": choice.index,
+                "message": choice.message(),
+                "finish_reason": choice.reason,
+                "logprobs": None,
+            }
+            for choice in choices
+        ]
+        told = extension(policy, question.request_id, {"prompt": [prompt], "response": decided})
+        frame = completion(reply, question.request_id, chat.asked.model)
+        return json_response(frame | {"choices": shown, "corral": told})
+
+    async def _streamed(self, upstream: Upstream, chat: ReadChat, question: Question, prompt: Outcome) -> Response:
+        if prompt.stopped:
+            return _event_stream(refused_stream(question, prompt, model=chat.asked.model))
+        events = upstream.stream(chat.body())
+        started = time.perf_counter()
+        try:
+            # Taken before the answer begins, so that a refusal still has its status.
+            async with asyncio.timeout(self._limits.upstream_seconds):
+                first = await anext(events, None)
+        except RequestError:
+            self._moderation.metrics.upstream_failures.inc()
+            raise
+        except TimeoutError:
+            self._moderation.metrics.upstream_failures.inc()
+            raise _too_slow() from None
+        self._moderation.metrics.upstream_seconds.observe(time.perf_counter() - started)
+        if first is None:
+            raise RequestError(502, "The model's server gave an empty answer.", code="upstream_failed")
+        options = chat.asked.stream_options
+        guarded = GuardedStream(
+            self._moderation,
+            question,
+            chat.conversation,
+            prompt,
+            model=chat.asked.model,
+            usage=options is not None and options.include_usage,
+            max_chars=self._limits.reply_chars,
+        )
+        return _event_stream(guarded.events(events, first))
+
+    async def _asked(self, upstream: Upstream, chat: ReadChat) -> dict[str, Any]:
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._limits.upstream_seconds):
+                reply = await upstream.complete(chat.body())
+        except RequestError:
+            self._moderation.metrics.upstream_failures.inc()
+            raise
+        except TimeoutError:
+            self._moderation.metrics.upstream_failures.inc()
+            raise _too_slow() from None
+        self._moderation.metrics.upstream_seconds.observe(time.perf_counter() - started)
+        return reply
+
+    def _question(self, request: Request, asked: ChatRequest) -> Question:
+        state = request.state
+        try:
+            return self._moderation.question(state.caller, state.request_id, ROUTE, asked.corral.guards)
+        except NotFoundError as error:
+            raise RequestError(400, error.message, code="unknown_guard", param="corral.guards") from None
+
+
+def _event_stream(events: Any) -> StreamingResponse:
+    return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+def _too_slow() -> RequestError:
+    return RequestError(504, "The model's server did not answer in time.", code="upstream_timeout")

@@ -1,0 +1,74 @@
+"""Plots as inline SVG: no script, no library, colours by class so that both themes fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+WIDTH: Final = 480
+HEIGHT: Final = 120
+_TOP: Final = 20
+
+
+def stacked_bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], *, title: str) -> str:
+    """Bars over time, one colour a series, each series with as many values as there are labels."""
+    totals = [sum(values[i] for _, values in series) for i in range(len(labels))]
+    top = max([*totals, 1])
+    step = WIDTH / max(1, len(labels))
+    bars = []
+    for i, label in enumerate(labels):
+        base = float(HEIGHT)
+        for name, values in series:
+            if not values[i]:
+                continue
+            height = (HEIGHT - _TOP) * values[i] / top
+            base -= height
+            bars.append(
+                f'<rect class="s-{escape(name)}" x="{i * step + 1:.1f}" y="{base:.1f}" width="{max(1.0, step - 2):.1f}"'
+                f' height="{height:.1f}"><title>{escape(label)}: {values[i]} {escape(name)}</title></rect>'
+            )
+    return _frame(title, bars, str(top), labels)
+
+
+def lines(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], *, title: str, unit: str) -> str:
+    """Lines over time; a missing value leaves a gap."""
+    known = [value for _, values in series for value in values if value is not None]
+    top = max([*known, 1e-9])
+    step = WIDTH / max(1, len(labels) - 1)
+    drawn = []
+    for name, values in series:
+        points = [
+            (i * step, HEIGHT - (HEIGHT - _TOP) * value / top) for i, value in enumerate(values) if value is not None
+        ]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        drawn.append(f'<polyline class="l-{escape(name)}" points="{path}"><title>{escape(name)}</title></polyline>')
+        drawn += [f'<circle class="l-{escape(name)}" cx="{x:.1f}" cy="{y:.1f}" r="2"></circle>' for x, y in points]
+    return _frame(title, drawn, f"{top:.3g} {unit}" if known else "", labels)
+
+
+def ranking(counts: Sequence[tuple[str, int]], *, title: str) -> str:
+    """Horizontal bars, the largest first."""
+    top = max([count for _, count in counts] or [1])
+    row = 24
+    height = max(row, row * len(counts))
+    bars = [
+        f'<rect class="s-count" x="0" y="{i * row + 3}" width="{300 * count / top:.1f}" height="14"></rect>'
+        f'<text x="{300 * count / top + 6:.1f}" y="{i * row + 15}">{escape(name)} · {count}</text>'
+        for i, (name, count) in enumerate(counts)
+    ]
+    said = ", ".join(f"{name} {count}" for name, count in counts) or "none"
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}: {escape(said)}">'
+        f"{''.join(bars)}</svg>"
+    )
+
+
+def _frame(title: str, marks: Sequence[str], top: str, labels: Sequence[str]) -> str:
+    ends = (labels[0], labels[-1]) if labels else ("", "")
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 20}" role="img" aria-label="{escape(title)}, highest {escape(top)}">'
+        f'<line class="axis" x1="0" y1="{HEIGHT}" x2="{WIDTH}" y2="{HEIGHT}"></line>{"".join(marks)}'
+        f'<text x="0" y="13">{escape(top)}</text><text x="0" y="{HEIGHT + 17}">{escape(ends[0])}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 17}" text-anchor="end">{escape(ends[1])}</text></svg>'
+    )

@@ -1,0 +1,259 @@
+"""The guards of a server, each behind its queue, and verdicts that are known already.
+
+Every conversation asked about ends with the message to be judged, so that one batch holds prompts and responses alike.
+Whatever goes wrong on the way (a guard that raises, hangs, or is out of order) becomes a verdict without an answer;
+only a full queue is the caller's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from corral.core.errors import CorralError
+from corral.core.files import canonical_json
+from corral.data.media import MediaAccess
+from corral.data.messages import Conversation, ImagePart, Target
+from corral.guards.asking import ask
+from corral.guards.base import Guard, Status, Verdict
+from corral.guards.failures import failure_detail
+from corral.guards.media.base import MediaGuard
+from corral.guards.media.moderator import UNREAD, has_more_than_pictures, judged_pictures, without_pictures
+from corral.serve.batching import Batcher, BatchLimits, In, Observe, OutOfOrderError
+
+_CHARS_PER_TOKEN: Final = 3
+_CONTEXT_CHARS: Final = 1500
+_TURN_TOKENS: Final = 8
+_IMAGE_TOKENS: Final = 256
+_Key = tuple[str, str, bytes]
+"""Guard, revision, and a digest of the conversation."""
+
+
+def estimated_tokens(conversation: Conversation) -> int:
+    """Roughly what judging the last message costs, in tokens: for admission only, nothing is cut by it."""
+    *context, judged = conversation.messages
+    before = min(sum(len(message.text) for message in context), _CONTEXT_CHARS)
+    return (len(judged.text) + before) // _CHARS_PER_TOKEN + _TURN_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    url: str
+    target: Target
+
+
+@dataclass(slots=True)
+class _Question:
+    """What is asked of one guard: answered already (``known``), or waiting for ``future``."""
+
+    guard: str
+    revision: str
+    target: Target
+    known: Verdict | None = None
+    future: asyncio.Future[Verdict] | None = None
+
+
+class _LazyMedia:
+    """The media guard, loaded with the first picture; runs in its queue's thread only."""
+
+    def __init__(self, load: Callable[[], MediaGuard], access: MediaAccess) -> None:
+        self._load = load
+        self._access = access
+        self._guard: MediaGuard | None = None
+
+    def judge(self, pictures: Sequence[_Picture]) -> list[Verdict]:
+        return [self._verdict(picture) for picture in pictures]
+
+    def _verdict(self, picture: _Picture) -> Verdict:
+        try:
+            data = self._access.read(picture.url)
+        except CorralError as error:
+            return Verdict.failed(picture.target, UNREAD, "", Status.REJECTED, error.message)
+        try:
+            self._guard = self._guard or self._load()
+            return self._guard.classify_media([data], target=picture.target)[0].verdict
+        except CorralError as error:
+            return Verdict.failed(picture.target, UNREAD, "", Status.ERROR, error.message)
+        except Exception as error:
+            return Verdict.failed(
+                picture.target, UNREAD, "", Status.ERROR, failure_detail("the media guard failed", error)
+            )
+
+
+class GuardPool:
+    """Guards behind queues.
+
+    Args:
+        guards: of text; names differ.
+        limits: of each queue.
+        timeout: seconds until a missing verdict is one of status ``timeout``.
+        cache_size: verdicts kept; 0 keeps none.
+        media: loads the guard of images.
+        access: what image parts may refer to.
+        observe: makes, from a guard's name, what is told of its calls.
+    """
+
+    def __init__(
+        self,
+        guards: Sequence[Guard],
+        limits: BatchLimits,
+        *,
+        timeout: float,
+        cache_size: int = 0,
+        media: Callable[[], MediaGuard] | None = None,
+        access: MediaAccess | None = None,
+        observe: Callable[[str], Observe] | None = None,
+    ) -> None:
+        self.guards: Mapping[str, Guard] = {guard.name: guard for guard in guards}
+        self.timeout = timeout
+        self._batchers = {
+            guard.name: Batcher(guard.name, partial(ask, guard), limits, observe=observe and observe(guard.name))
+            for guard in guards
+        }
+        self._pictures = (
+            Batcher(
+                UNREAD, _LazyMedia(media, access or MediaAccess()).judge, limits, observe=observe and observe(UNREAD)
+            )
+            if media is not None
+            else None
+        )
+        self._cache: OrderedDict[_Key, Verdict] = OrderedDict()
+        self._cache_size = cache_size
+
+    @property
+    def waiting(self) -> dict[str, tuple[int, int]]:
+        """By guard: items and estimated tokens that wait."""
+        return {name: batcher.waiting for name, batcher in self._batchers.items()}
+
+    @property
+    def in_order(self) -> bool:
+        """Whether every guard takes submissions."""
+        return all(batcher.in_order for batcher in self._batchers.values())
+
+    async def judge(self, conversations: Sequence[Conversation], guards: Sequence[str]) -> list[list[Verdict]]:
+        """What each guard, in the order given, says of the last message of each conversation.
+
+        Raises:
+            QueueFullError: a queue has no room; nothing was asked.
+        """
+        asked: list[list[_Question]] = [[] for _ in conversations]
+        try:
+            for name in guards:
+                self._ask_text(self.guards[name], conversations, asked)
+            if self._pictures is not None:
+                self._ask_pictures(self._pictures, conversations, asked)
+            pending = [question.future for questions in asked for question in questions if question.future is not None]
+            if pending:
+                await asyncio.wait(pending, timeout=self.timeout)
+            return [[self._verdict(question) for question in questions] for questions in asked]
+        finally:
+            for question in (question for questions in asked for question in questions):
+                if question.future is not None:  # timed out, or the caller went away
+                    question.future.cancel()
+
+    def close(self, *, drain_seconds: float = 0.0) -> None:
+        """Answer what waits for at most so long, and take no more."""
+        for batcher in (*self._batchers.values(), *([self._pictures] if self._pictures else [])):
+            batcher.close(drain_seconds=drain_seconds)
+
+    def _ask_text(self, guard: Guard, conversations: Sequence[Conversation], asked: Sequence[list[_Question]]) -> None:
+        new: list[tuple[_Question, Conversation, _Key]] = []
+        for index, conversation in enumerate(conversations):
+            text = conversation
+            if self._pictures is not None and _pictures(conversation):
+                text = without_pictures(conversation)
+                if not has_more_than_pictures(text.messages[-1]):
+                    continue
+            key = (guard.name, guard.revision, _digest(text))
+            question = _Question(guard.name, guard.revision, text.target(), known=self._known(key))
+            asked[index].append(question)
+            if question.known is None:
+                new.append((question, text, key))
+        texts = [text for _, text, _ in new]
+        _submit(
+            self._batchers[guard.name],
+            [question for question, _, _ in new],
+            texts,
+            [estimated_tokens(text) for text in texts],
+            self.timeout,
+        )
+        for question, _, key in new:
+            if question.future is not None:
+                question.future.add_done_callback(partial(self._remember, key))
+
+    def _ask_pictures(
+        self,
+        batcher: Batcher[_Picture, Verdict],
+        conversations: Sequence[Conversation],
+        asked: Sequence[list[_Question]],
+    ) -> None:
+        questions: list[_Question] = []
+        pictures: list[_Picture] = []
+        for index, conversation in enumerate(conversations):
+            for part in _pictures(conversation):
+                pictures.append(_Picture(part.url, conversation.target()))
+                questions.append(_Question(UNREAD, "", conversation.target()))
+                asked[index].append(questions[-1])
+        _submit(batcher, questions, pictures, [_IMAGE_TOKENS] * len(pictures), self.timeout)
+
+    def _verdict(self, question: _Question) -> Verdict:
+        if question.known is not None:
+            return question.known
+        failed = partial(Verdict.failed, question.target, question.guard, question.revision)
+        future = question.future
+        if future is None or not future.done():
+            return failed(Status.TIMEOUT, f"no verdict within {self.timeout:g} s")
+        if future.cancelled():
+            return failed(Status.ERROR, "the guard was stopped")
+        if (error := future.exception()) is not None:
+            return failed(Status.ERROR, failure_detail("the guard failed", error))
+        return future.result()
+
+    def _known(self, key: _Key) -> Verdict | None:
+        if (verdict := self._cache.get(key)) is not None:
+            self._cache.move_to_end(key)
+        return verdict
+
+    def _remember(self, key: _Key, future: asyncio.Future[Verdict]) -> None:
+        if self._cache_size == 0 or future.cancelled() or future.exception() is not None:
+            return
+        if (verdict := future.result()).status is Status.OK:
+            self._cache[key] = verdict
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+
+
+def _submit(
+    batcher: Batcher[In, Verdict],
+    questions: Sequence[_Question],
+    values: Sequence[In],
+    tokens: Sequence[int],
+    timeout: float,
+) -> None:
+    """Queue the questions; a guard that is out of order answers each with an error."""
+    if not questions:
+        return
+    try:
+        futures = batcher.submit(values, tokens, timeout=timeout)
+    except OutOfOrderError as error:
+        for question in questions:
+            question.known = Verdict.failed(
+                question.target, question.guard, question.revision, Status.ERROR, error.message
+            )
+        return
+    for question, future in zip(questions, futures, strict=True):
+        question.future = future
+
+
+def _pictures(conversation: Conversation) -> list[ImagePart]:
+    return judged_pictures(conversation, conversation.target())
+
+
+def _digest(conversation: Conversation) -> bytes:
+    """What stands for a conversation in memory: never its text."""
+    return hashlib.sha256(canonical_json(conversation.to_openai()).encode()).digest()

@@ -1,0 +1,167 @@
+"""The console's pages: logging in, searching, reviewing, editing policies, trying texts, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+PAGES = ("", "/live", "/decisions", "/review", "/policies", "/policies/default", "/playground")
+
+
+def csrf(page: str) -> str:
+    found = re.search(r'name="csrf" value="([^"]+)"', page)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def running(start: Any) -> Any:
+    return start(policies={"default": "id: everybody\ncontent: full\n"})
+
+
+def test_every_page_shows_under_a_strict_content_security_policy(running: Any) -> None:
+    running.moderate(["hello", "TRIGGER"])
+    for path in PAGES:
+        answer = running.client.get(f"/console{path}")
+        assert answer.status_code == 200, path
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        nonce = re.search(r"script-src 'nonce-([^']+)'", policy)
+        assert nonce is not None
+        assert not re.search(r"<(script|style)(?! nonce=\"" + re.escape(nonce[1]) + ")", answer.text), path
+        assert not re.search(r"\s(on\w+|style)=", re.sub(r"<(style|script).*?</\1>", "", answer.text, flags=re.S)), path
+        assert "http://" not in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_with_a_key_the_console_asks_for_it_and_lets_reviewers_in(running: Any) -> None:
+    _, reader = running.server.keys.create("ann", scopes=["review"])
+    _, chatter = running.server.keys.create("bot", scopes=["chat"])
+    client = running.client
+    refused = client.get("/console/decisions")
+    assert refused.status_code == 401
+    assert 'name="key"' in refused.text
+    assert client.post("/console/login", data={"key": "wrong"}).status_code == 401
+    assert client.post("/console/login", data={"key": chatter}).status_code == 401
+    answer = client.post("/console/login", data={"key": reader}, follow_redirects=False)
+    assert answer.status_code == 303
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    page = client.get("/console")
+    assert page.status_code == 200
+    assert "ann" in page.text
+    # A reviewer reads policies and does not change them.
+    editor = client.get("/console/policies/default")
+    saved = client.post("/console/policies/default", data={"csrf": csrf(editor.text), "text": "id: x", "do": "save"})
+    assert saved.status_code == 403
+    client.post("/console/logout", data={"csrf": csrf(page.text)})
+    assert client.get("/console").status_code == 401
+
+
+def test_a_revoked_key_ends_its_sessions(running: Any) -> None:
+    key, secret = running.server.keys.create("ann", scopes=["admin"])
+    running.client.post("/console/login", data={"key": secret})
+    assert running.client.get("/console").status_code == 200
+    running.server.keys.revoke(key.id)
+    assert running.client.get("/console").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/decisions/x", "/policies/default", "/playground", "/logout"])
+def test_forms_from_elsewhere_are_refused(running: Any, path: str) -> None:
+    client = running.client
+    token = csrf(client.get("/console").text)
+    assert client.post(f"/console{path}", data={"text": "id: x"}).status_code == 403
+    assert client.post(f"/console{path}", data={"csrf": "wrong"}).status_code == 403
+    cross = client.post(f"/console{path}", data={"csrf": token}, headers={"Sec-Fetch-Site": "cross-site"})
+    assert cross.status_code == 403
+    assert client.post(f"/console{path}", json={"csrf": token}).status_code == 415
+
+
+def test_decisions_are_found_by_what_they_are(running: Any) -> None:
+    running.moderate(["hello there my friend", "a TRIGGER", "say 'raise' <b>bold</b>"])
+    client = running.client
+
+    def found(**query: str) -> int:
+        return len(re.findall(r'href="/console/decisions/\w', client.get("/console/decisions", params=query).text))
+
+    assert found() == 3
+    assert found(action="block") == 1
+    assert found(category="llama_guard_3/S10") == 1
+    assert found(text="a TRIGGER") == 1
+    assert found(text="a TRIGGE") == 0
+    assert found(language="en") == 1
+    assert found(stage="window") == 0
+    assert found(tenant="nobody") == 0
+    assert client.get("/console/decisions", params={"before": "x"}).status_code == 400
+
+
+def test_text_from_outside_is_escaped(running: Any) -> None:
+    running.moderate("<script>alert(1)</script>")
+    (row,) = running.rows()
+    page = running.client.get(f"/console/decisions/{row['id']}").text
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    found = running.client.get("/console/decisions", params={"text": '"><script>alert(1)</script>'}).text
+    assert "<script>alert" not in found
+
+
+def test_a_review_labels_a_decision_and_is_exported_as_training_data(running: Any) -> None:
+    client = running.client
+    running.moderate(["hello", "a TRIGGER"])
+    queue = client.get("/console/review").text
+    (waiting,) = re.findall(r'href="/console/decisions/(\w+)"', queue)
+    form = {"csrf": csrf(queue), "label": "harmful", "note": "seen", "categories": "llama_guard_3/S10"}
+    assert client.post(f"/console/decisions/{waiting}", data={**form, "label": "odd"}).status_code == 400
+    assert client.post(f"/console/decisions/{waiting}", data={**form, "categories": "S10"}).status_code == 400
+    assert client.post("/console/decisions/unknown", data=form).status_code == 404
+    saved = client.post(f"/console/decisions/{waiting}", data={**form, "next": "review"}, follow_redirects=False)
+    assert saved.headers["location"] == "/console/review"
+    assert "Nothing waits" in client.get("/console/review").text
+    assert "seen" in client.get(f"/console/decisions/{waiting}").text
+    (label,) = [json.loads(line) for line in client.get("/console/review/labels.jsonl").text.splitlines()]
+    assert label["messages"] == [{"role": "user", "content": "a TRIGGER"}]
+    assert label["harmful"] is True
+    assert label["categories"] == {"llama_guard_3/S10": True}
+
+
+def test_a_policy_is_checked_before_it_is_saved_and_applies_at_once(running: Any) -> None:
+    client = running.client
+    editor = client.get("/console/policies/default")
+    assert "content: full" in editor.text
+    form = {"csrf": csrf(editor.text), "do": "check", "text": "id: new\nprompt: {action: flag}\n"}
+    assert "can be applied" in client.post("/console/policies/default", data=form).text
+    assert running.server.policies.of("x").id == "everybody"
+    broken = client.post("/console/policies/default", data={**form, "do": "save", "text": "promt: 1"})
+    assert broken.status_code == 400
+    assert "promt" in broken.text
+    assert "In force" in client.post("/console/policies/default", data={**form, "do": "save"}).text
+    assert running.moderate("TRIGGER").json()["corral"]["decisions"][0]["action"] == "flag"
+    assert "prompt: {action: flag}" in client.get("/console/policies").text
+    assert client.post("/console/policies/acme", data={**form, "do": "save"}).status_code == 200
+    assert running.server.policies.of("acme").id == "new"
+
+
+def test_the_playground_judges_and_records(running: Any) -> None:
+    client = running.client
+    form = {"csrf": csrf(client.get("/console/playground").text), "prompt": "hello", "reply": "a TRIGGER"}
+    answer = client.post("/console/playground", data=form)
+    assert answer.status_code == 200
+    assert "Prompt: " in answer.text
+    assert 'class="tag k-block"' in answer.text
+    assert [row["route"] for row in running.rows()] == ["/console/playground"] * 2
+    assert client.post("/console/playground", data={**form, "prompt": " ", "reply": ""}).status_code == 400
+
+
+def test_the_overview_counts(running: Any) -> None:
+    running.moderate(["hello", "a TRIGGER", "another TRIGGER", "bye"])
+    page = running.client.get("/console/live", params={"range": "day"}).text
+    assert "<dd>4</dd>" in page
+    assert "<dd>50.0 %</dd>" in page
+    assert page.count("<svg") == 6
+    assert "llama_guard_3/S10 2" in page
+    assert running.client.get("/console", params={"range": "odd"}).status_code == 200

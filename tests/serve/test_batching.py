@@ -1,0 +1,184 @@
+"""The queue in front of a guard: batches, bounds, deadlines, and guards that hang."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+from corral.serve.batching import Batcher, BatchLimits, OutOfOrderError, QueueFullError
+
+
+class Gate:
+    """A guard that waits until it is let go, and notes its batches."""
+
+    def __init__(self, *, open: bool = False) -> None:
+        self.batches: list[list[int]] = []
+        self.let_go = threading.Event()
+        self.entered = threading.Event()
+        if open:
+            self.let_go.set()
+
+    def __call__(self, values: Sequence[int]) -> list[int]:
+        self.batches.append(list(values))
+        self.entered.set()
+        self.let_go.wait(10)
+        return [2 * value for value in values]
+
+
+async def entered(gate: Gate) -> None:
+    while not gate.entered.is_set():
+        await asyncio.sleep(0.005)
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    async def main() -> list[int]:
+        batcher = Batcher("g", Gate(open=True), BatchLimits(batch_items=3, linger_seconds=0))
+        return list(await asyncio.gather(*batcher.submit(range(10), [1] * 10, timeout=5)))
+
+    assert asyncio.run(main()) == [2 * i for i in range(10)]
+
+
+def test_what_waits_becomes_one_batch_within_items_and_tokens() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(batch_items=4, batch_tokens=10, linger_seconds=0))
+        first = batcher.submit([0], [1], timeout=5)
+        await entered(gate)
+        rest = batcher.submit([1, 2, 3, 4, 5, 6, 7], [1, 1, 1, 1, 6, 6, 50], timeout=5)
+        gate.let_go.set()
+        await asyncio.gather(*first, *rest)
+
+    asyncio.run(main())
+    assert gate.batches == [[0], [1, 2, 3, 4], [5], [6], [7]]
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(queue_items=4, queue_tokens=100, linger_seconds=0))
+        batcher.submit([0], [1], timeout=5)
+        await entered(gate)
+        waiting = batcher.submit([1, 2, 3], [1, 1, 1], timeout=5)
+        began = time.monotonic()
+        with pytest.raises(QueueFullError) as refused:
+            batcher.submit([4, 5], [1, 1], timeout=5)
+        assert time.monotonic() - began < 0.05
+        assert refused.value.retry_after >= 1
+        with pytest.raises(QueueFullError):
+            batcher.submit([4], [98], timeout=5)
+        assert batcher.waiting == (3, 3)
+        gate.let_go.set()
+        await asyncio.gather(*waiting)
+        assert batcher.waiting == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_a_queue_that_moves_too_slowly_takes_no_more() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(queue_seconds=0.05, linger_seconds=0))
+        batcher.submit([0], [1], timeout=5)
+        await entered(gate)
+        (gone,) = batcher.submit([1], [1], timeout=5)
+        await asyncio.sleep(0.1)
+        gone.cancel()  # it gives its place back in the next turn of the loop, and its age no longer counts
+        await asyncio.sleep(0)
+        (oldest,) = batcher.submit([2], [1], timeout=5)
+        await asyncio.sleep(0.1)
+        with pytest.raises(QueueFullError):
+            batcher.submit([3], [1], timeout=5)
+        gate.let_go.set()
+        assert await oldest == 4
+        (fine,) = batcher.submit([3], [1], timeout=5)
+        assert await fine == 6
+
+    asyncio.run(main())
+
+
+def test_a_request_larger_than_the_queue_is_let_in_when_nothing_waits() -> None:
+    async def main() -> list[int]:
+        batcher = Batcher("g", Gate(open=True), BatchLimits(queue_items=2, linger_seconds=0))
+        return list(await asyncio.gather(*batcher.submit(range(5), [1] * 5, timeout=5)))
+
+    assert len(asyncio.run(main())) == 5
+
+
+def test_what_nobody_waits_for_is_not_computed() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(linger_seconds=0))
+        first = batcher.submit([0], [1], timeout=5)
+        await entered(gate)
+        (gone,) = batcher.submit([1], [1], timeout=5)
+        (late,) = batcher.submit([2], [1], timeout=0.01)
+        (kept,) = batcher.submit([3], [1], timeout=5)
+        gone.cancel()
+        await asyncio.sleep(0.05)
+        assert batcher.waiting == (2, 2)
+        gate.let_go.set()
+        await asyncio.gather(*first, kept)
+        assert not late.done()
+
+    asyncio.run(main())
+    assert gate.batches == [[0], [3]]
+
+
+def test_a_guard_that_raises_fails_its_batch_and_serves_the_next() -> None:
+    def run(values: Sequence[int]) -> list[int]:
+        if 0 in values:
+            raise RuntimeError("no")
+        return list(values)
+
+    async def main() -> None:
+        batcher = Batcher("g", run, BatchLimits(linger_seconds=0))
+        (failed,) = batcher.submit([0], [1], timeout=5)
+        with pytest.raises(RuntimeError):
+            await failed
+        (fine,) = batcher.submit([1], [1], timeout=5)
+        assert await fine == 1
+
+    asyncio.run(main())
+
+
+def test_a_thread_that_hangs_is_replaced_and_too_many_put_the_guard_out_of_order() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(linger_seconds=0, hang_seconds=0.02))
+        for number in range(4):
+            gate.entered.clear()
+            batcher.submit([number], [1], timeout=5)
+            await entered(gate)
+            await asyncio.sleep(0.05)
+        with pytest.raises(OutOfOrderError):
+            batcher.submit([9], [1], timeout=5)
+        gate.let_go.set()
+        while not batcher.in_order:
+            await asyncio.sleep(0.01)
+        (fine,) = batcher.submit([5], [1], timeout=5)
+        assert await fine == 10
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_closed_queue_answers_what_it_took_and_takes_no_more() -> None:
+    async def main() -> None:
+        batcher = Batcher("g", Gate(open=True), BatchLimits(linger_seconds=0))
+        futures = batcher.submit([1, 2], [1, 1], timeout=5)
+        await asyncio.to_thread(batcher.close, drain_seconds=5)
+        assert await asyncio.gather(*futures) == [2, 4]
+        with pytest.raises(OutOfOrderError):
+            batcher.submit([3], [1], timeout=5)
+
+    asyncio.run(main())

@@ -1,0 +1,124 @@
+"""Many requests to one server: memory stays flat, every one has its row, and kill -9 loses no answered decision.
+
+`make soak` sends 20,000, and 5,000 with kills at random moments; without ``CORRAL_SOAK_ROWS``, as in `make test`, a
+hundredth of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+import httpx2
+
+from corral.serve.audit.database import Database
+from corral.serve.audit.queries import exported_rows, verify_chain
+
+REQUESTS = int(os.environ.get("CORRAL_SOAK_ROWS", "2000")) // 10
+WARM = min(1000, REQUESTS // 2)
+KILLED_REQUESTS = REQUESTS // 4
+KILLS = 3 if REQUESTS < 1000 else 20
+CLIENTS = 8
+SLACK_MB = 24
+
+
+def resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+@contextmanager
+def served(state: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server in a process of its own, and its address."""
+    command = [sys.executable, "-m", "corral.cli.main", "serve", "--guard", "scripted", "--upstream", "none"]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--state", str(state)], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        try:
+            url = next(found[1] for line in process.stderr if (found := re.search(r"serving on (\S+),", line)))
+            yield url, process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_is_flat_over_many_requests(tmp_path: Path) -> None:
+    with served(tmp_path) as (url, process):
+        asyncio.run(send(url, WARM))
+        before = resident_mb(process.pid)
+        asyncio.run(send(url, REQUESTS))
+        grown = resident_mb(process.pid) - before
+    database = Database(f"sqlite:///{tmp_path / 'serve.sqlite3'}")
+    report = verify_chain(database)
+    database.close()
+    assert report.intact
+    assert report.rows == WARM + REQUESTS
+    assert grown < SLACK_MB
+
+
+def test_kill_9_loses_no_answered_decision(tmp_path: Path) -> None:
+    moments = random.Random(0)
+    answered: list[str] = []
+    for _ in range(KILLS):
+        with served(tmp_path) as (url, process):
+            killed_after = moments.randint(1, KILLED_REQUESTS // KILLS)
+            asyncio.run(send_until_gone(url, answered, process, killed_after))
+    with served(tmp_path):  # restarts cleanly
+        pass
+    database = Database(f"sqlite:///{tmp_path / 'serve.sqlite3'}")
+    assert verify_chain(database).intact
+    kept = {row["id"] for row in exported_rows(database, since_us=None, with_content=False)}
+    database.close()
+    assert len(answered) >= KILLS
+    assert set(answered) <= kept
+
+
+async def send_until_gone(url: str, answered: list[str], process: subprocess.Popen[str], killed_after: int) -> None:
+    """Ask with several clients; after so many answers the server is killed while the others wait for theirs."""
+    base, numbers = time.time_ns(), itertools.count()
+    until = len(answered) + killed_after
+
+    async def work(client: Any) -> None:
+        while process.poll() is None:
+            try:
+                answer = await client.post("/v1/moderations", json={"input": f"hello {base} {next(numbers)}"})
+            except httpx2.HTTPError:
+                return
+            answered.append(answer.json()["corral"]["decisions"][0]["id"])
+            if len(answered) >= until:
+                process.kill()
+                process.wait(30)
+
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
+        await asyncio.gather(*(work(client) for _ in range(CLIENTS)))
+
+
+async def send(url: str, count: int) -> None:
+    numbers = iter(range(count))
+    base = time.time_ns()
+
+    async def work(client: Any) -> None:
+        for number in numbers:
+            answer = await client.post("/v1/moderations", json={"input": f"hello {base} {number} " + "word " * 50})
+            assert answer.status_code == 200
+
+    async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
+        await asyncio.gather(*(work(client) for _ in range(CLIENTS)))
