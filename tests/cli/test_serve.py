@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import httpx2
 from corral.cli.main import main
 from corral.cli.serve import read_settings
 from corral.core.errors import ConfigError
+from corral.serve.server import build_server
 
 
 @contextmanager
@@ -139,6 +141,17 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     config.write_text("prot: 9000\n")
     with pytest.raises(ConfigError, match="prot"):
         read_settings(config, {}, [])
+
+
+def test_a_server_takes_guards_made_of_guards(tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("guards: [{decode: scripted, name: careful}]\nupstream: none\n")
+    settings = read_settings(config, {"state": tmp_path}, ["scripted.words=[BIG]"])
+    server = build_server(settings)
+    try:
+        assert server.moderation.policies.guards_of(server.moderation.policies.of("anybody")) == ("careful",)
+    finally:
+        asyncio.run(server.stop())
 
 
 @pytest.mark.slow

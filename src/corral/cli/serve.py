@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from corral.cli.guard_settings import settings_by_guard
+from corral.cli.guard_settings import names_in, parse_guards, settings_by_guard
 from corral.cli.output import remark
 from corral.cli.serve_audit import audit_app
 from corral.cli.serve_keys import keys_app
@@ -87,7 +87,7 @@ def serve(
         "port": _unless_default(context, "port", port),
         "upstream": upstream,
         "policies": policy,
-        "guards": guard or None,
+        "guards": parse_guards(guard) if guard else None,
         "media_guard": _unless_default(context, "media_guard", media_guard),
         "hosts": allow_host or None,
         "fetch_images": fetch_images or None,
@@ -119,7 +119,7 @@ def read_settings(config: Path | None, given: dict[str, Any], guard_settings: li
     settings = load_config(ServeSettings, {} if config is None else config, overrides)
     if not guard_settings:
         return settings
-    chosen = settings_by_guard(guard_settings, settings.guards)
+    chosen = settings_by_guard(guard_settings, names_in(settings.guards))
     merged = {
         name: {**settings.guard_settings.get(name, {}), **chosen.get(name, {})}
         for name in {*settings.guard_settings, *chosen}

@@ -142,7 +142,7 @@ class PolicyStore:
         for name in added:
             if name not in self._guards:
                 raise NotFoundError(f"no guard `{name}` is loaded", hint=suggest(name, self._guards))
-        return tuple(dict.fromkeys([*(policy.guards or self._default_guards), *added]))
+        return tuple(dict.fromkeys([*(policy.guard_names or self._default_guards), *added]))
 
     def check(self, text: str, *, where: str) -> ServePolicy:
         """The policy that a YAML text holds.
@@ -153,7 +153,7 @@ class PolicyStore:
         try:
             values = parse_yaml(text, where=where)
             policy = load_config(ServePolicy, {} if values is None else values)
-            if missing := [name for name in policy.guards or () if name not in self._guards]:
+            if missing := [name for name in policy.guard_names if name not in self._guards]:
                 raise PolicyError(
                     f"guard `{missing[0]}` is not loaded",
                     where="guards",

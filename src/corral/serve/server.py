@@ -12,6 +12,7 @@ from typing import Final
 from corral.core.errors import CorralError
 from corral.data.media import MediaAccess
 from corral.guards.base import Guard
+from corral.guards.composition.specs import with_settings
 from corral.guards.loading import load_guard
 from corral.guards.media.loading import load_media_guard
 from corral.serve.audit.database import AuditError, Database
@@ -125,7 +126,7 @@ def build_server(
     metrics = Metrics()
     database = Database(settings.database_url)
     try:
-        loaded = guards or [load_guard(name, **settings.guard_settings.get(name, {})) for name in settings.guards]
+        loaded = guards or [load_guard(with_settings(spec, settings.guard_settings)) for spec in settings.guards]
         by_name = {guard.name: guard for guard in loaded}
         policies = PolicyStore(settings.policies, by_name, list(by_name))
         keys = KeyStore(database)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from corral.core.config import Config
+from corral.guards.composition.specs import GuardSpec
 
 EMBEDDED_UPSTREAM: Final = "embedded:smollm2-135m-instruct"
 STATE_VARIABLE: Final = "CORRAL_STATE"
@@ -67,7 +68,7 @@ class ServeSettings(Config):
     Attributes:
         host: address to bind; any but loopback needs an API key to exist.
         port: 0 lets the system choose.
-        guards: asked where a policy names none.
+        guards: asked where a policy names none; names or compositions.
         guard_settings: by guard, what its ``load`` takes.
         media_guard: judges images; loaded with the first one.
         upstream: base URL of an OpenAI-compatible API, ``embedded:NAME``, or ``none``.
@@ -82,7 +83,7 @@ class ServeSettings(Config):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    guards: Annotated[tuple[str, ...], Field(min_length=1)] = ("default",)
+    guards: Annotated[tuple[GuardSpec, ...], Field(min_length=1)] = ("default",)
     guard_settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     media_guard: str = "open-nsfw"
     upstream: str = EMBEDDED_UPSTREAM
