@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 from typing import Final
 
 WIDTH: Final = 480
 HEIGHT: Final = 120
 _TOP: Final = 20
+_DOT: Final = 3
 
 
 def stacked_bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]], *, title: str) -> str:
@@ -32,19 +34,34 @@ def stacked_bars(labels: Sequence[str], series: Sequence[tuple[str, Sequence[int
 
 
 def lines(labels: Sequence[str], series: Sequence[tuple[str, Sequence[float | None]]], *, title: str, unit: str) -> str:
-    """Lines over time; a missing value leaves a gap."""
+    """Lines over time; a missing value leaves a gap, and a value between two gaps is a dot."""
     known = [value for _, values in series for value in values if value is not None]
     top = max([*known, 1e-9])
-    step = WIDTH / max(1, len(labels) - 1)
+    step = (WIDTH - 2 * _DOT) / max(1, len(labels) - 1)
     drawn = []
     for name, values in series:
+        kind, called = f'class="l-{escape(name)}"', f"<title>{escape(name)}</title>"
         points = [
-            (i * step, HEIGHT - (HEIGHT - _TOP) * value / top) for i, value in enumerate(values) if value is not None
+            None if value is None else (_DOT + i * step, HEIGHT - (HEIGHT - _TOP) * value / top)
+            for i, value in enumerate(values)
         ]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        drawn.append(f'<polyline class="l-{escape(name)}" points="{path}"><title>{escape(name)}</title></polyline>')
-        drawn += [f'<circle class="l-{escape(name)}" cx="{x:.1f}" cy="{y:.1f}" r="2"></circle>' for x, y in points]
+        for stretch in _stretches(points):
+            if len(stretch) == 1:
+                x, y = stretch[0]
+                drawn.append(f'<circle {kind} cx="{x:.1f}" cy="{y:.1f}" r="{_DOT}">{called}</circle>')
+            else:
+                path = " ".join(f"{x:.1f},{y:.1f}" for x, y in stretch)
+                drawn.append(f'<polyline {kind} points="{path}">{called}</polyline>')
     return _frame(title, drawn, f"{top:.3g} {unit}" if known else "", labels)
+
+
+def _stretches(points: Sequence[tuple[float, float] | None]) -> list[list[tuple[float, float]]]:
+    """Runs of points without a gap."""
+    return [
+        [point for point in run if point is not None]
+        for known, run in groupby(points, key=lambda point: point is not None)
+        if known
+    ]
 
 
 def ranking(counts: Sequence[tuple[str, int]], *, title: str) -> str:
