@@ -7,9 +7,10 @@ import torch
 
 from corral.core.errors import EngineError
 from corral.guards.base import Status
+from corral.guards.prompted.exchanges import Exchange
 from corral.guards.prompted.framing import framed
 from corral.guards.wildguard.answers import LABELS, LINES
-from corral.guards.wildguard.prompts import Exchange, render
+from corral.guards.wildguard.prompts import render
 from corral.guards.wildguard.scoring import (
     LineScore,
     Question,

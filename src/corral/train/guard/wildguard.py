@@ -24,9 +24,10 @@ from typing import Any, Final
 from corral.core.errors import ConfigError, DataError, suggest
 from corral.data.examples import ModerationExample
 from corral.data.messages import Message
+from corral.guards.prompted.exchanges import Exchange, exchange_of
 from corral.guards.prompted.framing import FrameName, framed
 from corral.guards.wildguard.answers import FIELDS, NOT_APPLICABLE, FieldName, Label, format_line, label
-from corral.guards.wildguard.prompts import Exchange, exchange_of, render
+from corral.guards.wildguard.prompts import render
 from corral.train.guard.prompted_rows import FormattedRows, PromptedRow
 
 _POLICY: Final = "wildguard"
