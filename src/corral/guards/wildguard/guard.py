@@ -13,9 +13,10 @@ from corral.guards.limits import MAX_CHARS
 from corral.guards.prompted.exchange_guard import AskedWindow, ExchangeGuard, ExchangeItem
 from corral.guards.prompted.exchanges import Exchange
 from corral.guards.prompted.framing import FrameName, check_frame, framed
-from corral.guards.prompted.loading import connect_engine, load_engine
+from corral.guards.prompted.leads import find_answer_lead
+from corral.guards.prompted.loading import load_or_connect, require_tokenizer
 from corral.guards.prompted.meters import meter_for, window_for
-from corral.guards.wildguard.answers import FIELDS, NO, YES, Answers, FieldName, format_answers
+from corral.guards.wildguard.answers import FIELDS, LINES, NO, YES, Answers, FieldName, format_answers
 from corral.guards.wildguard.fitting import wildguard_fitter
 from corral.guards.wildguard.prompts import INSTRUCTION, render
 from corral.guards.wildguard.scoring import (
@@ -23,7 +24,6 @@ from corral.guards.wildguard.scoring import (
     LineAnswer,
     Question,
     Reading,
-    find_answer_lead,
     generate_lines,
     score_lines,
 )
@@ -143,13 +143,19 @@ class WildGuard(ExchangeGuard[Reading]):
             ConfigError: scores from a server without a tokenizer, or as the class says.
             EngineError: the server does not answer.
         """
-        if server is not None and tokenizer is None and decode == "score":
-            raise ConfigError(
-                "scores from a server need the model's tokenizer",
-                where="tokenizer",
-                hint='Give `tokenizer`, a folder or hub id, or use `decode="generate"`, which gives no scores.',
-            )
-        engine, revision, left = _engine(model, server, tokenizer, frame, dtype=dtype, device=device, threads=threads)
+        if decode == "score":
+            require_tokenizer(server, tokenizer)
+        wanted: FrameName = "wildguard" if frame == "auto" else frame
+        engine, revision, left = load_or_connect(
+            model,
+            server,
+            tokenizer,
+            frame=wanted,
+            unchecked="chat" if frame == "auto" and "wildguard" not in str(model).lower() else wanted,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+        )
         if answer_lead is None:
             answer_lead = _find_lead(engine) if decode == "score" else ""
         return cls(
@@ -251,31 +257,8 @@ def _ignored(windows: Sequence[Exchange], readings: Sequence[Reading]) -> int:
     )
 
 
-def _engine(
-    model: str | Path,
-    server: str | None,
-    tokenizer: str | Path | None,
-    frame: Literal["auto", "chat", "wildguard"],
-    *,
-    dtype: str,
-    device: str,
-    threads: int | None,
-) -> tuple[Engine, str, FrameName]:
-    """The engine, its revision, and the frame that is left for the guard to write."""
-    wanted: FrameName = "wildguard" if frame == "auto" else frame
-    if server is None:
-        if tokenizer is not None:
-            raise ConfigError("a checkpoint brings its own tokenizer", where="tokenizer", hint="Leave it out.")
-        return *load_engine(model, frame=wanted, dtype=dtype, device=device, threads=threads), "chat"
-    if tokenizer is not None:
-        return *connect_engine(server, str(model), tokenizer=tokenizer, frame=wanted), "chat"
-    if frame == "auto" and "wildguard" not in str(model).lower():
-        wanted = "chat"
-    return *connect_engine(server, str(model), tokenizer=None, frame=wanted), wanted
-
-
 def _find_lead(engine: Engine) -> str:
-    return find_answer_lead(engine, framed(render(Exchange("Hello!")), "chat"))
+    return find_answer_lead(engine, framed(render(Exchange("Hello!")), "chat"), f"{LINES[0]}:")
 
 
 def _thresholds(given: Mapping[str, float] | None, decode: Decode) -> dict[FieldName, float]:

@@ -1,17 +1,17 @@
-"""LoRA (arXiv 2106.09685) on all Linears of a Llama's upper layers; everything else stays frozen."""
+"""LoRA (arXiv 2106.09685) on Linears of a Llama's upper layers; everything else stays frozen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from peft import LoraConfig, get_peft_model
 
 from corral.core.errors import ConfigError
+from corral.train.guard.lora_targets import LINEARS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_LINEARS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def check_trained_layers(first: int, layers: int) -> None:
@@ -24,8 +24,10 @@ def check_trained_layers(first: int, layers: int) -> None:
         raise ConfigError(f"first_trained_layer is `{first}` with {layers} layers kept", where="first_trained_layer")
 
 
-def with_lora(model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int) -> Any:
-    """peft's model around ``model``, with fresh weights on the layers from ``first_layer`` on.
+def with_lora(
+    model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int, targets: Sequence[str] = LINEARS
+) -> Any:
+    """peft's model around ``model``, with fresh weights on ``targets`` of the layers from ``first_layer`` on.
 
     Raises:
         ConfigError: ``first_layer`` is not one of the layers.
@@ -38,7 +40,7 @@ def with_lora(model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int
         LoraConfig(
             r=rank,
             lora_alpha=alpha,
-            target_modules=list(_LINEARS),
+            target_modules=list(targets),
             layers_to_transform=list(range(first_layer, layers)),
             layers_pattern="layers",
         ),
