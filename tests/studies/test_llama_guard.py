@@ -32,7 +32,7 @@ from corral.studies.llama_guard.ladder import adaptation_ladder
 from corral.studies.llama_guard.one_vs_all import category_one_vs_all
 from corral.studies.llama_guard.policy_matters import policy_matters
 from corral.studies.llama_guard.rows import StudyRows, study_rows
-from corral.studies.llama_guard.scores import Judged
+from corral.studies.verdict_store import Judged
 from corral.studies.llama_guard.settings import AUGMENTED, CLAIMS, LlamaGuardConfig
 from corral.studies.llama_guard.trainings import TrainedModels, Training
 
