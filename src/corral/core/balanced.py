@@ -11,7 +11,8 @@ def balanced_objects(text: str, *, longest: int = _LONGEST) -> list[str]:
     """Each ``{...}`` whose braces balance, outermost ones only, in the order of the text.
 
     Braces in string literals (double quotes, backslash escapes, inside an object) do not count, and neither does a
-    brace that nothing closes. Reads at most ``longest`` characters, each once.
+    brace that nothing closes; a quotation mark behind such a one may hide what follows. Reads at most ``longest``
+    characters, each once.
     """
     spans: list[tuple[int, int]] = []
     opened: list[int] = []

@@ -29,11 +29,13 @@ class Judged:
         scores: (N,) probability of harm; 1 where the guard could not answer, which the default policy blocks.
         codes: qualified codes of the categories that the verdict names; none where they were not asked for.
         answered: (N,) whether the guard could answer.
+        categories: qualified code to score, of every category that the verdict scores.
     """
 
     scores: Floats
     codes: tuple[frozenset[str], ...]
     answered: Flags
+    categories: tuple[Mapping[str, float], ...]
 
     @property
     def unscored(self) -> int:
@@ -125,6 +127,7 @@ def _entry(row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
         "status": verdict.status.value,
         "p_harm": verdict.p_harm,
         "codes": sorted(verdict.categories),
+        "categories": dict(verdict.categories),
         "detail": verdict.detail,
     }
 
@@ -136,6 +139,7 @@ def _judged(entries: Sequence[Mapping[str, Any]]) -> Judged:
         np.array(scores, dtype=np.float64),
         tuple(frozenset(entry["codes"]) for entry in entries),
         np.array(answered, dtype=np.bool_),
+        tuple(entry["categories"] for entry in entries),
     )
 
 

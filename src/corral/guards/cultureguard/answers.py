@@ -220,8 +220,8 @@ def _scan(text: str) -> _Fields:
     """The same of text that is no JSON: a value goes from a key's colon to the next key or the end."""
     fields: _Fields = {}
     keys = list(_KEY.finditer(text))
-    for match, following in zip(keys, [*keys[1:], None], strict=True):
-        stop = len(text) if following is None else following.start()
+    for number, match in enumerate(keys, start=1):
+        stop = keys[number].start() if number < len(keys) else len(text)
         value = text[match.end() : stop].strip(_QUOTES + ",{}")
         fields.setdefault(str(_known_key(match[1])), []).append(value)
     return fields
