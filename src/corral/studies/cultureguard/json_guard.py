@@ -14,7 +14,7 @@ from corral.core.metrics import positive_rate
 from corral.core.stats import wilson
 from corral.data.examples import ModerationExample, rows_hash
 from corral.evals.baselines import train_bag_of_words
-from corral.studies.claims import Compared, claim_of, compare_over_seeds
+from corral.studies.claims import Compared, claim_of, compare_over_seeds, point_of
 from corral.studies.cultureguard.rows import StudyRows, named_codes
 from corral.studies.cultureguard.settings import CultureGuardConfig
 from corral.studies.cultureguard.trainings import Guards, Training, settings_of
@@ -110,16 +110,15 @@ def _by_heart(guards: Guards, rows: StudyRows, config: CultureGuardConfig) -> di
 
 def _row(seed: int, rows: Sequence[ModerationExample], scored: Judged, written: Judged) -> dict[str, Any]:
     """One seed's figures in a table; parsing with Wilson's interval."""
-    truth = as_binary([row.harmful for row in rows])
-    read = wilson(int(written.answered.sum()), len(rows))
-    ones = np.ones((len(rows), 1))
+    n, truth = len(rows), as_binary([row.harmful for row in rows])
+    read = wilson(int(written.answered.sum()), n)
 
-    def rate(judged: Judged, name: weighted.Rate) -> float:
-        return float(weighted.rate(truth, judged.flagged, name)(ones)[0])
+    def rate(judged: Judged, name: weighted.Rate) -> float | None:
+        return point_of(weighted.rate(truth, judged.flagged, name), n)
 
     return {
         "seed": seed,
-        "n": len(rows),
+        "n": n,
         "parsed": float(written.answered.mean()),
         "parsed_ci95": None if read.ci95 is None else list(read.ci95),
         "f1": rate(scored, "f1"),
@@ -127,7 +126,7 @@ def _row(seed: int, rows: Sequence[ModerationExample], scored: Judged, written: 
         "precision": rate(scored, "precision"),
         "recall": rate(scored, "recall"),
         "fpr": rate(scored, "fpr"),
-        "ap": float(weighted.average_precision(truth, scored.scores)(ones)[0]),
+        "ap": point_of(weighted.average_precision(truth, scored.scores), n),
         "unscored": scored.unscored,
     }
 

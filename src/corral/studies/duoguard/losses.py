@@ -13,7 +13,7 @@ from corral.core.metric_inputs import Flags, as_binary
 from corral.core.weighted import Statistic
 from corral.data.examples import ModerationExample
 from corral.guards.duoguard import duoguard_codes
-from corral.studies.claims import Compared, claim_of, compare_over_seeds
+from corral.studies.claims import Compared, claim_of, compare_over_seeds, point_of
 from corral.studies.duoguard.rows import HELD_OUT, StudyRows
 from corral.studies.duoguard.settings import DuoGuardConfig
 from corral.studies.duoguard.trainings import LOSSES, Guards, Loss
@@ -116,13 +116,12 @@ def _codes(row: ModerationExample) -> frozenset[str]:
 
 
 def _row(name: str, loss: Loss, judged: Sequence[Judged], rows: Sequence[ModerationExample]) -> dict[str, Any]:
-    """Means over seeds of one loss on one set, beside those of flagging everything."""
-    ones = np.ones((len(rows), 1))
-    truth = as_binary([row.harmful for row in rows])
+    """Means over seeds of one loss on one set, beside those of flagging everything; undefined where a seed's is."""
+    n, truth = len(rows), as_binary([row.harmful for row in rows])
     means = {
-        metric: float(np.mean([_statistic(metric, rows, each)(ones)[0] for each in judged]))
+        metric: point_of(weighted.mean_of([_statistic(metric, rows, each) for each in judged]), n)
         for metric in ("f1", "precision", "recall", "fpr", "ap")
     }
-    flag_all = weighted.rate(truth, np.ones(len(rows), dtype=np.bool_), "f1")
-    shown = {"set": name, "loss": loss, "n": len(rows), **means, "flag-all f1": float(flag_all(ones)[0])}
+    flag_all = point_of(weighted.rate(truth, np.ones(n, dtype=np.bool_), "f1"), n)
+    shown = {"set": name, "loss": loss, "n": n, **means, "flag-all f1": flag_all}
     return shown | {"floor": float(truth.mean()), "unscored": sum(each.unscored for each in judged)}

@@ -21,7 +21,7 @@ from corral.core.stats import Estimate, cluster_bootstrap, wilson
 from corral.data.examples import ModerationExample, rows_hash
 from corral.data.messages import Conversation
 from corral.guards.base import Guard
-from corral.studies.claims import NOTHING_ELSE, compare_over_seeds
+from corral.studies.claims import NOTHING_ELSE, compare_over_seeds, point_of
 from corral.studies.duoguard.rows import HELD_OUT, StudyRows
 from corral.studies.duoguard.settings import DuoGuardConfig
 from corral.studies.duoguard.trainings import Guards
@@ -149,14 +149,13 @@ def _ratio(slow: Floats, fast: Floats, config: DuoGuardConfig) -> Estimate:
 def _agreement(seed: int, ours: Any, theirs: Any, clusters: Sequence[str], unscored: int) -> dict[str, Any]:
     same = int((ours == theirs).sum())
     share = wilson(same, len(ours))
-    kappa = float(weighted.rate(theirs.astype(np.int8), ours, "kappa")(np.ones((len(ours), 1)))[0])
     return {
         "seed": seed,
         "n": len(ours),
         "prompts": len(set(clusters)),
         "same decision": same / len(ours),
         "same decision_ci95": _interval(share),
-        "kappa": None if np.isnan(kappa) else kappa,
+        "kappa": point_of(weighted.rate(theirs.astype(np.int8), ours, "kappa"), len(ours)),
         "answers not read": unscored,
     }
 
