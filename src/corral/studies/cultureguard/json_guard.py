@@ -46,8 +46,8 @@ def lora_json_guard(guards: Guards, rows: StudyRows, config: CultureGuardConfig)
     return claim_of(
         CLAIM,
         f1,
-        metric=f"F1 of unsafe at 0.5 on {len(rows.held_out)} held-out rows: {training.base} with LoRA of rank "
-        f"{training.rank} on {', '.join(training.targets)}, trained on {len(rows.train)} rows, against flagging all",
+        metric=f"F1 of unsafe at 0.5 on {len(rows.held_out)} held-out rows: LoRA of rank {training.rank} on "
+        f"{', '.join(training.targets)}, trained on {len(rows.train)} rows, against flagging all",
         expected=f"every one of {by_heart['n']} rows learned by heart is answered with valid JSON and "
         f"{LEAST_RIGHT:.0%} with the right verdict; on held-out rows at least {LEAST_PARSED:.0%} of the written "
         "answers can be read for every seed, and F1 is above that of flagging all and average precision above the "
