@@ -8,7 +8,8 @@ from corral.guards.loading import GUARDS, load_guard
 
 
 def test_names():
-    assert GUARDS.names() == ["default", "duoguard", "llama-guard", "moderation-api", "scripted", "wildguard"]
+    names = ["cultureguard", "default", "duoguard", "llama-guard", "moderation-api", "scripted", "wildguard"]
+    assert GUARDS.names() == names
 
 
 def test_settings_reach_the_guard():

@@ -32,9 +32,9 @@ from corral.studies.llama_guard.ladder import adaptation_ladder
 from corral.studies.llama_guard.one_vs_all import category_one_vs_all
 from corral.studies.llama_guard.policy_matters import policy_matters
 from corral.studies.llama_guard.rows import StudyRows, study_rows
-from corral.studies.llama_guard.scores import Judged
 from corral.studies.llama_guard.settings import AUGMENTED, CLAIMS, LlamaGuardConfig
 from corral.studies.llama_guard.trainings import TrainedModels, Training
+from corral.studies.verdict_store import Judged
 
 
 def settings(*overrides: str, profile: str = "tiny") -> LlamaGuardConfig:
@@ -46,6 +46,12 @@ def settings(*overrides: str, profile: str = "tiny") -> LlamaGuardConfig:
 @pytest.fixture(scope="module")
 def rows() -> StudyRows:
     return study_rows(settings())
+
+
+def judged(scores: Sequence[float], codes: Sequence[frozenset[str]]) -> Judged:
+    """Scores made by hand, all of them answered."""
+    answered = np.ones(len(scores), dtype=np.bool_)
+    return Judged(np.array(scores, dtype=np.float64), tuple(codes), answered, tuple({} for _ in scores))
 
 
 # the whole path
@@ -150,10 +156,10 @@ class _HandMade:
     ) -> Judged:
         said = [self._rule(training, policy, row) for row in rows]
         codes = [frozenset(violated_codes(row, policy)) for row in rows]
-        return Judged(np.array(said, dtype=np.float64), tuple(codes), 0)
+        return judged(said, codes)
 
     def judge_by(self, name: str, key: Any, rows: Sequence[ModerationExample], guard: Any) -> Judged:
-        return Judged(np.full(len(rows), 0.5), tuple(frozenset() for _ in rows), 0)
+        return judged([0.5] * len(rows), [frozenset()] * len(rows))
 
 
 def found(claim: Any, rows: StudyRows, rule: Any, *overrides: str) -> Finding:

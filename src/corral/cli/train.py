@@ -11,7 +11,9 @@ from corral.cli.recipes import Json, Overrides, PlanOnly, RunsFolder, StartAnew,
 from corral.core.errors import NotFoundError, UserError, suggest
 
 # Training methods, each with the systems whose recipes train with it.
-METHODS: Final[dict[str, tuple[str, ...]]] = {"guard": ("default_guard", "llama_guard", "wildguard")}
+METHODS: Final[dict[str, tuple[str, ...]]] = {
+    "guard": ("cultureguard", "default_guard", "duoguard", "llama_guard", "wildguard")
+}
 
 
 def train(

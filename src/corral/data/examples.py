@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from corral.core.errors import DataError, suggest
+from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target
 
 
@@ -138,6 +139,11 @@ def example_to_json(example: ModerationExample) -> dict[str, Any]:
         "split": example.split,
         "eval_overlap": list(example.eval_overlap),
     }
+
+
+def rows_hash(rows: Iterable[ModerationExample]) -> str:
+    """Hash of texts and labels, by which what was computed from rows is found again."""
+    return sha256_json([example_to_json(row) for row in rows])
 
 
 def example_from_json(value: Mapping[str, Any], *, where: str = "row") -> ModerationExample:

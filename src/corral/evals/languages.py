@@ -15,13 +15,14 @@ import numpy as np
 
 from corral.core.metric_inputs import Floats, Labels
 from corral.core.stats import REPLICATES, Estimate, cluster_bootstrap, paired_cluster_bootstrap
+from corral.data.examples import ModerationExample
 from corral.evals.measures import interval_of, statistic
 from corral.evals.results import Figure, LanguageTable
 from corral.evals.scored import ScoredSet
 from corral.evals.tasks.eval_set import Kind
 
 METRICS: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "mixed": ("ap", "f1", "fpr"),
+    "mixed": ("ap", "f1", "precision", "recall", "fpr"),
     "positives": ("recall",),
     "negatives": ("fpr",),
 }
@@ -87,9 +88,16 @@ def _rows(positions: list[tuple[ScoredSet, int]], filled: Mapping[int, Floats]) 
         truth_N=np.array([member.truth_N[i] for member, i in positions], dtype=np.int8),
         scores_N=np.array([filled[id(member)][i] for member, i in positions]),
         groups=[example.group for example in examples],
-        pairs=[str(example.raw.get(column, "")) for example in examples] if column else [""] * len(examples),
+        pairs=[_pair(example, column) for example in examples],
         unscored=sum(bool(np.isnan(member.scores_N[i])) for member, i in positions),
     )
+
+
+def _pair(example: ModerationExample, column: str) -> str:
+    """What joins a row to its translations: an upstream column, or ``group``."""
+    if column == "group":
+        return example.group
+    return str(example.raw.get(column, "")) if column else ""
 
 
 def _table(family: str, metric: str, rows: Mapping[str, _Rows], seed: int, replicates: int) -> LanguageTable:

@@ -88,7 +88,7 @@ class DuoGuard(ClassifierGuard):
         _check_head(model, len(self.codes))
         self._model = model
         self._text = PlainTextEncoder(tokenizer)
-        self._prefix = _prefix(tokenizer)
+        self._prefix = sequence_prefix(tokenizer)
         self._window = window - len(self._prefix)
         self._overlap = overlap
         self._padding_side: PaddingSide = padding_side
@@ -268,8 +268,12 @@ def _load_tokenizer(model: ModelRef, given: ModelRef | None) -> Tokenizer:
         ) from error
 
 
-def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the tokenizer puts in front of a text: nothing for Qwen2, beginning-of-sequence for Llama."""
+def sequence_prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What the tokenizer puts in front of a text: nothing for Qwen2, beginning-of-sequence for Llama.
+
+    Raises:
+        ConfigError: it puts something behind a text too, where a decoder classifier is read.
+    """
     whole: list[int] = tokenizer.encode("a").ids
     bare: list[int] = tokenizer.encode("a", add_special_tokens=False).ids
     if whole[len(whole) - len(bare) :] != bare:

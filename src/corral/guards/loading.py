@@ -26,6 +26,7 @@ class GuardLoader(Protocol):
 
 
 GUARDS: Final = Registry[GuardLoader]("guard")
+GUARDS.register("cultureguard", "corral.guards.cultureguard.guard:CultureGuard")
 GUARDS.register("default", "corral.guards.default.guard:DefaultGuard")
 GUARDS.register("duoguard", "corral.guards.duoguard:DuoGuard")
 GUARDS.register("llama-guard", "corral.guards.llama_guard.guard:LlamaGuard")

@@ -100,8 +100,8 @@ def compare_over_seeds(
         rule="95 % percentile interval, clusters of items resampled, mean over seeds",
     )
     n = len(clusters)
-    by_seed = [_minus(_point(a, n), _point(b, n)) for a, b in zip(ours, theirs, strict=True)]
-    return Compared(_point(ours_mean, n), _point(theirs_mean, n), difference, tuple(by_seed))
+    by_seed = [_minus(point_of(a, n), point_of(b, n)) for a, b in zip(ours, theirs, strict=True)]
+    return Compared(point_of(ours_mean, n), point_of(theirs_mean, n), difference, tuple(by_seed))
 
 
 def claim_of(
@@ -182,7 +182,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], path: str = ""
             yield f"{path}{key}", value
 
 
-def _point(statistic: Statistic, n: int) -> float | None:
+def point_of(statistic: Statistic, n: int) -> float | None:
+    """A figure of N items as they are; ``None`` where it is undefined."""
     if n == 0:
         return None
     value = float(statistic(np.ones((n, 1)))[0])

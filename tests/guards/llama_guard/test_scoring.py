@@ -12,12 +12,12 @@ from corral.core.errors import EngineError
 from corral.data.messages import Conversation
 from corral.guards.llama_guard.grammar import format_verdict
 from corral.guards.llama_guard.scoring import (
-    LabelScore,
     constrained_codes,
     decode_codes,
     find_label_prefix,
     label_scores,
 )
+from corral.guards.prompted.probabilities import LabelScore
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.scripted import ScriptedEngine
 from corral.models.engines.torch import TorchEngine

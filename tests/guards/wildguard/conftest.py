@@ -7,9 +7,10 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from corral.guards.prompted.exchanges import Exchange
 from corral.guards.prompted.framing import FRAMES, framed
 from corral.guards.wildguard.answers import LINES, Answers, format_answers
-from corral.guards.wildguard.prompts import INSTRUCTION, Exchange, render
+from corral.guards.wildguard.prompts import INSTRUCTION, render
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.torch import TorchEngine
 

@@ -5,12 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError
+from corral.guards.prompted.exchanges import Exchange
 from corral.guards.prompted.framing import framed
 from corral.guards.prompted.meters import ByteMeter
 from corral.guards.prompted.turns import Turn
 from corral.guards.wildguard.escaping import escape
-from corral.guards.wildguard.fitting import ExchangeFitter
-from corral.guards.wildguard.prompts import Exchange, render
+from corral.guards.wildguard.fitting import wildguard_fitter
+from corral.guards.wildguard.prompts import render
 
 METER = ByteMeter()
 BARE = METER.length(framed(render(Exchange("", "", (Turn("User", ""),))), "wildguard"))
@@ -18,7 +19,7 @@ CONTEXT = (Turn("User", "u" * 60), Turn("Agent", "a" * 60), Turn("User", "v" * 2
 
 
 def fitter(room=200, **options):
-    return ExchangeFitter(METER, frame="wildguard", window=BARE + 10 + room, answer_tokens=10, **options)
+    return wildguard_fitter(METER, frame="wildguard", window=BARE + 10 + room, answer_tokens=10, **options)
 
 
 def test_what_fits_is_one_prompt_for_both():

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from corral.core.errors import DataError
 from corral.data.messages import Conversation, ImagePart, Message
+from corral.guards.prompted.exchanges import Exchange, exchange_of
 from corral.guards.prompted.framing import framed
 from corral.guards.prompted.turns import Turn
 from corral.guards.wildguard.answers import LINES
 from corral.guards.wildguard.escaping import escape
-from corral.guards.wildguard.prompts import INSTRUCTION, Exchange, exchange_of, render
+from corral.guards.wildguard.prompts import INSTRUCTION, render
 
 HEADINGS = ("Human user:", "AI assistant:", "---", "Answers:")
 

@@ -7,19 +7,21 @@ import torch
 
 from corral.core.errors import EngineError
 from corral.guards.base import Status
+from corral.guards.prompted.exchanges import Exchange
 from corral.guards.prompted.framing import framed
+from corral.guards.prompted.leads import find_answer_lead
 from corral.guards.wildguard.answers import LABELS, LINES
-from corral.guards.wildguard.prompts import Exchange, render
+from corral.guards.wildguard.prompts import render
 from corral.guards.wildguard.scoring import (
     LineScore,
     Question,
-    find_answer_lead,
     generate_lines,
     score_lines,
 )
 from corral.models.engines.scripted import ScriptedEngine
 
 PROMPT = framed(render(Exchange("bad tea", "no way")), "chat")
+OPENING = f"{LINES[0]}:"
 
 
 def brute_force(engine, given, label):
@@ -109,8 +111,8 @@ def test_the_lead_is_what_the_model_writes_before_its_first_line(lead):
     def logprob(_, completion):
         return -1.0 if completion == f"{lead}Harmful request:" else -9.0
 
-    assert find_answer_lead(ScriptedEngine(lambda _: "", logprob=logprob), "p") == lead
+    assert find_answer_lead(ScriptedEngine(lambda _: "", logprob=logprob), "p", OPENING) == lead
 
 
 def test_the_trained_model_needs_no_lead(trained_engine):
-    assert find_answer_lead(trained_engine, PROMPT) == ""
+    assert find_answer_lead(trained_engine, PROMPT, OPENING) == ""

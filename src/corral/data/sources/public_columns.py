@@ -23,6 +23,7 @@ from corral.core.yaml import parse_yaml
 from corral.data.examples import ModerationExample
 from corral.data.messages import Target
 from corral.data.readers import Row, read_rows
+from corral.data.sources.nemotron_safety_guard import REDACTED, nemotron_examples
 from corral.data.sources.record import Source
 from corral.data.sources.rows import Mapper, SourceRow, labelled_prompts, prompts
 
@@ -213,6 +214,31 @@ def _require_counts(column: PublicColumn, rows: list[ModerationExample], path: P
         )
 
 
+_MULTIJAIL_LANGUAGES: Final = ("en", "zh", "it", "vi", "ar", "ko", "th", "bn", "sw", "jv")
+
+
+def _multijail(row: SourceRow) -> Iterator[ModerationExample]:
+    """A row of ten columns is one request in ten languages."""
+    pair = str(row.value.get("id", row.line))
+    for language in _MULTIJAIL_LANGUAGES:
+        yield from row.prompt(
+            language,
+            harmful=True,
+            group=f"multijail/{pair}",
+            language=language,
+            part=language,
+            extra={"pair": pair},
+        )
+
+
+def _nemotron(target: Target) -> Mapper:
+    def read(row: SourceRow) -> Iterator[ModerationExample]:
+        if row.text("prompt") != REDACTED and row.text("prompt").strip():
+            yield from (each for each in nemotron_examples(row.value, where=row.where) if each.target == target)
+
+    return read
+
+
 _MAPPERS: Final[Mapping[str, Mapper]] = {
     "toxicchat": _toxicchat,
     "openai_moderation": _openai_moderation,
@@ -227,6 +253,9 @@ _MAPPERS: Final[Mapping[str, Mapper]] = {
     "wildguardtest_prompt": labelled_prompts("prompt_harm_label", _HARMFUL),
     "wildguardtest_response": _wildguard_response,
     "wildguardtest_refusal": _wildguard_refusal,
+    "multijail": _multijail,
+    "nemotron_safety_guard_prompt": _nemotron("prompt"),
+    "nemotron_safety_guard_response": _nemotron("response"),
 }
 
 
@@ -238,7 +267,7 @@ def _register_all() -> Registry[PublicColumn]:
             name=entry["name"],
             folder="",
             use="evaluate_only",
-            languages=("en",),
+            languages=tuple(entry.get("languages", ("en",))),
             licence=entry["licence"],
             upstream=entry["upstream"],
             revision=None,
@@ -259,4 +288,5 @@ def _register_all() -> Registry[PublicColumn]:
 
 
 PUBLIC_COLUMNS: Final = _register_all()
-"""The ten public columns by their names in the published tables, and the three of WildGuardTest."""
+"""The ten public columns by their names in the published tables, the three of WildGuardTest, and two multilingual
+sets of CultureGuard's table."""

@@ -20,6 +20,12 @@ _T2: Final = {
     "wildguardtest_response": "response_harm_all",
     "wildguardtest_refusal": "refusal_all",
 }
+_T8: Final = {
+    "multijail": ("multijail", "the card gives the mean of nine languages' F1; ours has ten, shown by language"),
+    "nemotron_safety_guard_prompt": ("own", "the card joins prompts and responses; redacted prompts are left out"),
+    "nemotron_safety_guard_response": ("own", "the card joins prompts and responses; redacted prompts are left out"),
+}
+"""Sets in several languages: a column of table T8, and why its figure is not comparable."""
 _COUNTS_UNKNOWN: Final = "the publication contradicts itself about the number of rows, so ours could not be checked"
 
 
@@ -30,10 +36,6 @@ def column_set(column: str, path: Path | str) -> EvalSet:
         NotFoundError: no such column.
     """
     known = PUBLIC_COLUMNS.get(column)
-    table, published = ("T2", _T2[column]) if column in _T2 else ("T1", column)
-    link = PublishedColumn(table, published)
-    if known.rows is None:
-        link = PublishedColumn(table, published, "subset", _COUNTS_UNKNOWN)
     return EvalSet(
         name=column + SUFFIX,
         source=column,
@@ -43,9 +45,29 @@ def column_set(column: str, path: Path | str) -> EvalSet:
         kind="positives" if known.all_positive else "mixed",
         rule=known.source.note,
         truth=refusal if known.label == "refusal" else harmful,
-        published=(link,),
-        slices=("adversarial",) if column in _T2 else (),
+        published=(_published(column, counted=known.rows is not None),),
+        slices=_slices(column),
+        family=column if column in _T8 else "",
+        pair="pair" if column in _T8 else "",
     )
+
+
+def _published(column: str, *, counted: bool) -> PublishedColumn:
+    if column in _T8:
+        theirs, reason = _T8[column]
+        return PublishedColumn("T8", theirs, "no", reason)
+    table, published = ("T2", _T2[column]) if column in _T2 else ("T1", column)
+    return (
+        PublishedColumn(table, published) if counted else PublishedColumn(table, published, "subset", _COUNTS_UNKNOWN)
+    )
+
+
+def _slices(column: str) -> tuple[str, ...]:
+    if column in _T2:
+        return ("adversarial",)
+    if column in _T8:
+        return ("language", "tag") if column.startswith("nemotron") else ("language",)
+    return ()
 
 
 def parse_column(text: str) -> EvalSet:

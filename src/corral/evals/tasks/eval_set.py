@@ -65,7 +65,7 @@ class EvalSet:
         caveat: what a reader of the figures must know, "" when nothing.
         slices: upstream columns, or ``category``, ``language`` or ``split``, by which rates are broken down.
         family: sets of one family are one set in several languages.
-        pair: upstream column that joins the languages of a family, "" when they are not aligned.
+        pair: upstream column, or ``group``, that joins the languages of a family, "" when they are not aligned.
         headline: one of the sets that every guard is measured on first.
         file: a file of the user's that holds the rows.
     """

@@ -18,13 +18,14 @@ from corral.guards.limits import MAX_CHARS, unreadable
 from corral.guards.llama_guard.checkpoint import generation_of
 from corral.guards.llama_guard.fitting import Fitter
 from corral.guards.llama_guard.prompts import Detail, PolicyPrompt, find_generation
-from corral.guards.llama_guard.scoring import LabelScore, decode_codes, find_label_prefix, label_scores_each
+from corral.guards.llama_guard.scoring import decode_codes, find_label_prefix, label_scores_each
 from corral.guards.llama_guard.turns import turns_to_judge
 from corral.guards.llama_guard.verdict import LlamaGuardVerdict
 from corral.guards.prompted.batches import Failure, ask_apart
 from corral.guards.prompted.framing import FrameName, check_frame, framed
 from corral.guards.prompted.loading import connect_engine, load_engine
 from corral.guards.prompted.meters import meter_for, window_for
+from corral.guards.prompted.probabilities import LabelScore
 from corral.guards.prompted.turns import Turn
 from corral.models.engines.base import Engine, Prompt
 

@@ -100,7 +100,7 @@ class PolicyPrompt:
     def __post_init__(self) -> None:
         if self.detail not in DETAILS:
             raise ConfigError(f"no detail `{self.detail}`", where="detail", hint=f"Use {', '.join(DETAILS)}.")
-        _check_names(self.categories)
+        check_names(self.categories)
         if self.detail == "examples":
             _check_examples(self.categories, self.examples)
 
@@ -266,7 +266,12 @@ def _code(taxonomy: Taxonomy, key: str) -> str:
     return named[0] if named else taxonomy.category(key).code
 
 
-def _check_names(categories: Sequence[Category]) -> None:
+def check_names(categories: Sequence[Category]) -> None:
+    """Refuse categories that a prompt cannot list: none at all, names that are alike or not one plain line.
+
+    Raises:
+        ConfigError: such categories; names the code.
+    """
     if not categories:
         raise ConfigError("the policy has no categories", where="taxonomy", hint="Give at least one.")
     seen: set[str] = set()

@@ -15,48 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from corral.core.errors import CorralError, EngineError
 from corral.guards.llama_guard.grammar import LABELS, VerdictSyntaxError, format_verdict, parse_verdict
-from corral.guards.prompted.probabilities import mass, require_logprobs, share
+from corral.guards.prompted.probabilities import LabelScore
 from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
 from corral.models.engines.each import generate_each
 from corral.models.engines.labels import LabelTokensEngine, label_logprobs, label_logprobs_each
 
 # A vocabulary, or a template that leaves the newlines after its header to the model, may want these before a label.
 LABEL_PREFIXES: Final = ("", " ", "\n", "\n\n")
-
-
-@dataclass(frozen=True, slots=True)
-class LabelScore:
-    """Log-probabilities, in nats, of the two labels at the label position.
-
-    Raises:
-        EngineError: NaN, or probabilities that sum to more than 1.
-    """
-
-    log_safe: float
-    log_unsafe: float
-
-    def __post_init__(self) -> None:
-        require_logprobs(self.log_safe, self.log_unsafe)
-
-    @property
-    def p_unsafe(self) -> float | None:
-        """Share of ``unsafe`` in the two labels; ``None`` when both are impossible."""
-        return share(self.log_unsafe, self.log_safe)
-
-    @property
-    def raw(self) -> float:
-        """Probability of ``unsafe`` among everything that the model might write."""
-        return mass(self.log_unsafe)
-
-    @property
-    def mass(self) -> float:
-        """Probability of the two labels together, in [0, 1]."""
-        return mass(self.log_safe, self.log_unsafe)
 
 
 def label_scores(engine: Engine, prompts: Sequence[Prompt], *, label_prefix: str = "") -> list[LabelScore]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
 from corral.guards.prompted.framing import FrameName, check_frame, template_for
 
 if TYPE_CHECKING:
     from corral.models.chat import ChatTokenizer
+    from corral.models.engines.base import Engine
     from corral.models.engines.openai import OpenAIEngine
     from corral.models.engines.torch import TorchEngine
 
@@ -61,6 +63,53 @@ def connect_engine(
     chat = None if tokenizer is None else _framed_tokenizer(tokenizer, frame)
     engine = OpenAIEngine(server, model, chat=chat)
     return engine, sha256_json([server, model, chat.tokenizer.chat_template if chat else frame])
+
+
+def load_or_connect(
+    model: str | Path,
+    server: str | None,
+    tokenizer: str | Path | None,
+    *,
+    frame: FrameName,
+    unchecked: FrameName,
+    dtype: str,
+    device: str,
+    threads: int | None,
+) -> tuple[Engine, str, FrameName]:
+    """The engine, its revision, and the frame that is left for the guard to write.
+
+    Args:
+        model: reference of a checkpoint; with ``server``, its name there.
+        server: base URL of an OpenAI-compatible server; ``None`` loads the checkpoint.
+        tokenizer: with ``server``, reference of the model's tokenizer.
+        frame: as ``load_engine``.
+        unchecked: the frame for a server whose model's tokenizer is not at hand.
+        dtype, device, threads: as ``load_engine``.
+
+    Raises:
+        NotFoundError, ConfigError: as ``load_engine`` and ``connect_engine``; a tokenizer without a server.
+    """
+    if server is None:
+        if tokenizer is not None:
+            raise ConfigError("a checkpoint brings its own tokenizer", where="tokenizer", hint="Leave it out.")
+        return *load_engine(model, frame=frame, dtype=dtype, device=device, threads=threads), "chat"
+    if tokenizer is not None:
+        return *connect_engine(server, str(model), tokenizer=tokenizer, frame=frame), "chat"
+    return *connect_engine(server, str(model), tokenizer=None, frame=unchecked), unchecked
+
+
+def require_tokenizer(server: str | None, tokenizer: str | Path | None) -> None:
+    """Refuse to score over a server without the model's tokenizer.
+
+    Raises:
+        ConfigError: a server and no tokenizer.
+    """
+    if server is not None and tokenizer is None:
+        raise ConfigError(
+            "scores from a server need the model's tokenizer",
+            where="tokenizer",
+            hint='Give `tokenizer`, a folder or hub id, or use `decode="generate"`, which gives no scores.',
+        )
 
 
 def _framed_tokenizer(ref: str | Path, frame: FrameName) -> ChatTokenizer:

@@ -7,6 +7,7 @@ No label may begin another, so the mass is at most 1; where it is small the mode
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 from corral.core.errors import EngineError
@@ -38,5 +39,46 @@ def mass(*logprobs: float) -> float:
     return min(1.0, _sum(logprobs))
 
 
+def at_half(p: float, threshold: float) -> float:
+    """A probability whose threshold is ``threshold`` as one whose threshold is 0.5.
+
+    Odds of p over odds of the threshold, so the order of scores is kept.
+    """
+    if threshold == 0.5:
+        return p
+    positive, negative = p * (1 - threshold), (1 - p) * threshold
+    return positive / (positive + negative)
+
+
 def _sum(logprobs: tuple[float, ...]) -> float:
     return math.fsum(map(math.exp, logprobs))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """Log-probabilities, in nats, of the labels ``safe`` and ``unsafe`` at one place of an answer.
+
+    Raises:
+        EngineError: NaN, or probabilities that sum to more than 1.
+    """
+
+    log_safe: float
+    log_unsafe: float
+
+    def __post_init__(self) -> None:
+        require_logprobs(self.log_safe, self.log_unsafe)
+
+    @property
+    def p_unsafe(self) -> float | None:
+        """Share of ``unsafe`` in the two labels; ``None`` when both are impossible."""
+        return share(self.log_unsafe, self.log_safe)
+
+    @property
+    def raw(self) -> float:
+        """Probability of ``unsafe`` among everything that the model might write."""
+        return mass(self.log_unsafe)
+
+    @property
+    def mass(self) -> float:
+        """Probability of the two labels together, in [0, 1]."""
+        return mass(self.log_safe, self.log_unsafe)

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from corral.core.errors import ConfigError, DataError, suggest
+from corral.core.errors import ConfigError, suggest
 from corral.core.files import sha256_json
-from corral.data.messages import Conversation, Target, TargetChoice
-from corral.guards.asking import present_targets
-from corral.guards.base import Status, Verdict
-from corral.guards.failures import failure_detail
-from corral.guards.limits import MAX_CHARS, unreadable
-from corral.guards.prompted.batches import Failure
+from corral.data.messages import Target
+from corral.guards.limits import MAX_CHARS
+from corral.guards.prompted.exchange_guard import AskedWindow, ExchangeGuard, ExchangeItem
+from corral.guards.prompted.exchanges import Exchange
 from corral.guards.prompted.framing import FrameName, check_frame, framed
-from corral.guards.prompted.loading import connect_engine, load_engine
+from corral.guards.prompted.leads import find_answer_lead
+from corral.guards.prompted.loading import load_or_connect, require_tokenizer
 from corral.guards.prompted.meters import meter_for, window_for
-from corral.guards.prompted.turns import UNSHOWN
-from corral.guards.wildguard.answers import FIELDS, NO, YES, Answers, FieldName, format_answers
-from corral.guards.wildguard.fitting import ExchangeFitter, FittedExchange
-from corral.guards.wildguard.prompts import INSTRUCTION, Exchange, exchange_of, render
+from corral.guards.wildguard.answers import FIELDS, LINES, NO, YES, Answers, FieldName, format_answers
+from corral.guards.wildguard.fitting import wildguard_fitter
+from corral.guards.wildguard.prompts import INSTRUCTION, render
 from corral.guards.wildguard.scoring import (
     MAX_NEW_TOKENS,
     LineAnswer,
     Question,
     Reading,
-    find_answer_lead,
     generate_lines,
     score_lines,
 )
@@ -39,29 +34,9 @@ Decode = Literal["score", "generate"]
 DECODES: Final[tuple[Decode, ...]] = ("score", "generate")
 THRESHOLD: Final = 0.5
 MIN_MASS: Final = 0.5
-_NO_TOKENS: Final = Failure(Status.ERROR, "the judged message has no tokens")
 
 
-@dataclass(slots=True)
-class _Item:
-    """One conversation on its way to verdicts on some of its targets.
-
-    ``readings`` holds, for each target that can be judged, the answers to its windows.
-    """
-
-    targets: Sequence[Target]
-    failures: dict[Target, Failure] = field(default_factory=dict)
-    fitted: dict[Target, FittedExchange] = field(default_factory=dict)
-    readings: dict[Target, list[Reading]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def together(self) -> bool:
-        """Request and reply stand in the same prompts."""
-        return len(self.fitted) > 1 and self.fitted["prompt"] is self.fitted["response"]
-
-
-class WildGuard:
+class WildGuard(ExchangeGuard[Reading]):
     """Judges harm of the request, refusal, and harm of the reply, in one pass over the conversation.
 
     A prompt verdict is about the request, in the sight of the reply when there is one; a response verdict is about the
@@ -108,20 +83,20 @@ class WildGuard:
         self.engine = engine
         self.decode = decode
         self.thresholds = _thresholds(thresholds, decode)
-        self.max_chars = max_chars
         self._frame = frame
         self._lead = answer_lead
         self._min_mass = min_mass
         meter = meter_for(engine)
         answer = answer_lead + format_answers(Answers(True, None, None))
         whole_window = window_for(engine, window)
-        self._fitter = ExchangeFitter(
+        fitter = wildguard_fitter(
             meter,
             frame=frame,
             window=whole_window,
             answer_tokens=MAX_NEW_TOKENS if decode == "generate" else len(meter.spans(answer)) + 1,
             overlap=overlap,
         )
+        super().__init__(fitter, max_chars=max_chars)
         settings = [frame, decode, answer_lead, self.thresholds, whole_window, overlap, min_mass, max_chars]
         self._revision = sha256_json([model_revision or engine.name, INSTRUCTION, settings])[:16]
 
@@ -168,13 +143,19 @@ class WildGuard:
             ConfigError: scores from a server without a tokenizer, or as the class says.
             EngineError: the server does not answer.
         """
-        if server is not None and tokenizer is None and decode == "score":
-            raise ConfigError(
-                "scores from a server need the model's tokenizer",
-                where="tokenizer",
-                hint='Give `tokenizer`, a folder or hub id, or use `decode="generate"`, which gives no scores.',
-            )
-        engine, revision, left = _engine(model, server, tokenizer, frame, dtype=dtype, device=device, threads=threads)
+        if decode == "score":
+            require_tokenizer(server, tokenizer)
+        wanted: FrameName = "wildguard" if frame == "auto" else frame
+        engine, revision, left = load_or_connect(
+            model,
+            server,
+            tokenizer,
+            frame=wanted,
+            unchecked="chat" if frame == "auto" and "wildguard" not in str(model).lower() else wanted,
+            dtype=dtype,
+            device=device,
+            threads=threads,
+        )
         if answer_lead is None:
             answer_lead = _find_lead(engine) if decode == "score" else ""
         return cls(
@@ -205,80 +186,18 @@ class WildGuard:
         """No categories are scored."""
         return ""
 
-    def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
-        """Judge each conversation; same length and order as given. A failure is a verdict with its status.
-
-        The context of the request is the turns before it; those after the reply are not read.
-        """
-        wanted = [conversation.target(target) for conversation in conversations]
-        judged = self._judge([(conversation, (one,)) for conversation, one in zip(conversations, wanted, strict=True)])
-        return [verdicts[one] for verdicts, one in zip(judged, wanted, strict=True)]
-
-    def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
-        """Judge prompt and response of each conversation from one pass; a target that it does not have is absent."""
-        return self._judge([(conversation, present_targets(conversation)) for conversation in conversations])
-
-    def _judge(self, wanted: Sequence[tuple[Conversation, Sequence[Target]]]) -> list[dict[Target, Verdict]]:
-        items = [self._read(conversation, targets) for conversation, targets in wanted]
-        self._answer(items)
-        return [{target: self._verdict(item, target) for target in item.targets} for item in items]
-
-    def _read(self, conversation: Conversation, targets: Sequence[Target]) -> _Item:
-        started = time.perf_counter()
-        item = _Item(targets)
-        for target in targets:
-            if reason := self._unreadable(conversation, target):
-                item.failures[target] = Failure(Status.ERROR, reason)
-        judged = [target for target in targets if target not in item.failures]
-        if judged:
-            try:
-                fitted = self._fit(conversation)
-                item.fitted = fitted
-                item.failures |= {t: _NO_TOKENS for t in judged if not fitted[t].windows}
-            except DataError as error:
-                failure = Failure(Status.ERROR, f"{error.where}: {error.message}")
-                item.failures |= dict.fromkeys(judged, failure)
-            except Exception as error:
-                failure = Failure(Status.ERROR, failure_detail("the message could not be tokenised", error))
-                item.failures |= dict.fromkeys(judged, failure)
-        item.seconds = time.perf_counter() - started
-        return item
-
-    def _unreadable(self, conversation: Conversation, target: Target) -> str | None:
-        index = conversation.judged_index(target)
-        role = None if index is None else conversation.messages[index].role
-        if role in UNSHOWN:
-            return f"a {role} message is not a turn that can be judged"
-        return unreadable(conversation, target, max_chars=self.max_chars)
-
-    def _fit(self, conversation: Conversation) -> dict[Target, FittedExchange]:
-        """A reply that cannot be read is left out, so that the request can still be judged."""
-        reply = self._unreadable(conversation, "response") is None
-        return self._fitter.fit(exchange_of(conversation, reply=reply))
-
-    def _answer(self, items: Sequence[_Item]) -> None:
-        """Fill the readings of every item that can be judged; windows that both targets share are asked once."""
-        asked: list[tuple[_Item, tuple[Target, ...], Question]] = []
-        for item in items:
-            judged: tuple[Target, ...] = tuple(t for t in item.targets if t not in item.failures)
-            groups = [judged] if item.together else [(target,) for target in judged]
-            for group in filter(None, groups):
-                lines = len(FIELDS) if "response" in group else 1
-                for exchange in item.fitted[group[0]].windows:
-                    asked.append((item, group, Question(framed(render(exchange), self._frame), lines)))
-        questions = [question for _, _, question in asked]
-        for (item, group, _), reading in zip(asked, self._readings(questions), strict=True):
-            item.seconds += reading.seconds
-            for target in group:
-                item.readings.setdefault(target, []).append(reading)
-
-    def _readings(self, questions: Sequence[Question]) -> list[Reading]:
+    def read_windows(self, windows: Sequence[AskedWindow]) -> list[Reading]:
+        """The answers to the lines that each window's targets need."""
+        questions = [
+            Question(framed(render(exchange), self._frame), len(FIELDS) if "response" in targets else 1)
+            for exchange, targets in windows
+        ]
         if self.decode == "generate":
             return generate_lines(self.engine, questions)
         return score_lines(self.engine, questions, lead=self._lead)
 
-    def _verdict(self, item: _Item, target: Target) -> WildGuardVerdict:
-        latency_ms = 1e3 * item.seconds / len(item.targets)
+    def conclude(self, item: ExchangeItem[Reading], target: Target) -> WildGuardVerdict:
+        """The verdict that the lines about a target give."""
         if target in item.failures:
             failure = item.failures[target]
             return WildGuardVerdict(
@@ -287,7 +206,7 @@ class WildGuard:
                 self.revision,
                 status=failure.status,
                 windows=0,
-                latency_ms=latency_ms,
+                latency_ms=item.latency_ms,
                 detail=failure.detail,
             )
         parts = self._parts(item, target)
@@ -304,7 +223,7 @@ class WildGuard:
             unanswered=("refusal",) if refusal and refusal.flagged is None else (),
             windows=len(item.readings[target]),
             context_dropped=item.fitted[target].context_dropped,
-            latency_ms=latency_ms,
+            latency_ms=item.latency_ms,
             detail=judged.detail,
             prompt=parts.get("prompt"),
             refusal=refusal,
@@ -312,7 +231,7 @@ class WildGuard:
             warnings=_ignored(item.fitted[target].windows, item.readings[target]),
         )
 
-    def _parts(self, item: _Item, target: Target) -> dict[FieldName, AnswerPart]:
+    def _parts(self, item: ExchangeItem[Reading], target: Target) -> dict[FieldName, AnswerPart]:
         """The answers that a verdict rests on; that to the first question wherever the same prompts give it."""
         if target == "prompt":
             fields: tuple[FieldName, ...] = ("prompt",)
@@ -338,31 +257,8 @@ def _ignored(windows: Sequence[Exchange], readings: Sequence[Reading]) -> int:
     )
 
 
-def _engine(
-    model: str | Path,
-    server: str | None,
-    tokenizer: str | Path | None,
-    frame: Literal["auto", "chat", "wildguard"],
-    *,
-    dtype: str,
-    device: str,
-    threads: int | None,
-) -> tuple[Engine, str, FrameName]:
-    """The engine, its revision, and the frame that is left for the guard to write."""
-    wanted: FrameName = "wildguard" if frame == "auto" else frame
-    if server is None:
-        if tokenizer is not None:
-            raise ConfigError("a checkpoint brings its own tokenizer", where="tokenizer", hint="Leave it out.")
-        return *load_engine(model, frame=wanted, dtype=dtype, device=device, threads=threads), "chat"
-    if tokenizer is not None:
-        return *connect_engine(server, str(model), tokenizer=tokenizer, frame=wanted), "chat"
-    if frame == "auto" and "wildguard" not in str(model).lower():
-        wanted = "chat"
-    return *connect_engine(server, str(model), tokenizer=None, frame=wanted), wanted
-
-
 def _find_lead(engine: Engine) -> str:
-    return find_answer_lead(engine, framed(render(Exchange("Hello!")), "chat"))
+    return find_answer_lead(engine, framed(render(Exchange("Hello!")), "chat"), f"{LINES[0]}:")
 
 
 def _thresholds(given: Mapping[str, float] | None, decode: Decode) -> dict[FieldName, float]:

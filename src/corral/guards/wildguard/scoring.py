@@ -24,11 +24,9 @@ from corral.guards.prompted.probabilities import mass, require_logprobs, share
 from corral.guards.wildguard.answers import LABELS, LINES, NO, NOT_APPLICABLE, YES, Label, parse_answers
 from corral.models.engines.base import Engine, GenerationSettings, Prompt
 from corral.models.engines.each import generate_each
-from corral.models.engines.labels import label_logprobs, label_logprobs_each
+from corral.models.engines.labels import label_logprobs_each
 
 MAX_NEW_TOKENS: Final = 128
-# A vocabulary, or a template that leaves the newlines after its header to the model, may want these before line 1.
-ANSWER_LEADS: Final = ("", " ", "\n", "\n\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +157,6 @@ def generate_lines(engine: Engine, questions: Sequence[Question]) -> list[Readin
         parsed = parse_answers(one.answer.text, complete=one.answer.finish_reason == "stop")
         reading.answers += [LineAnswer(label) for label in (parsed.prompt, parsed.refusal, parsed.response)]
     return readings
-
-
-def find_answer_lead(engine: Engine, prompt: Prompt) -> str:
-    """Which of ``ANSWER_LEADS`` this model writes before line 1: the likeliest, the first among equals.
-
-    Raises:
-        DataError: the prompt does not fit the context.
-        EngineError: the model could not answer.
-    """
-    (scores,) = label_logprobs(engine, [prompt], [f"{lead}{LINES[0]}:" for lead in ANSWER_LEADS])
-    return ANSWER_LEADS[max(range(len(scores)), key=scores.__getitem__)]
 
 
 def status_of(answer: LineAnswer, *, min_mass: float) -> tuple[Status, str | None]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from corral.guards.base import Status, Verdict
 from corral.guards.prompted.batches import Failure
+from corral.guards.prompted.probabilities import at_half
 from corral.guards.wildguard.answers import YES, FieldName
 from corral.guards.wildguard.scoring import LineAnswer, status_of
 
@@ -36,16 +37,10 @@ class AnswerPart:
 
     @property
     def score(self) -> float | None:
-        """The answer as a probability whose operating point is 0.5; 1 or 0 when only the model's word is known.
-
-        Odds of p over odds of the threshold, so the order of scores is kept and p = threshold gives 0.5.
-        """
+        """The answer as a probability whose operating point is 0.5; 1 or 0 when only the model's word is known."""
         if self.flagged is None or self.p is None:
             return None if self.flagged is None else float(self.flagged)
-        if self.threshold == 0.5:
-            return self.p
-        positive, negative = self.p * (1 - self.threshold), (1 - self.p) * self.threshold
-        return positive / (positive + negative)
+        return at_half(self.p, self.threshold)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, keys as in the attribute list."""

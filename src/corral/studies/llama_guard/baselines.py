@@ -15,8 +15,8 @@ from corral.evals.baselines import train_bag_of_words
 from corral.guards.llama_guard.guard import THRESHOLD
 from corral.studies.claims import Compared, claim_of
 from corral.studies.llama_guard.experiment import Experiment, Finding
-from corral.studies.llama_guard.scores import Judged
 from corral.studies.llama_guard.settings import AUGMENTED
+from corral.studies.verdict_store import Judged
 
 CLAIM: Final = "small_training_beats_baselines"
 

@@ -13,9 +13,9 @@ from corral.evals.tasks.policy_sensitivity import PolicyScores, judge_policies
 from corral.guards.llama_guard.prompts import PolicyPrompt
 from corral.studies.claims import Compared, claim_of
 from corral.studies.llama_guard.experiment import Experiment, Finding
-from corral.studies.llama_guard.scores import Judged
 from corral.studies.llama_guard.settings import AUGMENTED, PLAIN
 from corral.studies.llama_guard.trainings import Training
+from corral.studies.verdict_store import Judged
 
 CLAIM: Final = "augmentation_makes_policy_matter"
 _ARMS: Final = (AUGMENTED, PLAIN)

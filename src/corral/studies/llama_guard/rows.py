@@ -18,9 +18,10 @@ from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
 from corral.data.examples import ModerationExample, example_to_json
 from corral.data.mixture import sample_groups
+from corral.data.relabelling import with_labels_of
 from corral.data.sources import load_source
 from corral.data.splits import draw_groups, split_by_group
-from corral.data.taxonomy import crosswalk, load_taxonomy, parse_code, qualified
+from corral.data.taxonomy import load_taxonomy, qualified
 from corral.evals.tasks.adaptation import AdaptationTarget, choose_examples
 from corral.evals.tasks.moderation_sets import SETS
 from corral.evals.tasks.policy_sensitivity import violated_codes
@@ -90,7 +91,7 @@ def _public(config: StudyConfig) -> StudyRows:
         PolicyPrompt.of(config.generation, config.ladder.taxonomy, detail="names").with_categories(
             list(config.ladder.labels)
         ),
-        [_mapped(_relabelled(row, config.ladder), config.taxonomy) for row in load_source(config.ladder.source)],
+        [with_labels_of(_relabelled(row, config.ladder), config.taxonomy) for row in load_source(config.ladder.source)],
         seed=config.seed,
     )
     loader = RowLoader(limit=config.set_rows, seed=config.seed)
@@ -105,7 +106,7 @@ def _public(config: StudyConfig) -> StudyRows:
         }
         for source, counts in mixture.counts
     ]
-    train, held_out = _sides([_mapped(row, config.taxonomy) for row in mixture.rows], policy, config)
+    train, held_out = _sides([with_labels_of(row, config.taxonomy) for row in mixture.rows], policy, config)
     return StudyRows(policy, train, held_out, target, {config.ladder.source: target.test, **sets}, drawn)
 
 
@@ -174,20 +175,6 @@ def _target(
     exemplary = [row for row in learned if not any(row.raw.get(column) for column in config.no_examples_of)]
     examples = choose_examples(exemplary, policy, each=config.examples, max_chars=config.example_chars, seed=seed)
     return AdaptationTarget(policy, tuple(train), tuple(draw_groups(tested, config.test_rows, seed=seed)), examples)
-
-
-def _mapped(row: ModerationExample, taxonomy: str) -> ModerationExample:
-    """A row with its category labels in another taxonomy too.
-
-    A violated category violates the same one and a broader one there; one that is not violated rules out the same one
-    only. Where several labels speak of one category, a violation counts.
-    """
-    found: dict[str, bool] = {}
-    for code, present in row.categories.items():
-        for counterpart in crosswalk(code, taxonomy) if parse_code(code)[0] != taxonomy else ():
-            if counterpart.relation == "exact" or (present and counterpart.relation == "broader"):
-                found[counterpart.code] = present or found.get(counterpart.code, False)
-    return replace(row, categories={**row.categories, **found}) if found else row
 
 
 def _relabelled(row: ModerationExample, config: LadderConfig) -> ModerationExample:

@@ -20,6 +20,7 @@ from corral.guards.llama_guard.prompts import PolicyPrompt
 from corral.guards.prompted.turns import Turn
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.training import training_module
+from corral.studies.verdict_store import file_name
 from corral.train.guard.augmentation import AugmentationConfig
 from corral.train.guard.prompted_settings import PromptedGuardConfig
 from corral.train.guard.shortening import shorten_messages
@@ -215,11 +216,6 @@ class TrainedModels:
 
     def _unload(self) -> None:
         self._loaded = None  # nothing in an engine refers back to it, so its memory is free at once
-
-
-def file_name(name: str) -> str:
-    """A name as part of a file name."""
-    return "".join(character if character.isalnum() or character in "-_." else "_" for character in name)
 
 
 def _torch_dtype(name: str) -> Any:

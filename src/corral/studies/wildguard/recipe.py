@@ -10,7 +10,8 @@ from corral.core.files import atomic_write_json, read_json
 from corral.core.runs import Run
 from corral.data.messages import Conversation
 from corral.evals.keywords import KeywordGuard
-from corral.guards.wildguard.prompts import exchange_of, render
+from corral.guards.prompted.exchanges import exchange_of
+from corral.guards.wildguard.prompts import render
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.claims import write_evidence
 from corral.studies.wildguard.evidence import all_claims

@@ -18,10 +18,9 @@ from typing import Any, Final
 import numpy as np
 
 from corral.core.errors import ConfigError
-from corral.core.files import sha256_json
 from corral.core.progress import progress
 from corral.data.decontamination import EvaluationIndex
-from corral.data.examples import ModerationExample, example_to_json
+from corral.data.examples import ModerationExample, rows_hash
 from corral.data.messages import Conversation
 from corral.data.mixture import Mixture, MixtureEntry, build_mixture, sample_groups
 from corral.data.splits import group_fraction
@@ -280,8 +279,3 @@ def _account(
             "held out": sorted({tactic.family for tactic in test_tactics}),
         },
     }
-
-
-def rows_hash(rows: Iterable[ModerationExample]) -> str:
-    """Hash of texts and labels, by which what was computed from rows is found again."""
-    return sha256_json([example_to_json(row) for row in rows])

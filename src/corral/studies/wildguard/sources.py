@@ -7,7 +7,6 @@ and for a reply ``prompt_harmful``, the label of the prompt it answers where the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from corral.data.readers import read_rows
 from corral.data.self_written import PREFIX as SELF_WRITTEN
 from corral.data.self_written import self_written_rows
 from corral.data.sources import SOURCES, data_root, load_source
+from corral.studies.drawing import described
 from corral.studies.wildguard.templated import TEMPLATED, templated_rows
 
 WILDGUARDMIX: Final = "wildguardmix:"
@@ -67,23 +67,6 @@ def input_files(names: Iterable[str]) -> Iterator[Path]:
             yield Path(name.removeprefix(WILDGUARDMIX))
         elif not is_packaged(name):
             yield from (data_root() / relative for relative in SOURCES.get(name).files)
-
-
-def described(rows: Iterable[ModerationExample]) -> list[ModerationExample]:
-    """The rows with ``messages`` and ``prompt_harmful`` in ``raw``."""
-    rows = list(rows)
-    prompts = {row.conversation.messages: row.harmful for row in rows if row.target == "prompt"}
-    return [
-        replace(
-            row,
-            raw={
-                **row.raw,
-                "messages": len(row.conversation.messages),
-                "prompt_harmful": None if row.target == "prompt" else prompts.get(row.conversation.messages[:-1]),
-            },
-        )
-        for row in rows
-    ]
 
 
 def _rows(name: str) -> Iterable[ModerationExample]:

@@ -19,7 +19,7 @@ from corral.core.files import sha256_json
 from corral.core.journal import Journal
 from corral.core.progress import milestone, progress
 from corral.core.runs import Run
-from corral.data.examples import ModerationExample
+from corral.data.examples import ModerationExample, rows_hash
 from corral.guards.asking import ask
 from corral.guards.base import Guard
 from corral.models.loading import weights_revision
@@ -33,7 +33,6 @@ from corral.studies.wildguard.rows import (
     VANILLA,
     WRAPPED,
     StudyRows,
-    rows_hash,
 )
 from corral.studies.wildguard.settings import FULL, TASKS, Task, WildGuardConfig
 from corral.train.guard.prompted_settings import PromptedGuardConfig

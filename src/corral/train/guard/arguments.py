@@ -8,11 +8,16 @@ import torch
 from transformers import TrainingArguments
 
 from corral.train.guard.classifier_settings import GuardTrainingConfig
+from corral.train.guard.duoguard_settings import DuoGuardTrainingConfig
 from corral.train.guard.prompted_settings import PromptedGuardConfig
 
 
 def training_arguments(
-    config: GuardTrainingConfig | PromptedGuardConfig, output: Path, *, batches: int, schedule: str
+    config: GuardTrainingConfig | PromptedGuardConfig | DuoGuardTrainingConfig,
+    output: Path,
+    *,
+    batches: int,
+    schedule: str,
 ) -> TrainingArguments:
     """Arguments for one pass over ``batches``, which are all epochs; AdamW without weight decay.
 

@@ -6,7 +6,7 @@ some heads and leaves others unknown; the loss counts the known ones (``objectiv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from transformers import set_seed
 
 from corral.core.errors import ConfigError, NotFoundError
@@ -31,7 +30,7 @@ from corral.train.guard.classifier_settings import GuardTrainingConfig
 from corral.train.guard.lora import check_trained_layers, load_lora, with_lora
 from corral.train.objectives.guard_heads import guard_heads_loss
 from corral.train.sampler import TokenBudgetSampler
-from corral.train.trainer import ResumableTrainer
+from corral.train.token_budget_trainer import RowDataset, TokenBudgetTrainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def train_guard(
         category_weight=config.category_weight,
         model=network,
         args=training_arguments(config, output, batches=len(sampler), schedule="cosine"),
-        train_dataset=_Rows(encoded),
+        train_dataset=RowDataset(encoded),
         data_collator=collate,
     )
     trainer.train_resuming()
@@ -155,38 +154,12 @@ def collate(rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
     }
 
 
-class _Rows(Dataset[EncodedRow]):
-    def __init__(self, rows: Sequence[EncodedRow]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> EncodedRow:
-        return self._rows[index]
-
-
-class _GuardTrainer(ResumableTrainer):
-    def __init__(self, *, sampler: TokenBudgetSampler, category_weight: float, **arguments: Any) -> None:
+class _GuardTrainer(TokenBudgetTrainer):
+    def __init__(self, *, category_weight: float, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._sampler = sampler
         self._category_weight = category_weight
-        self.model_accepts_loss_kwargs = True  # makes the trainer count `labels` over the whole optimiser step
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        loader: DataLoader[Any] = DataLoader(
-            self.train_dataset, batch_sampler=_Batches(self._sampler), collate_fn=self.data_collator
-        )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: Mapping[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, HeadLogits]:
+    def summed_loss(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, HeadLogits]:
         logits: HeadLogits = model(inputs["input_ids"], inputs["attention_mask"], inputs["span"])
         total = guard_heads_loss(
             logits.binary,
@@ -195,20 +168,4 @@ class _GuardTrainer(ResumableTrainer):
             inputs["categories"],
             category_weight=self._category_weight,
         )
-        count = num_items_in_batch if num_items_in_batch is not None else inputs["labels"].ne(-100).sum()
-        # The count is global and data-parallel training averages gradients, so undo that average.
-        loss = total / count * self.accelerator.num_processes
-        return (loss, logits) if return_outputs else loss
-
-
-class _Batches(torch.utils.data.Sampler[list[int]]):
-    """The sampler as torch's data loader wants it."""
-
-    def __init__(self, sampler: TokenBudgetSampler) -> None:
-        self._sampler = sampler
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._sampler)
+        return total, logits

@@ -1,9 +1,10 @@
-"""LoRA (arXiv 2106.09685) on all Linears of a Llama's upper layers; everything else stays frozen."""
+"""LoRA (arXiv 2106.09685) on Linears of a Llama's upper layers; everything else stays frozen."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -11,11 +12,10 @@ from safetensors.torch import load_file
 from corral.core.errors import ConfigError
 from corral.core.files import read_json
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from corral.train.guard.lora_targets import LINEARS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_LINEARS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def check_trained_layers(first: int, layers: int) -> None:
@@ -28,8 +28,10 @@ def check_trained_layers(first: int, layers: int) -> None:
         raise ConfigError(f"first_trained_layer is `{first}` with {layers} layers kept", where="first_trained_layer")
 
 
-def with_lora(model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int) -> Any:
-    """peft's model around ``model``, with fresh weights on the layers from ``first_layer`` on.
+def with_lora(
+    model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int, targets: Sequence[str] = LINEARS
+) -> Any:
+    """peft's model around ``model``, with fresh weights on ``targets`` of the layers from ``first_layer`` on.
 
     Raises:
         ConfigError: ``first_layer`` is not one of the layers.
@@ -42,7 +44,7 @@ def with_lora(model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int
         LoraConfig(
             r=rank,
             lora_alpha=alpha,
-            target_modules=list(_LINEARS),
+            target_modules=list(targets),
             layers_to_transform=list(range(first_layer, layers)),
             layers_pattern="layers",
         ),

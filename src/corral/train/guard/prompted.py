@@ -5,7 +5,7 @@ over the optimiser step. Only at those tokens is the head applied: a guard's ans
 over the vocabulary elsewhere would cost more than some layers do. Rows that share a policy share its tokens
 (``packing``).
 
-Trains LoRA weights on all Linears of the upper layers, merged into the model that is returned, or the layers
+Trains LoRA weights on Linears of the upper layers, merged into the model that is returned, or the layers
 themselves. Sources: Llama Guard (arXiv 2312.06674, section 3), WildGuard (arXiv 2406.18495, section 3), LoRA
 (arXiv 2106.09685). Both papers train all weights; LoRA is for machines that cannot.
 """
@@ -121,7 +121,7 @@ def build_model(config: PromptedGuardConfig) -> Any:
     model = load_causal_lm(config.base, layers=config.layers, dtype=torch.float32)
     first = config.first_trained_layer
     if not config.full:
-        return with_lora(model, first_layer=first, rank=config.rank, alpha=config.alpha)
+        return with_lora(model, first_layer=first, rank=config.rank, alpha=config.alpha, targets=config.targets)
     check_trained_layers(first, model.config.num_hidden_layers)
     model.requires_grad_(first == 0)
     model.model.norm.requires_grad_(True)

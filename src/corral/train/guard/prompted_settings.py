@@ -11,6 +11,7 @@ from pydantic import Field
 
 from corral.core.config import Config
 from corral.guards.prompted.framing import FrameName
+from corral.train.guard.lora_targets import LINEARS, LinearName
 
 
 class PromptedGuardConfig(Config):
@@ -21,8 +22,9 @@ class PromptedGuardConfig(Config):
         None, ge=1, description="lower decoder layers to keep, norm and head with them; null: all"
     )
     first_trained_layer: int = Field(15, ge=0, description="layers below this one stay as they are")
-    rank: int = Field(16, ge=1, description="LoRA rank on every Linear of the trained layers")
+    rank: int = Field(16, ge=1, description="LoRA rank on the targets of the trained layers")
     alpha: int = Field(32, ge=1, description="LoRA alpha")
+    targets: tuple[LinearName, ...] = Field(LINEARS, min_length=1, description="Linears that LoRA is put on")
     full: bool = Field(
         False, description="train the layers' own weights and the final norm; from layer 0, embeddings and head as well"
     )
