@@ -119,7 +119,7 @@ def test_scores_are_kept_without_texts(finished: tuple[Run, list[str], list[str]
     written = "".join(file.read_text() for file in files)
     assert not any(row.text in written for row in [*rows.held_out, *rows.target.test])
     first = json.loads(files[0].read_text().splitlines()[0])
-    assert set(first) == {"id", "group", "harmful", "labels", "status", "p_harm", "codes", "detail"}
+    assert set(first) == {"id", "group", "harmful", "labels", "status", "p_harm", "codes", "categories", "detail"}
 
 
 def test_the_report_counts_categories_before_and_after_augmentation(
