@@ -23,6 +23,7 @@ from corral.models.engines.base import Prompt
 from corral.models.loading import load_causal_lm, load_tokenizer
 from corral.train.arguments import trainer_arguments
 from corral.train.fine_tuning_settings import FineTuningConfig
+from corral.train.labelled_head import score_labelled_tokens
 from corral.train.lora import check_trained_layers, with_adapter, with_lora, write_adapter
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.trainer import ResumableTrainer
@@ -163,6 +164,8 @@ class TokenisedTrainer(ResumableTrainer):
     def __init__(self, *, batches: TokenBudgetSampler, **arguments: Any) -> None:
         self._batches = batches
         super().__init__(**arguments)
+        if self.args.use_cpu:
+            score_labelled_tokens(self.model)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         loader: DataLoader[Any] = DataLoader(

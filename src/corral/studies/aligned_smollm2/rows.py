@@ -1,0 +1,207 @@
+"""Training rows: refusals of harmful prompts, helpful answers to harmless ones, and pairs of the two.
+
+A harmful prompt of a sexual category, or one that speaks of minors, is answered with a refusal and nothing else: the
+base model is never asked for an answer to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from corral.data.examples import ModerationExample, PreferenceExample, PromptCompletionExample, prompt_key
+from corral.data.messages import Conversation
+from corral.data.refusals import opens_with_refusal
+from corral.data.self_written.replies import helpful_answers, refusals
+from corral.data.sources import SOURCES
+from corral.data.splits import group_fraction
+from corral.studies.aligned_smollm2.settings import AlignedConfig
+from corral.studies.drawing import draw_mixture
+
+_SEXUAL: Final = ("llama_guard_3/S3", "llama_guard_3/S4", "llama_guard_3/S12")
+_MINORS: Final = re.compile(
+    r"\b(child\w*|kids?|minors?|teen\w*|under-?age\w*|girls?|boys?|school\w*|pupils?|students?|toddlers?|bab(y|ies)|young)\b",
+    re.IGNORECASE,
+)
+_SELF_WRITTEN: Final = "self_written"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAnswer:
+    """What the base model wrote, and whether it came to an end."""
+
+    text: str
+    complete: bool
+
+    @property
+    def helps(self) -> bool:
+        """There is an answer that does not open like a refusal."""
+        return bool(self.text.strip()) and not opens_with_refusal(self.text)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of one kind of training.
+
+    Attributes:
+        harmful: to be refused.
+        benign: to be answered.
+    """
+
+    harmful: tuple[ModerationExample, ...]
+    benign: tuple[ModerationExample, ...]
+
+
+@dataclass(frozen=True)
+class DrawnPrompts:
+    """All prompts, and an account of them.
+
+    Attributes:
+        tuning: of supervised fine-tuning.
+        preference: of the pairs; no prompt of ``tuning`` is among them.
+        written: self-written prompts with answers, which both use.
+        account: plain JSON.
+    """
+
+    tuning: Prompts
+    preference: Prompts
+    written: tuple[tuple[str, str], ...]
+    account: dict[str, Any]
+
+    @property
+    def to_answer(self) -> list[ModerationExample]:
+        """Those that the base model answers itself."""
+        return [*self.tuning.benign, *self.preference.harmful, *self.preference.benign]
+
+
+def draw_prompts(config: AlignedConfig) -> DrawnPrompts:
+    """Draw, clean and split the prompts of the study.
+
+    Raises:
+        ConfigError: an entry takes no row, or its source's licence does not let weights ship.
+        NotFoundError: a source is not in the data folder.
+    """
+    chosen = config.prompts
+    counts: dict[str, Any] = {}
+    kinds: dict[str, list[ModerationExample]] = {}
+    for kind, entries in (("harmful", chosen.harmful), ("benign", chosen.benign)):
+        mixture = draw_mixture(entries, keep_clean_of=chosen.keep_clean_of, seed=config.seed)
+        kinds[kind] = [row for row in mixture.rows if _is_used(row, chosen.leave_out)]
+        counts[kind] = [
+            {"source": source, "overlapping": n.overlapping, "contaminated": n.contaminated, "taken": n.taken}
+            for source, n in mixture.counts
+        ]
+    kept = {kind: _once(rows) for kind, rows in kinds.items()}
+    pairs = {kind: [row for row in rows if _for_pairs(row, kind, config)] for kind, rows in kept.items()}
+    rest = {kind: [row for row in rows if not _for_pairs(row, kind, config)] for kind, rows in kept.items()}
+    account = {
+        "entries": counts,
+        "tuning": {kind: len(rows) for kind, rows in rest.items()},
+        "preference": {kind: len(rows) for kind, rows in pairs.items()},
+        "self_written_answers": len(helpful_answers()),
+        "refusals": len(refusals().general) + sum(map(len, refusals().topics.values())),
+        "prompts": prompt_key("\n".join(row.text for rows in kept.values() for row in rows)),
+    }
+    return DrawnPrompts(
+        Prompts(tuple(rest["harmful"]), tuple(rest["benign"])),
+        Prompts(tuple(pairs["harmful"]), tuple(pairs["benign"])),
+        helpful_answers(),
+        account,
+    )
+
+
+def tuning_rows(
+    prompts: DrawnPrompts, answers: Mapping[str, OwnAnswer], config: AlignedConfig
+) -> list[PromptCompletionExample]:
+    """Rows of supervised fine-tuning: refusals, the base model's own helpful answers, self-written ones."""
+    refused = [
+        PromptCompletionExample(row.conversation, refusal_of(row, config.seed), row.source, row.licence)
+        for row in prompts.tuning.harmful
+    ]
+    own = [
+        PromptCompletionExample(row.conversation, answer.text, row.source, row.licence, answer.complete)
+        for row, answer in _helped(prompts.tuning.benign, answers)
+    ]
+    written = [
+        PromptCompletionExample(Conversation.user(prompt), answer, _SELF_WRITTEN, "Apache-2.0")
+        for prompt, answer in prompts.written
+    ]
+    return [*refused, *own, *written * config.prompts.written_repeats]
+
+
+def preference_rows(
+    prompts: DrawnPrompts, answers: Mapping[str, OwnAnswer], config: AlignedConfig
+) -> list[PreferenceExample]:
+    """Pairs both ways: a refusal over the base model's compliance, and a helpful answer over a refusal."""
+    refused = [
+        PreferenceExample(
+            row.conversation,
+            chosen=refusal_of(row, config.seed),
+            rejected=answer.text,
+            source=row.source,
+            licence=row.licence,
+            rejected_complete=answer.complete,
+        )
+        for row, answer in _helped(prompts.preference.harmful, answers)
+    ]
+    own = [
+        PreferenceExample(
+            row.conversation,
+            chosen=answer.text,
+            rejected=refusal_of(row, config.seed),
+            source=row.source,
+            licence=row.licence,
+            chosen_complete=answer.complete,
+        )
+        for row, answer in _helped(prompts.preference.benign, answers)
+    ]
+    written = [
+        PreferenceExample(
+            Conversation.user(prompt),
+            chosen=answer,
+            rejected=refusals().draw(f"{config.seed}/{prompt}"),
+            source=_SELF_WRITTEN,
+            licence="Apache-2.0",
+        )
+        for prompt, answer in prompts.written
+    ]
+    return [*refused, *own, *written]
+
+
+def refusal_of(row: ModerationExample, seed: int) -> str:
+    """The refusal that a prompt is given."""
+    return refusals().draw(f"{seed}/{row.text}", [code for code, holds in row.categories.items() if holds])
+
+
+def source_names(config: AlignedConfig) -> Iterator[str]:
+    """Sources that training reads."""
+    for entry in (*config.prompts.harmful, *config.prompts.benign):
+        yield entry.source
+    yield from (name for name in config.prompts.keep_clean_of if name in SOURCES)
+
+
+def _helped(
+    rows: Sequence[ModerationExample], answers: Mapping[str, OwnAnswer]
+) -> Iterator[tuple[ModerationExample, OwnAnswer]]:
+    """The rows that the base model answers without refusing."""
+    for row in rows:
+        answer = answers.get(prompt_key(row.text))
+        if answer is not None and answer.helps:
+            yield row, answer
+
+
+def _is_used(row: ModerationExample, leave_out: Sequence[str]) -> bool:
+    left_out = any(row.categories.get(code) for code in leave_out)
+    return row.target == "prompt" and len(row.conversation.messages) == 1 and not left_out
+
+
+def _once(rows: Sequence[ModerationExample]) -> list[ModerationExample]:
+    return list({prompt_key(row.text): row for row in reversed(rows)}.values())[::-1]
+
+
+def _for_pairs(row: ModerationExample, kind: str, config: AlignedConfig) -> bool:
+    if kind == "harmful" and (any(row.categories.get(code) for code in _SEXUAL) or _MINORS.search(row.text)):
+        return False
+    return group_fraction(f"preference/{row.group}", seed=config.seed) < config.prompts.preference_share
