@@ -241,7 +241,7 @@ def weights_revision(ref: str | Path | ModelRef) -> str:
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
         embedded.find_gguf(ref.name)
-        return embedded.embedded_model(ref.name).sha256[:_REVISION_DIGITS]
+        return embedded.embedded_model(ref.name).revision[:_REVISION_DIGITS]
     if ref.kind == "gguf":
         return sha256_file(Path(ref.name))[:_REVISION_DIGITS]
     if ref.kind == "folder":

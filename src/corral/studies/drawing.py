@@ -21,7 +21,7 @@ def draw_mixture(
 
     Args:
         entries: the mixture.
-        keep_clean_of: evaluation sources whose texts are left out.
+        keep_clean_of: evaluation sources, self-written ones among them, whose texts are left out.
         seed: of the draw.
         share: of the rows that each entry would take.
 
@@ -60,7 +60,7 @@ def asked_texts(rows: Iterable[ModerationExample]) -> Iterator[str]:
 def _evaluation_texts(sources: Iterable[str]) -> Iterator[str]:
     for name in sources:
         try:
-            rows = load_source(name)
+            rows = self_written_rows(name) if name.startswith(PREFIX) else load_source(name)
         except NotFoundError as error:
             raise NotFoundError(
                 f"`{name}` is needed to keep training clean of it", where="keep_clean_of", hint=error.hint

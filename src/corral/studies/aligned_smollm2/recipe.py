@@ -7,10 +7,14 @@ from typing import Final
 from corral.core.errors import RunError
 from corral.core.files import atomic_write_json, read_json
 from corral.core.runs import Run
+from corral.data.self_written.replies import helpful_answers, refusals
 from corral.models.tiny import TINY, write_tiny_llama
+from corral.studies.aligned_smollm2.evidence import all_claims, capability, refusal_tables
+from corral.studies.aligned_smollm2.measures import measure, sources_asked
 from corral.studies.aligned_smollm2.rows import DrawnPrompts, draw_prompts, source_names
 from corral.studies.aligned_smollm2.settings import AlignedConfig
-from corral.studies.aligned_smollm2.training import train
+from corral.studies.aligned_smollm2.training import ADAPTER, train
+from corral.studies.claims import write_evidence
 from corral.studies.drawing import source_files
 
 ROWS: Final = "rows.json"
@@ -45,11 +49,24 @@ class AlignedRecipe:
             RunError: the run to be continued was drawn from other rows.
         """
         config = _with_base(config, run)
-        for file in source_files(source_names(config)):
+        for file in source_files([*source_names(config), *sources_asked(config.evaluation)]):
             run.add_input(file)
         prompts = draw_prompts(config)
         _write_account(run, prompts)
-        train(prompts, config, run)
+        found = measure(config, train(prompts, config, run), run)
+        claims = all_claims(found, config)
+        write_evidence(run, config, claims)
+        run.add_output(run.artefacts)
+        run.report(
+            {
+                "claims": {claim.claim: claim.holds for claim in claims},
+                "refusals": refusal_tables(found.replies),
+                "capability": capability(found.replies),
+                "ability": None if found.ability is None else found.ability.model_dump(mode="json"),
+                "rows": prompts.account,
+                "adapter": str((run.artefacts / ADAPTER).relative_to(run.path)),
+            }
+        )
 
 
 def _write_account(run: Run, prompts: DrawnPrompts) -> None:
@@ -65,10 +82,11 @@ def _write_account(run: Run, prompts: DrawnPrompts) -> None:
 
 
 def _with_base(config: AlignedConfig, run: Run) -> AlignedConfig:
-    """Settings with ``tiny:random`` replaced by a tiny random model."""
+    """Settings with ``tiny:random`` replaced by a tiny random model that knows the words of the self-written texts."""
     if config.base != TINY:
         return config
-    base = write_tiny_llama(run.path / "base", seed=config.seed, context=_TINY_CONTEXT)
+    words = [text for pair in helpful_answers() for text in pair] + list(refusals().general)
+    base = write_tiny_llama(run.path / "base", seed=config.seed, layers=2, context=_TINY_CONTEXT, words_of=words)
     return config.model_copy(update={"base": str(base)})
 
 

@@ -15,7 +15,6 @@ from corral.data.examples import ModerationExample, PreferenceExample, PromptCom
 from corral.data.messages import Conversation
 from corral.data.refusals import opens_with_refusal
 from corral.data.self_written.replies import helpful_answers, refusals
-from corral.data.sources import SOURCES
 from corral.data.splits import group_fraction
 from corral.studies.aligned_smollm2.settings import AlignedConfig
 from corral.studies.drawing import draw_mixture
@@ -96,18 +95,19 @@ def draw_prompts(config: AlignedConfig) -> DrawnPrompts:
     kept = {kind: _once(rows) for kind, rows in kinds.items()}
     pairs = {kind: [row for row in rows if _for_pairs(row, kind, config)] for kind, rows in kept.items()}
     rest = {kind: [row for row in rows if not _for_pairs(row, kind, config)] for kind, rows in kept.items()}
+    written = helpful_answers()[: chosen.written]
     account = {
         "entries": counts,
         "tuning": {kind: len(rows) for kind, rows in rest.items()},
         "preference": {kind: len(rows) for kind, rows in pairs.items()},
-        "self_written_answers": len(helpful_answers()),
+        "self_written_answers": len(written),
         "refusals": len(refusals().general) + sum(map(len, refusals().topics.values())),
         "prompts": prompt_key("\n".join(row.text for rows in kept.values() for row in rows)),
     }
     return DrawnPrompts(
         Prompts(tuple(rest["harmful"]), tuple(rest["benign"])),
         Prompts(tuple(pairs["harmful"]), tuple(pairs["benign"])),
-        helpful_answers(),
+        written,
         account,
     )
 
@@ -179,7 +179,7 @@ def source_names(config: AlignedConfig) -> Iterator[str]:
     """Sources that training reads."""
     for entry in (*config.prompts.harmful, *config.prompts.benign):
         yield entry.source
-    yield from (name for name in config.prompts.keep_clean_of if name in SOURCES)
+    yield from config.prompts.keep_clean_of
 
 
 def _helped(
