@@ -11,7 +11,11 @@ from corral.cli.recipes import Json, Overrides, PlanOnly, RunsFolder, StartAnew,
 from corral.core.errors import NotFoundError, UserError, suggest
 
 # Training methods, each with the systems whose recipes train with it.
-METHODS: Final[dict[str, tuple[str, ...]]] = {"guard": ("default_guard", "llama_guard", "wildguard")}
+METHODS: Final[dict[str, tuple[str, ...]]] = {
+    "dpo": ("aligned_smollm2",),
+    "guard": ("default_guard", "llama_guard", "wildguard"),
+    "sft": ("aligned_smollm2",),
+}
 
 
 def train(

@@ -71,7 +71,9 @@ class EmbeddedModel:
         files = [self.adapter_folder / name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)]
         for file in files:
             if not file.is_file():
-                raise NotFoundError(f"the adapter of `{self.name}` is missing", where=str(file), hint="Reinstall Corral.")
+                raise NotFoundError(
+                    f"the adapter of `{self.name}` is missing", where=str(file), hint="Reinstall Corral."
+                )
         return sha256_json([self.sha256, *(sha256_file(file) for file in files)])
 
     @property

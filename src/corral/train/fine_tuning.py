@@ -148,7 +148,7 @@ def trl_arguments(config: FineTuningConfig, output: Path, *, batches: int) -> di
     """Arguments of ``SFTConfig`` and ``DPOConfig``; rows come tokenised and within their length."""
     return {
         **trainer_arguments(config, output, batches=batches, schedule=config.schedule),
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "max_length": None,
     }
 
@@ -168,6 +168,7 @@ class TokenisedTrainer(ResumableTrainer):
             score_labelled_tokens(self.model)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
+        """See ``transformers.Trainer``."""
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset, batch_sampler=_Batches(self._batches), collate_fn=self.data_collator
         )

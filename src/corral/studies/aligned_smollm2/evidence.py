@@ -71,7 +71,9 @@ def refusal_tables(report: RedteamReport) -> dict[str, Any]:
 def capability(report: RedteamReport) -> dict[str, Any]:
     """The share of questions with known answers that each model gets right."""
     return {
-        name: _share([float(bool(item.understood)) for item in report.items[_system(report, name)] if item.kind == "capability"])
+        name: _share(
+            [float(bool(item.understood)) for item in report.items[_system(report, name)] if item.kind == "capability"]
+        )
         for name in (BASE, ALIGNED)
     }
 
@@ -175,9 +177,7 @@ def _changes(found: Measured) -> Mapping[str, Change]:
     return {measure.name: measure.changes[0] for measure in found.ability.measures if not measure.group}
 
 
-def _labelled(
-    report: RedteamReport, judge: str, kind: str, value: Callable[[str], float], source: str = ""
-) -> _Asked:
+def _labelled(report: RedteamReport, judge: str, kind: str, value: Callable[[str], float], source: str = "") -> _Asked:
     """Requests whose replies the judge labelled for both models."""
     theirs = {item.pair: item.outcomes.get(judge) for item in report.items[_system(report, BASE)]}
     pairs = [

@@ -146,7 +146,9 @@ def _ability(
     for name, subject in subjects.items():
         folder = run.artefacts / "scorecards" / name
         folders.append(folder)
-        if (folder / "scorecard.json").is_file() and read_json(folder / "scorecard.json")["revision"] == subject.revision:
+        if (folder / "scorecard.json").is_file() and read_json(folder / "scorecard.json")[
+            "revision"
+        ] == subject.revision:
             continue
         measure_subject(
             Subject(subject.engine(), name, subject.revision),

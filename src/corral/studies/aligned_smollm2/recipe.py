@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from corral.core.errors import RunError
-from corral.core.files import atomic_write_json, read_json
+from corral.core.files import atomic_write_json, atomic_write_text, read_json
 from corral.core.runs import Run
 from corral.data.self_written.replies import helpful_answers, refusals
 from corral.models.tiny import TINY, write_tiny_llama
+from corral.studies.aligned_smollm2.card import CARD, model_card
 from corral.studies.aligned_smollm2.evidence import all_claims, capability, refusal_tables
 from corral.studies.aligned_smollm2.measures import measure, sources_asked
 from corral.studies.aligned_smollm2.rows import DrawnPrompts, draw_prompts, source_names
 from corral.studies.aligned_smollm2.settings import AlignedConfig
-from corral.studies.aligned_smollm2.training import ADAPTER, train
+from corral.studies.aligned_smollm2.training import train
 from corral.studies.claims import write_evidence
 from corral.studies.drawing import source_files
 
@@ -38,7 +39,7 @@ class AlignedRecipe:
             f"{config.dpo.epochs} epoch(s)",
             f"ask base and trained model {sum(asked.harmful.values())} harmful and {sum(asked.benign.values())} "
             f"harmless requests; measure {', '.join(asked.ability) or 'nothing else'}",
-            "write artefacts/adapter, artefacts/evidence.json and the report",
+            "write artefacts/adapter with its card, artefacts/evidence.json and the report",
         ]
 
     def run(self, config: AlignedConfig, run: Run) -> None:
@@ -53,8 +54,10 @@ class AlignedRecipe:
             run.add_input(file)
         prompts = draw_prompts(config)
         _write_account(run, prompts)
-        found = measure(config, train(prompts, config, run), run)
+        adapter = train(prompts, config, run)
+        found = measure(config, adapter, run)
         claims = all_claims(found, config)
+        atomic_write_text(adapter / CARD, model_card(found, prompts.account))
         write_evidence(run, config, claims)
         run.add_output(run.artefacts)
         run.report(
@@ -64,7 +67,7 @@ class AlignedRecipe:
                 "capability": capability(found.replies),
                 "ability": None if found.ability is None else found.ability.model_dump(mode="json"),
                 "rows": prompts.account,
-                "adapter": str((run.artefacts / ADAPTER).relative_to(run.path)),
+                "adapter": str(adapter.relative_to(run.path)),
             }
         )
 

@@ -83,21 +83,27 @@ def draw_prompts(config: AlignedConfig) -> DrawnPrompts:
         NotFoundError: a source is not in the data folder.
     """
     chosen = config.prompts
-    counts: dict[str, Any] = {}
+    entries: list[dict[str, Any]] = []
     kinds: dict[str, list[ModerationExample]] = {}
-    for kind, entries in (("harmful", chosen.harmful), ("benign", chosen.benign)):
-        mixture = draw_mixture(entries, keep_clean_of=chosen.keep_clean_of, seed=config.seed)
+    for kind, mixed in (("harmful", chosen.harmful), ("benign", chosen.benign)):
+        mixture = draw_mixture(mixed, keep_clean_of=chosen.keep_clean_of, seed=config.seed)
         kinds[kind] = [row for row in mixture.rows if _is_used(row, chosen.leave_out)]
-        counts[kind] = [
-            {"source": source, "overlapping": n.overlapping, "contaminated": n.contaminated, "taken": n.taken}
-            for source, n in mixture.counts
+        entries += [
+            {
+                "kind": kind,
+                "source": name,
+                "overlapping": n.overlapping,
+                "contaminated": n.contaminated,
+                "taken": n.taken,
+            }
+            for name, n in mixture.counts
         ]
     kept = {kind: _once(rows) for kind, rows in kinds.items()}
     pairs = {kind: [row for row in rows if _for_pairs(row, kind, config)] for kind, rows in kept.items()}
     rest = {kind: [row for row in rows if not _for_pairs(row, kind, config)] for kind, rows in kept.items()}
     written = helpful_answers()[: chosen.written]
     account = {
-        "entries": counts,
+        "entries": entries,
         "tuning": {kind: len(rows) for kind, rows in rest.items()},
         "preference": {kind: len(rows) for kind, rows in pairs.items()},
         "self_written_answers": len(written),
