@@ -85,7 +85,7 @@ def test_both_sides_follow_the_same_prompt_and_end_their_turn(tiny_base: Path) -
     assert row.prompt_ids == chat.encode_prompt(Conversation.user("x"))
     assert chat.backend.decode(row.chosen_ids, skip_special_tokens=False) == "yes<|im_end|>"
     assert chat.backend.decode(row.rejected_ids, skip_special_tokens=False) == "no"
-    assert row.tokens == len(row.prompt_ids) + 4
+    assert row.tokens == 2 * (len(row.prompt_ids) + 4)
     with pytest.raises(DataError, match="empty") as caught:
         encode_preferences([PreferenceExample(Conversation.user("x"), "yes", "")], chat, max_tokens=120)
     assert caught.value.where == "rows[0].rejected"
@@ -126,7 +126,7 @@ def test_the_loss_is_the_closed_form_meaned_over_the_pairs_of_a_step(
     budget = 4000 if accumulation == 1 else 320
     config = settings(learning_rate=1e-9, beta=0.3, epochs=10, batch_tokens=budget)
     batches = dpo.batches_of(
-        [2 * row.tokens for row in encode_preferences(rows(), load_chat(str(tiny_base)), max_tokens=120)], config
+        [row.tokens for row in encode_preferences(rows(), load_chat(str(tiny_base)), max_tokens=120)], config
     )
     config = config.model_copy(update={"accumulation": len(batches) // 10})
     assert (config.accumulation > 1) == (accumulation > 1)

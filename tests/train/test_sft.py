@@ -139,6 +139,7 @@ def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
 def test_training_learns_the_answers_and_the_saved_adapter_gives_them(tiny_base: Path, tmp_path: Path) -> None:
     config = settings(first_trained_layer=0, rank=8, alpha=16, epochs=60)
     tuned = train_sft(rows(6), str(tiny_base), config, tmp_path / "checkpoints")
+    assert "forward" not in vars(tuned.model)  # neither autocast nor TRL's head is left in it
     tuned.save_adapter(tmp_path / "adapter")
     model = load_causal_lm(tiny_base, dtype=torch.float32)
     merge_lora(model, tmp_path / "adapter")

@@ -48,8 +48,8 @@ class DpoRow:
 
     @property
     def tokens(self) -> int:
-        """Half of what the pair takes of a batch, which holds both sides padded to the longer one."""
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
+        """What the pair takes of a batch, which holds both sides, padded to the longer one."""
+        return 2 * (len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids)))
 
 
 def encode_preferences(rows: Sequence[PreferenceExample], chat: ChatTokenizer, *, max_tokens: int) -> list[DpoRow]:
@@ -107,7 +107,7 @@ def train_dpo(
     """
     chat = load_chat(base)
     encoded = encode_preferences(rows, chat, max_tokens=config.max_tokens)
-    batches = batches_of([2 * row.tokens for row in encoded], config)
+    batches = batches_of([row.tokens for row in encoded], config)
     tuned = prepare_model(base, config, adapter=adapter)
     weighted = config.chosen_nll_weight > 0
     trainer = _DpoTrainer(
@@ -141,9 +141,7 @@ class _DpoTrainer(TokenisedTrainer, DPOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """The log-probabilities of both sides under the model as it came in, in the batches of one epoch."""
-        lengths = [
-            2 * (len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))) for row in dataset
-        ]
+        lengths = [DpoRow(**row).tokens for row in dataset]
         once = list(TokenBudgetSampler(lengths, max_tokens=self._batches.max_tokens, epochs=1, seed=0))
         self.model.eval()
         found: dict[int, tuple[float, float]] = {}

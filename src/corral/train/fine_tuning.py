@@ -20,7 +20,7 @@ from corral.core.errors import DataError
 from corral.core.files import atomic_directory
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.base import Prompt
-from corral.models.loading import load_causal_lm, load_tokenizer
+from corral.models.loading import load_causal_lm, load_tokenizer, quiet_transformers
 from corral.train.arguments import trainer_arguments
 from corral.train.fine_tuning_settings import FineTuningConfig
 from corral.train.labelled_head import score_labelled_tokens
@@ -167,6 +167,11 @@ class TokenisedTrainer(ResumableTrainer):
         if self.args.use_cpu:
             score_labelled_tokens(self.model)
 
+    def train_resuming(self) -> None:
+        """See ``ResumableTrainer``; afterwards the model is an ordinary one, without autocast and TRL's head."""
+        super().train_resuming()
+        vars(self.model).pop("forward", None)
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """See ``transformers.Trainer``."""
         loader: DataLoader[Any] = DataLoader(
@@ -174,6 +179,10 @@ class TokenisedTrainer(ResumableTrainer):
         )
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with quiet_transformers():
+            super()._save(output_dir, state_dict)
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset

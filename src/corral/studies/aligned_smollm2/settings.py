@@ -53,7 +53,10 @@ class AlignedConfig(Config):
     prompts: PromptsConfig
     answers: AnswersConfig = Field(default_factory=AnswersConfig)
     sft: SftConfig = Field(default_factory=SftConfig)
-    dpo: DpoConfig = Field(default_factory=DpoConfig)
+    dpo: DpoConfig = Field(
+        default_factory=DpoConfig,
+        description="goes on from the adapter of `sft`, whose layers, rank and alpha it keeps",
+    )
     evaluation: EvaluationConfig
     toy: bool = Field(False, description="a random model and stand-ins: mark every claim as a toy")
     tried: Mapping[str, tuple[str, ...]] = Field(
