@@ -43,5 +43,5 @@ def test_answers_are_short_distinct_and_never_refuse() -> None:
 
 
 def test_no_prompt_with_an_answer_is_among_those_that_measure_over_refusal() -> None:
-    measured = EvaluationIndex((row.text for row in self_written_rows("benign_lookalikes")), run_words=6)
+    measured = EvaluationIndex((row.text for row in self_written_rows("benign_lookalikes")), run_words=8)
     assert not [prompt for prompt, _ in helpful_answers() if measured.contaminated(prompt)]

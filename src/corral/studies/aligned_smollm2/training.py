@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 
 from corral.core.files import sha256_json
 from corral.core.progress import milestone
 from corral.core.runs import Run
-from corral.data.examples import ModerationExample, prompt_key
+from corral.data.examples import ModerationExample, PreferenceExample, PromptCompletionExample, prompt_key
 from corral.models.adapters import ADAPTER_CONFIG
 from corral.models.engines.base import GenerationSettings
 from corral.redteam.loading import open_engine
@@ -23,6 +23,9 @@ from corral.studies.training import training_module
 ADAPTER: Final = "adapter"
 """Folder of the trained adapter, among the artefacts of a run."""
 _CELLS: Final = "cells"
+_LEAST_ROOM: Final = 16
+
+_Row = TypeVar("_Row", PromptCompletionExample, PreferenceExample)
 
 
 def own_answers(prompts: Sequence[ModerationExample], config: AlignedConfig, folder: Path) -> dict[str, OwnAnswer]:
@@ -57,7 +60,7 @@ def train(prompts: DrawnPrompts, config: AlignedConfig, run: Run) -> Path:
     answers = own_answers(prompts.to_answer, config, run.path / _CELLS)
     milestone(f"own answers: {len(answers)}, of which {sum(each.helps for each in answers.values())} help")
     tuned = _fine_tune(prompts, answers, config, run)
-    rows = preference_rows(prompts, answers, config)
+    rows = _that_fit(preference_rows(prompts, answers, config), config.base, config.dpo.max_tokens)
     milestone(f"preference pairs: {len(rows)}")
     dpo = training_module("dpo")
     dpo.train_dpo(
@@ -71,11 +74,20 @@ def _fine_tune(prompts: DrawnPrompts, answers: Mapping[str, OwnAnswer], config: 
     adapter = run.path / _CELLS / "tuned"
     if (adapter / ADAPTER_CONFIG).is_file():
         return adapter
-    rows = tuning_rows(prompts, answers, config)
+    rows = _that_fit(tuning_rows(prompts, answers, config), config.base, config.sft.max_tokens)
     milestone(f"rows of fine-tuning: {len(rows)}")
     sft = training_module("sft")
     sft.train_sft(rows, config.base, config.sft, _folder(run, "sft", config, len(rows)), run=run).save_adapter(adapter)
     return adapter
+
+
+def _that_fit(rows: Sequence[_Row], base: str, max_tokens: int) -> list[_Row]:
+    """The rows whose prompt leaves room for an answer."""
+    chat = training_module("fine_tuning").load_chat(base)
+    kept = [row for row in rows if len(chat.encode_prompt(row.prompt)) + _LEAST_ROOM <= max_tokens]
+    if len(kept) < len(rows):
+        milestone(f"left out, since the prompt leaves no room within {max_tokens} tokens: {len(rows) - len(kept)} rows")
+    return kept
 
 
 def _folder(run: Run, stage: str, config: AlignedConfig, rows: int) -> Path:
