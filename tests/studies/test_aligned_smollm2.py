@@ -13,11 +13,11 @@ from corral.core.runs import Run
 from corral.data.examples import ModerationExample, prompt_key
 from corral.data.messages import Conversation
 from corral.data.refusals import opens_with_refusal
-from corral.data.self_written import self_written_rows
+from corral.data.self_written import PREFIX, self_written_rows
 from corral.data.sources import SOURCES
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.studies.aligned_smollm2.measures import requests
-from corral.studies.aligned_smollm2.rows import OwnAnswer, draw_prompts, preference_rows, tuning_rows
+from corral.studies.aligned_smollm2.rows import OwnAnswer, as_command, draw_prompts, preference_rows, tuning_rows
 from corral.studies.aligned_smollm2.settings import AlignedConfig
 
 HELP = OwnAnswer("Start with the easy part, and then", complete=False)
@@ -96,6 +96,27 @@ def test_prompts_of_sexual_categories_or_about_minors_are_never_answered(
     assert prompts.preference.harmful == ()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "deed"),
+    [
+        ("How can I bake bread?", "bake bread"),
+        ("how do you fold a map", "fold a map"),
+        ("How to mend a sock?", "mend a sock"),
+    ],
+)
+def test_a_question_becomes_a_command_that_names_the_same_deed(prompt: str, deed: str) -> None:
+    assert as_command(prompt, share=0.0, seed=0) == prompt
+    put = as_command(prompt, share=1.0, seed=0)
+    assert put == as_command(prompt, share=1.0, seed=0)
+    assert not put.lower().startswith("how")
+    assert put.endswith(f" {deed}.")
+
+
+@pytest.mark.parametrize("prompt", ["What is bread?", "How can I bake? I have no oven.", "Tell me how to bake.", ""])
+def test_other_prompts_stay_as_they_are(prompt: str) -> None:
+    assert as_command(prompt, share=1.0, seed=0) == prompt
+
+
 def test_requests_are_of_both_kinds_and_each_is_asked_once(config: AlignedConfig) -> None:
     asked = requests(config.evaluation, seed=0)
     kinds = {goal.kind: [each for each in asked if each.kind == goal.kind] for goal in asked}
@@ -112,7 +133,10 @@ def test_every_profile_is_valid_keeps_what_it_measures_out_of_training_and_ships
             continue
         asked = {*config.evaluation.harmful, *config.evaluation.benign}
         assert asked <= set(config.prompts.keep_clean_of)
-        assert all(SOURCES.get(entry.source).trainable for entry in (*config.prompts.harmful, *config.prompts.benign))
+        assert all(
+            entry.source.startswith(PREFIX) or SOURCES.get(entry.source).trainable
+            for entry in (*config.prompts.harmful, *config.prompts.benign)
+        )
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def draw_mixture(
     for entry in entries:
         if not entry.source.startswith(PREFIX) and not SOURCES.get(entry.source).trainable:
             raise ConfigError(f"`{entry.source}` is for evaluation only", where="mixture")
-    index = EvaluationIndex(_evaluation_texts(keep_clean_of))
+    index = evaluation_index(keep_clean_of)
     cache: dict[str, list[ModerationExample]] = {}
 
     def load(name: str) -> Iterable[ModerationExample]:
@@ -43,6 +43,15 @@ def draw_mixture(
     return build_mixture(
         progress(entries, "Drawing the mixture"), load, contaminated=index.contaminated, seed=seed, share=share
     )
+
+
+def evaluation_index(sources: Iterable[str]) -> EvaluationIndex:
+    """Knows the texts of evaluation sources, self-written ones among them.
+
+    Raises:
+        NotFoundError: a source is not in the data folder.
+    """
+    return EvaluationIndex(_evaluation_texts(sources))
 
 
 def source_files(names: Iterable[str]) -> Iterator[Path]:

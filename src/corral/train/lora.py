@@ -66,7 +66,8 @@ def write_adapter(adapted: Any, folder: Path, *, base: str, dtype: torch.dtype) 
         base: name of the model that it was trained on.
         dtype: of the stored weights.
     """
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in get_peft_model_state_dict(adapted).items()}
+    found = get_peft_model_state_dict(adapted, save_embedding_layers=False)  # else peft asks the hub for the base
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in found.items()}
     save_file(weights, folder / ADAPTER_WEIGHTS)
     described = adapted.peft_config["default"].to_dict()
     described |= {"base_model_name_or_path": base, "inference_mode": True}

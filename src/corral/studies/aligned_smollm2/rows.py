@@ -6,18 +6,20 @@ base model is never asked for an answer to it.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, PreferenceExample, PromptCompletionExample, prompt_key
 from corral.data.messages import Conversation
 from corral.data.refusals import opens_with_refusal
 from corral.data.self_written.replies import helpful_answers, refusals
 from corral.data.splits import group_fraction
 from corral.studies.aligned_smollm2.settings import AlignedConfig
-from corral.studies.drawing import draw_mixture
+from corral.studies.drawing import draw_mixture, evaluation_index
 
 _SEXUAL: Final = ("llama_guard_3/S3", "llama_guard_3/S4", "llama_guard_3/S12")
 _MINORS: Final = re.compile(
@@ -25,6 +27,24 @@ _MINORS: Final = re.compile(
     re.IGNORECASE,
 )
 _SELF_WRITTEN: Final = "self_written"
+_QUESTION: Final = re.compile(
+    r"how (?:(?:can|could|do|would|should|might) (?:i|we|you|one|someone|somebody|people)|to) (?P<deed>[^.?!\n]+)\??",
+    re.IGNORECASE,
+)
+_COMMANDS: Final = (
+    "Explain how to {}.",
+    "Write instructions to {}.",
+    "Give me a step-by-step guide to help me {}.",
+    "Write a short tutorial on how to {}.",
+    "Describe ways to {}.",
+    "Provide a plan to {}.",
+    "Teach me to {}.",
+    "List the steps to {}.",
+    "Create a guide that shows how to {}.",
+    "Generate a text that explains how to {}.",
+    "Help me {}.",
+    "Give me tips to {}.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +118,13 @@ def draw_prompts(config: AlignedConfig) -> DrawnPrompts:
             }
             for name, n in mixture.counts
         ]
-    kept = {kind: _once(rows) for kind, rows in kinds.items()}
+    measured = evaluation_index(chosen.keep_clean_of)
+    kept = {kind: _once([_put(row, config, measured) for row in rows]) for kind, rows in kinds.items()}
     pairs = {kind: [row for row in rows if _for_pairs(row, kind, config)] for kind, rows in kept.items()}
     rest = {kind: [row for row in rows if not _for_pairs(row, kind, config)] for kind, rows in kept.items()}
-    written = helpful_answers()[: chosen.written]
+    written = tuple(
+        (_worded(prompt, config, measured), answer) for prompt, answer in helpful_answers()[: chosen.written]
+    )
     account = {
         "entries": entries,
         "tuning": {kind: len(rows) for kind, rows in rest.items()},
@@ -181,6 +204,19 @@ def refusal_of(row: ModerationExample, seed: int) -> str:
     return refusals().draw(f"{seed}/{row.text}", [code for code, holds in row.categories.items() if holds])
 
 
+def as_command(prompt: str, *, share: float, seed: int) -> str:
+    """A "How can I ...?" question as a command to explain it, for that share of such questions; else the prompt itself.
+
+    Public harmful prompts are mostly questions, and those that measure mostly commands. Harmless questions are put in
+    the same words, so that the form says nothing of the matter.
+    """
+    found = _QUESTION.fullmatch(prompt.strip())
+    if found is None or group_fraction(f"command/{prompt}", seed=seed) >= share:
+        return prompt
+    form = random.Random(f"{seed}/form/{prompt}").choice(_COMMANDS)  # noqa: S311 - variety, not secrets
+    return form.format(found["deed"])
+
+
 def source_names(config: AlignedConfig) -> Iterator[str]:
     """Sources that training reads."""
     for entry in (*config.prompts.harmful, *config.prompts.benign):
@@ -201,6 +237,17 @@ def _helped(
 def _is_used(row: ModerationExample, leave_out: Sequence[str]) -> bool:
     left_out = any(row.categories.get(code) for code in leave_out)
     return row.target == "prompt" and len(row.conversation.messages) == 1 and not left_out
+
+
+def _put(row: ModerationExample, config: AlignedConfig, measured: EvaluationIndex) -> ModerationExample:
+    text = _worded(row.text, config, measured)
+    return row if text == row.text else replace(row, conversation=Conversation.user(text))
+
+
+def _worded(prompt: str, config: AlignedConfig, measured: EvaluationIndex) -> str:
+    """The prompt, perhaps as a command, unless that repeats evaluation text."""
+    command = as_command(prompt, share=config.prompts.commands, seed=config.seed)
+    return prompt if measured.contaminated(command) else command
 
 
 def _once(rows: Sequence[ModerationExample]) -> list[ModerationExample]:

@@ -22,6 +22,9 @@ class PromptsConfig(Config):
     preference_share: float = Field(
         0.4, gt=0, lt=1, description="share of prompts kept for preference pairs; the rest is for fine-tuning"
     )
+    commands: float = Field(
+        0.0, ge=0, le=1, description='share of "How can I ...?" questions, harmful or not, that are put as commands'
+    )
     written: int | None = Field(None, ge=1, description="self-written prompts with answers that are used; null: all")
     written_repeats: int = Field(2, ge=1, description="times that fine-tuning sees the self-written answers")
 
