@@ -79,6 +79,10 @@ def test_weights_of_the_default_guard_stay_small() -> None:
     assert 0 < sum(sizes) < 12 * MEGABYTE
 
 
+def test_adapters_that_ship_stay_small() -> None:
+    assert all(file.stat().st_size < 12 * MEGABYTE for file in (PACKAGE / "models").rglob("*.safetensors"))
+
+
 @pytest.mark.slow
 def test_installed_wheel_lists_its_recipes(installed: Path) -> None:
     done = run_corral(installed, "recipes", "ls")

@@ -16,6 +16,13 @@ def test_every_row_is_labelled_and_distinct() -> None:
     assert all(row.licence == "Apache-2.0" for row in rows)
 
 
+def test_harmful_requests_are_single_sentences_with_a_category() -> None:
+    rows = list(self_written_rows("self_written/harmful_requests"))
+    assert len({row.text for row in rows}) == len(rows) >= 60
+    assert all(row.harmful and any(row.categories.values()) for row in rows)
+    assert all(len(row.text.split()) <= 20 for row in rows)
+
+
 def test_an_unknown_file_is_an_error() -> None:
     with pytest.raises(NotFoundError, match="`nothing`"):
         list(self_written_rows("nothing"))

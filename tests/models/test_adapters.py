@@ -9,9 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaModel
 
-from corral.core.errors import DataError
+from corral.core.errors import DataError, NotFoundError
 from corral.core.files import atomic_write_json, read_json
-from corral.models.adapters import ADAPTER_CONFIG, merge_lora
+from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_lora, merged_tensors
 
 
 def base() -> LlamaModel:
@@ -66,3 +66,30 @@ def test_an_adapter_of_another_model_is_refused(adapter: tuple[Path, dict[str, t
     )
     with pytest.raises(DataError, match="no weight"):
         merge_lora(other, folder)
+
+
+def test_named_weights_are_merged_as_a_model_is(adapter: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    folder, expected = adapter
+    merged = dict(merged_tensors(base().state_dict().items(), folder))
+    assert merged.keys() == expected.keys()
+    for name, weight in merged.items():
+        torch.testing.assert_close(weight, expected[name])
+
+
+def test_the_lower_layers_alone_take_their_part_of_the_adapter(adapter: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    folder, expected = adapter
+    lower = {name: weight for name, weight in base().state_dict().items() if "layers.1." not in name}
+    for name, weight in merged_tensors(lower.items(), folder, layers=1):
+        torch.testing.assert_close(weight, expected[name])
+    with pytest.raises(DataError, match="no weight"):
+        list(merged_tensors(lower.items(), folder))
+
+
+def test_a_folder_without_weights_is_an_error_that_names_the_file(
+    adapter: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
+    folder, _ = adapter
+    (folder / ADAPTER_WEIGHTS).unlink()
+    with pytest.raises(NotFoundError, match="no adapter") as caught:
+        merge_lora(base(), folder)
+    assert caught.value.where == str(folder / ADAPTER_WEIGHTS)

@@ -130,7 +130,7 @@ def test_the_mixture_is_drawn_without_training_libraries() -> None:
 
 
 def test_training_without_its_libraries_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in sys.modules if name.startswith("corral.train.guard")]:
+    for name in [name for name in sys.modules if name.startswith("corral.train")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingDependencyError, match="corral\\[train\\]"):

@@ -12,7 +12,9 @@ from corral.core.errors import NotFoundError, UserError, suggest
 
 # Training methods, each with the systems whose recipes train with it.
 METHODS: Final[dict[str, tuple[str, ...]]] = {
-    "guard": ("cultureguard", "default_guard", "duoguard", "llama_guard", "wildguard")
+    "dpo": ("aligned_smollm2",),
+    "guard": ("cultureguard", "default_guard", "duoguard", "llama_guard", "wildguard"),
+    "sft": ("aligned_smollm2",),
 }
 
 

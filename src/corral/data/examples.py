@@ -38,23 +38,32 @@ class PromptOnlyExample:
 
 @dataclass(frozen=True, slots=True)
 class PromptCompletionExample:
-    """A prompt and the completion to learn."""
+    """A prompt and the completion to learn.
+
+    ``complete`` is false of a completion that was cut off: its end is no end of a turn.
+    """
 
     prompt: Conversation
     completion: str
     source: str = ""
     licence: str = ""
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class PreferenceExample:
-    """A prompt with a preferred and a dispreferred completion."""
+    """A prompt with a preferred and a dispreferred completion.
+
+    ``chosen_complete`` and ``rejected_complete`` are false of a completion that was cut off.
+    """
 
     prompt: Conversation
     chosen: str
     rejected: str
     source: str = ""
     licence: str = ""
+    chosen_complete: bool = True
+    rejected_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)

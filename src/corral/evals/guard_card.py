@@ -43,7 +43,10 @@ def guard_card(
         f"{account['training_rows']:,} rows, calibrated on {account['development_rows']:,} held-out rows of the same "
         "sources. Rows whose prompt occurs in an evaluation set of `keep_clean_of`, whole or by a run of ten words, "
         f"were left out. {_left_in(account)}",
-        *("\n".join(markdown_table(table)) for table in (_sources(account), _settings(settings), *_scores(report))),
+        *(
+            "\n".join(markdown_table(table))
+            for table in (sources_table(account), _settings(settings), *_scores(report))
+        ),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -66,7 +69,8 @@ def _scores(report: ModerationReport) -> Iterator[Table]:
     yield from report_tables.skipped(report)
 
 
-def _sources(account: Mapping[str, Any]) -> Table:
+def sources_table(account: Mapping[str, Any]) -> Table:
+    """The sources of a run's account: rows taken, licence and upstream of each."""
     taken: dict[str, int] = defaultdict(int)
     for entry in account["entries"]:
         taken[entry["source"]] += entry["taken"]

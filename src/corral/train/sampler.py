@@ -22,6 +22,9 @@ class TokenBudgetSampler:
         seed: of the order.
         pool: rows that are sorted together.
 
+    Attributes:
+        max_tokens: as given.
+
     Raises:
         ConfigError: a row is longer than the budget, or there is no row.
     """
@@ -31,6 +34,7 @@ class TokenBudgetSampler:
             raise ConfigError("there are no training rows")
         if max(lengths) > max_tokens:
             raise ConfigError(f"a row has {max(lengths)} tokens, the budget of a batch is {max_tokens}")
+        self.max_tokens = max_tokens
         self._batches = [
             batch
             for epoch in range(epochs)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import TrainerCallback
 
 from corral.core.errors import ConfigError, DataError
 from corral.data.messages import Conversation
@@ -124,32 +123,17 @@ def test_training_learns_the_answer_and_the_saved_model_gives_it(tiny_base: Path
         torch.testing.assert_close(dict(saved.named_parameters())[name], weight, atol=0, rtol=0)
 
 
-class Kill(TrainerCallback):
-    """Stops training as a kill would, in the middle of a step that is not saved yet."""
-
-    def on_step_begin(self, args: object, state: Any, control: object, **_: object) -> None:
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
 def test_resumed_training_equals_uninterrupted_training_bit_for_bit(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+    tiny_base: Path, tmp_path: Path, killed_at_the_fourth_step: Callable[..., None], full: bool
 ) -> None:
     config = settings(tiny_base, epochs=2, full=full)
     whole = weights(train_prompted_guard(rows(), config, tmp_path / "whole"))
     before = weights(load_causal_lm(tiny_base, layers=2, dtype=torch.float32))
     assert any(not torch.equal(before[name], whole[name]) for name in before)
-    original = prompted._PromptedTrainer.__init__
-    with monkeypatch.context() as patched:
-
-        def with_kill(self: Any, **arguments: Any) -> None:
-            original(self, **arguments)
-            self.add_callback(Kill())
-
-        patched.setattr(prompted._PromptedTrainer, "__init__", with_kill)
-        with pytest.raises(KeyboardInterrupt):
-            train_prompted_guard(rows(), config, tmp_path / "resumed")
+    killed_at_the_fourth_step(
+        prompted._PromptedTrainer, lambda: train_prompted_guard(rows(), config, tmp_path / "resumed")
+    )
     assert [path.name for path in (tmp_path / "resumed").glob("checkpoint-*")] == ["checkpoint-2"]
     resumed = weights(train_prompted_guard(rows(), config, tmp_path / "resumed"))
     assert whole.keys() == resumed.keys()

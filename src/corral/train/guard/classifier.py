@@ -27,7 +27,7 @@ from corral.models.loading import load_backbone, load_fast_tokenizer
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
-from corral.train.guard.lora import check_trained_layers, load_lora, with_lora
+from corral.train.lora import check_trained_layers, load_lora, with_lora
 from corral.train.objectives.guard_heads import guard_heads_loss
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import RowDataset, TokenBudgetTrainer

@@ -27,7 +27,7 @@ from corral.models.plain_text import PlainTextEncoder
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.duoguard_labels import duoguard_labels, is_labelled
 from corral.train.guard.duoguard_settings import DuoGuardTrainingConfig
-from corral.train.guard.lora import check_trained_layers, with_lora
+from corral.train.lora import check_trained_layers, with_lora
 from corral.train.objectives.multi_label_bce import multi_label_bce
 from corral.train.objectives.zlpr import zlpr_loss
 from corral.train.sampler import TokenBudgetSampler

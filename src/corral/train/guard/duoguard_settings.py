@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from corral.core.config import Config
-from corral.train.guard.lora_targets import LINEARS, LinearName
+from corral.train.lora_targets import LINEARS, LinearName
 
 
 class DuoGuardTrainingConfig(Config):

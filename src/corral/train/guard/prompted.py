@@ -30,11 +30,11 @@ from corral.models.chat import ChatTokenizer
 from corral.models.loading import load_causal_lm, load_tokenizer
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.train.guard.arguments import training_arguments
-from corral.train.guard.lora import check_trained_layers, with_lora
 from corral.train.guard.packed_attention import PACKED_ATTENTION
 from corral.train.guard.packing import EncodedRow, Group, pack, plan_sequences
 from corral.train.guard.prompted_rows import PromptedRow
 from corral.train.guard.prompted_settings import PromptedGuardConfig
+from corral.train.lora import check_trained_layers, with_lora
 from corral.train.trainer import ResumableTrainer
 
 if TYPE_CHECKING:

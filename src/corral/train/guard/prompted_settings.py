@@ -11,7 +11,7 @@ from pydantic import Field
 
 from corral.core.config import Config
 from corral.guards.prompted.framing import FrameName
-from corral.train.guard.lora_targets import LINEARS, LinearName
+from corral.train.lora_targets import LINEARS, LinearName
 
 
 class PromptedGuardConfig(Config):

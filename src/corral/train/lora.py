@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from corral.core.errors import ConfigError
-from corral.core.files import read_json
+from corral.core.files import atomic_write_json, read_json
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from corral.train.guard.lora_targets import LINEARS
+from corral.train.lora_targets import LINEARS
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -73,3 +74,37 @@ def load_lora(model: Any, folder: Path) -> None:
             hint="Take `layers`, `first_trained_layer`, `rank` and `alpha` of the training that it comes from.",
         )
     set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
+
+
+def with_adapter(model: PreTrainedModel, folder: Path) -> Any:
+    """peft's model around ``model`` with the adapter in ``folder``, whose training goes on."""
+    model.requires_grad_(False)
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+
+
+def write_adapter(adapted: Any, folder: Path, *, base: str, dtype: torch.dtype) -> None:
+    """Write the adapter in peft's file format into an existing folder.
+
+    Args:
+        adapted: peft's model.
+        folder: gets ``adapter_model.safetensors`` and ``adapter_config.json``.
+        base: name of the model that it was trained on.
+        dtype: of the stored weights.
+    """
+    found = get_peft_model_state_dict(adapted, save_embedding_layers=False)  # else peft asks the hub for the base
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in found.items()}
+    save_file(weights, folder / ADAPTER_WEIGHTS)
+    described = adapted.peft_config["default"].to_dict()
+    described |= {"base_model_name_or_path": base, "inference_mode": True}
+    atomic_write_json(folder / ADAPTER_CONFIG, _plain(described))
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of peft's config: sets become sorted lists, enums their values."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(item) for item in value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return getattr(value, "value", value)

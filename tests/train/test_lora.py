@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from corral.train.guard.lora import with_lora
-from corral.train.guard.lora_targets import LINEARS
+from corral.train.lora import with_lora
+from corral.train.lora_targets import LINEARS
 
 
 def smollm2(layers: int) -> LlamaForCausalLM:

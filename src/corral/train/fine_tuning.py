@@ -1,0 +1,214 @@
+"""What supervised and preference training of a chat model share: the model, rows as token ids, TRL's trainers.
+
+Rows are tokenised by ``models/chat`` and reach TRL as ids, so that training, serving and attacks read the same prompt.
+The model is handed over as a plain one with its LoRA weights inside: checkpoints then hold the trained weights alone,
+and a resumed run repeats the uninterrupted one bit for bit on CPU (``train/trainer``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+from transformers import set_seed
+
+from corral.core.errors import DataError
+from corral.core.files import atomic_directory
+from corral.models.chat import ChatTokenizer
+from corral.models.engines.base import Prompt
+from corral.models.loading import load_causal_lm, load_tokenizer, quiet_transformers
+from corral.train.arguments import trainer_arguments
+from corral.train.fine_tuning_settings import FineTuningConfig
+from corral.train.labelled_head import score_labelled_tokens
+from corral.train.lora import check_trained_layers, with_adapter, with_lora, write_adapter
+from corral.train.sampler import TokenBudgetSampler
+from corral.train.trainer import ResumableTrainer
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A model that is being trained, or was.
+
+    Attributes:
+        model: the language model; LoRA weights, if any, are modules inside it.
+        adapted: peft's model around it, ``None`` when its own weights are trained.
+        base: what it was made from.
+    """
+
+    model: LlamaForCausalLM
+    adapted: Any
+    base: str
+
+    def merged(self) -> LlamaForCausalLM:
+        """The model in evaluation mode with its LoRA weights added to its own, in place: there is no way back."""
+        merged: LlamaForCausalLM = self.model if self.adapted is None else self.adapted.merge_and_unload()
+        return merged.eval()
+
+    def save_adapter(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the LoRA weights in peft's format; an existing folder is replaced.
+
+        Raises:
+            DataError: the model's own weights were trained.
+        """
+        if self.adapted is None:
+            raise DataError("the model's own weights were trained; there is no adapter", where=str(folder))
+        with atomic_directory(folder, replace=True) as staged:
+            write_adapter(self.adapted, staged, base=self.base, dtype=dtype)
+
+
+def prepare_model(base: str, config: FineTuningConfig, *, adapter: Path | None = None) -> FineTuned:
+    """The model in float32 with the weights to train marked.
+
+    Args:
+        base: model reference.
+        config: settings.
+        adapter: folder of an adapter of ``base`` whose training goes on, instead of a fresh one.
+
+    Raises:
+        NotFoundError: nothing at ``base``.
+        ConfigError: ``first_trained_layer`` leaves nothing to train.
+        DataError: an adapter is given and the model's own weights are to be trained.
+    """
+    set_seed(config.seed)
+    model = load_causal_lm(base, dtype=torch.float32)
+    if config.full:
+        if adapter is not None:
+            raise DataError("an adapter is given but `full` trains the model's own weights", where=str(adapter))
+        _mark_layers(model, config.first_trained_layer)
+        return FineTuned(model, None, base)
+    if adapter is not None:
+        adapted = with_adapter(model, adapter)
+    else:
+        adapted = with_lora(model, first_layer=config.first_trained_layer, rank=config.rank, alpha=config.alpha)
+    return FineTuned(adapted.base_model.model, adapted, base)
+
+
+def load_chat(base: str) -> ChatTokenizer:
+    """The base model's tokenizer.
+
+    Raises:
+        NotFoundError: nothing at ``base``.
+        DataError: nothing ends a turn.
+    """
+    tokenizer = load_tokenizer(base)
+    if tokenizer.eos_token_id is None:
+        raise DataError("the tokenizer has no end-of-sequence token", where=base)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position, never by id
+    return ChatTokenizer(tokenizer)
+
+
+def encode_pair(
+    prompt: Prompt, completion: str, chat: ChatTokenizer, *, complete: bool, max_tokens: int, where: str
+) -> tuple[list[int], list[int]]:
+    """Ids of a prompt with the assistant's turn opened, and of the completion after it.
+
+    Args:
+        prompt: as an engine reads it.
+        completion: the assistant's text.
+        chat: renders and tokenises.
+        complete: the completion ends its turn, so that the end-of-sequence token is part of it.
+        max_tokens: of both together; what is beyond is cut off the completion, its end-of-sequence token included.
+        where: names the row in errors.
+
+    Raises:
+        DataError: an empty completion, or a prompt that leaves no room for one.
+    """
+    prompt_ids = chat.encode_prompt(prompt)
+    ids = chat.encode_text(completion)
+    if not ids:
+        raise DataError("the completion is empty", where=where)
+    if len(prompt_ids) >= max_tokens:
+        raise DataError(
+            f"the prompt has {len(prompt_ids)} tokens and leaves no room within {max_tokens}",
+            where=where,
+            hint="Raise `max_tokens`, or leave long prompts out.",
+        )
+    end = [int(chat.tokenizer.eos_token_id)] if complete else []
+    return prompt_ids, [*ids, *end][: max_tokens - len(prompt_ids)]
+
+
+def batches_of(lengths: Sequence[int], config: FineTuningConfig) -> TokenBudgetSampler:
+    """The batches of all epochs.
+
+    Raises:
+        ConfigError: no rows, or one longer than ``batch_tokens``.
+    """
+    return TokenBudgetSampler(lengths, max_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed)
+
+
+def trl_arguments(config: FineTuningConfig, output: Path, *, batches: int) -> dict[str, Any]:
+    """Arguments of ``SFTConfig`` and ``DPOConfig``; rows come tokenised and within their length."""
+    return {
+        **trainer_arguments(config, output, batches=batches, schedule=config.schedule),
+        "activation_checkpointing": False,
+        "max_length": None,
+    }
+
+
+class TokenisedTrainer(ResumableTrainer):
+    """One of TRL's trainers over rows of token ids, in batches of similar length; to stand before it in the bases.
+
+    Args:
+        batches: rows of each batch, all epochs in one pass.
+        arguments: as for TRL's trainer and ``ResumableTrainer``.
+    """
+
+    def __init__(self, *, batches: TokenBudgetSampler, **arguments: Any) -> None:
+        self._batches = batches
+        super().__init__(**arguments)
+        if self.args.use_cpu:
+            score_labelled_tokens(self.model)
+
+    def train_resuming(self) -> None:
+        """See ``ResumableTrainer``; afterwards the model is an ordinary one, without autocast and TRL's head."""
+        super().train_resuming()
+        self.model.__dict__.pop("forward", None)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """See ``transformers.Trainer``."""
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset, batch_sampler=_Batches(self._batches), collate_fn=self.data_collator
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        with quiet_transformers():
+            super()._save(output_dir, state_dict)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    def _send_telemetry(self) -> None:
+        """Nothing leaves this machine."""
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Checkpoints need none."""
+
+
+class _Batches(Sampler[list[int]]):
+    """The sampler as torch's data loader wants it."""
+
+    def __init__(self, sampler: TokenBudgetSampler) -> None:
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._sampler)
+
+
+def _mark_layers(model: Any, first: int) -> None:
+    check_trained_layers(first, model.config.num_hidden_layers)
+    model.requires_grad_(first == 0)
+    model.model.norm.requires_grad_(True)
+    model.model.layers[first:].requires_grad_(True)
