@@ -8,7 +8,7 @@ from corral.guards.loading import GUARDS, load_guard
 
 
 def test_names():
-    assert GUARDS.names() == ["default", "duoguard", "llama-guard", "scripted", "wildguard"]
+    assert GUARDS.names() == ["default", "duoguard", "latent-guard", "llama-guard", "scripted", "wildguard"]
 
 
 def test_settings_reach_the_guard():

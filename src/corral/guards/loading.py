@@ -25,6 +25,7 @@ class GuardLoader(Protocol):
 GUARDS: Final = Registry[GuardLoader]("guard")
 GUARDS.register("default", "corral.guards.default.guard:DefaultGuard")
 GUARDS.register("duoguard", "corral.guards.duoguard:DuoGuard")
+GUARDS.register("latent-guard", "corral.guards.latent_guard.guard:LatentHarmGuard")
 GUARDS.register("llama-guard", "corral.guards.llama_guard.guard:LlamaGuard")
 GUARDS.register("scripted", "corral.guards.scripted:ScriptedGuard")
 GUARDS.register("wildguard", "corral.guards.wildguard.guard:WildGuard")
