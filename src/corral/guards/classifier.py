@@ -113,6 +113,10 @@ class ClassifierGuard(ABC):
     def conclude(self, scores_K: FloatArray, target: Target) -> Scores:
         """What finite raw scores, already maxima over windows, mean."""
 
+    def why_unreadable(self, conversation: Conversation, target: Target) -> str | None:
+        """Why this guard does not judge the message at all, ``None`` when it does; holds no text of it."""
+        return unreadable(conversation, target, max_chars=self.max_chars)
+
     def make_verdict(self, scores: Scores, **about: Any) -> Verdict:
         """The verdict on an item; a guard with more to say gives a subclass of its own.
 
@@ -159,7 +163,7 @@ class ClassifierGuard(ABC):
 
     def _encoded(self, conversation: Conversation, target: Target) -> _Item:
         started = time.perf_counter()
-        item = _Item(target, failure=unreadable(conversation, target, max_chars=self.max_chars))
+        item = _Item(target, failure=self.why_unreadable(conversation, target))
         if item.failure is None:
             try:
                 item.windows = self.encode(conversation, target)

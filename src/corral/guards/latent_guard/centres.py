@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -27,8 +27,16 @@ _FIELDS: Final = ("positive_SD", "negative_SD", "spread_SD")
 _HINT: Final = "Fit centres of this model: corral recipes run latent_guard/small --set model=MODEL --set claims=[]"
 
 
+Position = Literal["instruction", "prompt"]
+POSITIONS: Final[tuple[Position, ...]] = get_args(Position)
+
+
 class Variant(Config):
     """How states become a score."""
+
+    position: Position = Field(
+        "instruction", description="token that harm is read at: the instruction's last (published), or the prompt's"
+    )
 
     sites: str = Field("all", description="`all` (published), `last:K` or `site:I`")
     transform: Transform = Field("raw", description="`raw` (published), `centred` or `whitened`")
@@ -63,7 +71,7 @@ class CentresRecord(Config):
     data_sha256: str = Field("", description="over the ids of all rows")
     refusal_rule: str = Field("", description="how rows came to count as refused or accepted")
     harm: Variant = Variant()
-    refusal: Variant = Variant()
+    refusal: Variant = Variant(position="prompt")
     harm_calibration: Calibration = Calibration()
     refusal_calibration: Calibration = Calibration()
     canary: tuple[CanaryRow, ...] = ()
@@ -72,7 +80,7 @@ class CentresRecord(Config):
 
 @dataclass(frozen=True)
 class Centres:
-    """Centres of harm at the instruction's last token and of refusal at the prompt's, with their record."""
+    """Centres of harm, taken at the position of the record's variant, and of refusal at the prompt's last token."""
 
     harm: ClassCentres
     refusal: ClassCentres
@@ -88,9 +96,9 @@ class Centres:
                 if not np.isfinite(values).all():
                     raise DataError(f"`{name}.{field}` holds values that are not finite")
 
-    def delta_harm(self, inst_NSD: AnyFloats) -> Doubles:
-        """Delta_harm of states at the instruction's last token, (N,)."""
-        return self.record.harm.score(inst_NSD, self.harm)
+    def delta_harm(self, states_NSD: AnyFloats) -> Doubles:
+        """Delta_harm of states at the variant's position, (N,)."""
+        return self.record.harm.score(states_NSD, self.harm)
 
     def delta_refuse(self, post_NSD: AnyFloats) -> Doubles:
         """Delta_refuse of states at the prompt's last token, (N,)."""

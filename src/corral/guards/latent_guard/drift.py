@@ -55,7 +55,8 @@ class Drift:
 def with_canary(centres: Centres, reader: LatentReader, prompts: Sequence[str] = CANARY) -> Centres:
     """The centres with the canary's scores in their record; to be taken after calibration."""
     readings = read_in_memory(reader, [Conversation.user(text) for text in prompts])
-    harm, refusal = centres.delta_harm(readings.inst_NSD), centres.delta_refuse(readings.post_NSD)
+    harm = centres.delta_harm(readings.at(centres.record.harm.position))
+    refusal = centres.delta_refuse(readings.post_NSD)
     rows = tuple(
         CanaryRow(text=t, harm=float(h), refusal=float(r)) for t, h, r in zip(prompts, harm, refusal, strict=True)
     )
@@ -74,7 +75,7 @@ def measure_drift(centres: Centres, reader: LatentReader) -> Drift:
         raise ConfigError("the centres hold no canary to measure drift on", hint="Fit them again.")
     readings = read_in_memory(reader, [Conversation.user(row.text) for row in rows])
     harm, refusal = centres.record.harm_calibration, centres.record.refusal_calibration
-    now_harm = harm.apply(centres.delta_harm(readings.inst_NSD))
+    now_harm = harm.apply(centres.delta_harm(readings.at(centres.record.harm.position)))
     now_refusal = refusal.apply(centres.delta_refuse(readings.post_NSD))
     then_harm = harm.apply(np.array([row.harm for row in rows]))
     then_refusal = refusal.apply(np.array([row.refusal for row in rows]))

@@ -8,8 +8,9 @@ says (arXiv 2406.11717) unless labels are given.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -22,7 +23,7 @@ from corral.core.metrics import auroc
 from corral.data.messages import Conversation
 from corral.data.refusals import opens_with_refusal
 from corral.guards.calibration import Calibration, fit_calibration
-from corral.guards.latent_guard.centres import Centres, CentresRecord, Variant
+from corral.guards.latent_guard.centres import Centres, CentresRecord, Position, Variant
 from corral.guards.latent_guard.reading import LatentReader
 from corral.guards.latent_guard.scores import (
     MIN_ROWS,
@@ -31,6 +32,8 @@ from corral.guards.latent_guard.scores import (
     RunningMoments,
     centres_of_rows,
     class_centres,
+    delta,
+    site_scores,
 )
 from corral.guards.latent_guard.shards import Readings, ReadingShards
 from corral.models.positions import template_parts
@@ -141,13 +144,14 @@ def centres_of_readings(
     return Centres(harm, refusal, record)
 
 
-def harm_centres(readings: Readings, harmful_N: Flags) -> ClassCentres:
-    """Centres at the instruction's last token.
+def harm_centres(readings: Readings, harmful_N: Flags, position: Position = "instruction") -> ClassCentres:
+    """Centres of harm at a position.
 
     Raises:
         DataError: fewer than 8 rows of a class.
     """
-    return centres_of_rows(readings.inst_NSD[harmful_N], readings.inst_NSD[~harmful_N], HARM_NAMES)
+    states_NSD = readings.at(position)
+    return centres_of_rows(states_NSD[harmful_N], states_NSD[~harmful_N], HARM_NAMES)
 
 
 def stream_harm_centres(shards: ReadingShards, harmful_N: Flags) -> ClassCentres:
@@ -217,33 +221,37 @@ def refused_by_replies(
 
 
 def choose_variant(
-    states_NSD: NDArray[np.float32], positive_N: Flags, centres: ClassCentres, *, sites: Sequence[str] = ()
+    development: Readings,
+    positive_N: Flags,
+    centres: Mapping[Position, ClassCentres],
+    *,
+    sites: Sequence[str] = (),
 ) -> tuple[Variant, float]:
     """The variant that tells the classes apart best on a development split, and its AUROC there.
 
     Args:
-        states_NSD: of development rows, which the centres were not taken of.
+        development: rows that the centres were not taken of.
         positive_N: their labels, both kinds.
-        centres: of the two classes.
+        centres: of the two classes, at each position that is tried.
         sites: choices of sites to try; all sites, the highest 10, and each alone when empty.
 
     Raises:
+        ConfigError: nothing to try.
         MetricError: one class only.
     """
-    tried = sites or ("all", "last:10", *(f"site:{i}" for i in range(states_NSD.shape[1])))
+    count = development.inst_NSD.shape[1]
+    choices = sites or ("all", *(("last:10",) if count >= 10 else ()), *(f"site:{i}" for i in range(count)))
     best: tuple[Variant, float] | None = None
-    for transform in TRANSFORMS:
-        for choice in tried:
-            if choice == "last:10" and states_NSD.shape[1] < 10:
-                continue
-            variant = Variant(sites=choice, transform=transform)
-            value = auroc(positive_N, variant.score(states_NSD, centres))
+    for position, transform in product(centres, TRANSFORMS):
+        scores_NS = site_scores(development.at(position), centres[position], transform)
+        for choice in choices:
+            value = auroc(positive_N, delta(scores_NS, choice))
             if value is None:
                 raise MetricError("the development split has one class only")
             if best is None or value > best[1]:
-                best = variant, value
+                best = Variant(position=position, sites=choice, transform=transform), value
     if best is None:
-        raise ConfigError("no variant to try", where="sites")
+        raise ConfigError("no variant to try", where="centres")
     return best
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 
-from corral.core.errors import ConfigError, DataError
+from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.guards.base import Verdict
@@ -151,6 +151,12 @@ class LatentHarmGuard(ClassifierGuard):
         found = self.raw_scores(conversations, target=target)
         return [None if scores is None else (float(scores[0]), float(scores[1])) for scores in found]
 
+    def why_unreadable(self, conversation: Conversation, target: Target) -> str | None:
+        """As every guard of text, and replies: what a model believes of its own reply is another question."""
+        return super().why_unreadable(conversation, target) or (
+            "this guard judges prompts, not responses" if target == "response" else None
+        )
+
     def encode(self, conversation: Conversation, target: Target) -> JudgedWindows:
         """Windows that end with the prompt, each with one user turn as its span.
 
@@ -159,13 +165,17 @@ class LatentHarmGuard(ClassifierGuard):
         read as a prompt of its own.
 
         Raises:
-            DataError: a response, or a prompt whose positions cannot be found.
+            DataError: a prompt whose positions cannot be found.
         """
-        if target == "response":
-            raise DataError("this guard judges prompts: what a model believes of its own reply is another question")
         index = conversation.judged_index("prompt")
         messages = conversation.messages[: 0 if index is None else index + 1]
-        return fitted_windows(self._reader, messages, window=self._window, overlap=self._overlap)
+        return fitted_windows(
+            self._reader,
+            messages,
+            position=self.centres.record.harm.position,
+            window=self._window,
+            overlap=self._overlap,
+        )
 
     def forward(self, sequences: Sequence[tuple[int, ...]], spans: Sequence[Span]) -> FloatArray:
         """Delta_harm at the end of each span and Delta_refuse at the end of its sequence, (S, 2)."""

@@ -22,6 +22,7 @@ from corral.core.progress import progress
 from corral.data.messages import Conversation
 
 if TYPE_CHECKING:
+    from corral.guards.latent_guard.centres import Position
     from corral.guards.latent_guard.reading import LatentReader, Reading
 
 SHARDS: Final = "shards.json"
@@ -47,6 +48,10 @@ class Readings:
 
     def __len__(self) -> int:
         return len(self.refusal_N)
+
+    def at(self, position: Position) -> NDArray[np.float32]:
+        """States at the last token of the instruction or of the prompt."""
+        return self.inst_NSD if position == "instruction" else self.post_NSD
 
     def rows(self, index: Any) -> Readings:
         """Some of the rows, by indices or a mask."""

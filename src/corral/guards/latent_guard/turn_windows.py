@@ -7,6 +7,7 @@ from typing import Final
 
 from corral.core.errors import ConfigError, DataError
 from corral.data.messages import Conversation, Message
+from corral.guards.latent_guard.centres import Position
 from corral.guards.latent_guard.reading import LatentReader
 from corral.guards.windows import JudgedWindows, Window, window_spans
 
@@ -31,12 +32,15 @@ def check_window(reader: LatentReader, *, window: int, overlap: int) -> None:
         )
 
 
-def fitted_windows(reader: LatentReader, messages: Sequence[Message], *, window: int, overlap: int) -> JudgedWindows:
+def fitted_windows(
+    reader: LatentReader, messages: Sequence[Message], *, position: Position, window: int, overlap: int
+) -> JudgedWindows:
     """Windows of at most ``window`` tokens that end with the last message, each with the span of one user turn.
 
     Args:
         reader: of the model whose template is rendered.
         messages: the conversation up to the judged message.
+        position: the spans end with: the turn's last token, or the token before the assistant's first.
         window: tokens.
         overlap: tokens that consecutive pieces of a message share that does not fit.
 
@@ -55,10 +59,12 @@ def fitted_windows(reader: LatentReader, messages: Sequence[Message], *, window:
         kept = (*ruling, *turns[start:])
         ids = reader.engine.chat.encode(Conversation(kept)).ids
         if len(ids) <= window:
-            return JudgedWindows(tuple(_turn_windows(reader, kept)), total - len(ids))
+            return JudgedWindows(tuple(_turn_windows(reader, kept, position)), total - len(ids))
     pieces = _pieces(reader, ruling, turns[-1].text, window=window, overlap=overlap)
     dropped = max(0, total - len(reader.engine.chat.encode(Conversation((*ruling, turns[-1]))).ids))
-    return JudgedWindows(tuple(w for piece in pieces for w in _turn_windows(reader, (*ruling, piece))), dropped)
+    return JudgedWindows(
+        tuple(w for piece in pieces for w in _turn_windows(reader, (*ruling, piece), position)), dropped
+    )
 
 
 def _openings(turns: Sequence[Message]) -> Iterator[int]:
@@ -69,14 +75,16 @@ def _openings(turns: Sequence[Message]) -> Iterator[int]:
         yield len(turns) - 1
 
 
-def _turn_windows(reader: LatentReader, messages: Sequence[Message]) -> Iterator[Window]:
+def _turn_windows(reader: LatentReader, messages: Sequence[Message], position: Position) -> Iterator[Window]:
     """One window for each message that instructs; ids are the same, so they are read once."""
     located = reader.locate(Conversation(tuple(messages)))
-    encoded = reader.engine.chat.encode(Conversation(tuple(messages)))
-    for message, span in zip(messages[:-1], encoded.spans[:-1], strict=True):
+    spans = reader.engine.chat.encode(Conversation(tuple(messages))).spans
+    for message, following, span, after in zip(messages, messages[1:], spans, spans[1:], strict=False):
         if message.role in _INSTRUCTING and span.stop > span.start:
-            yield Window(located.ids, span.start, span.stop)
-    yield Window(located.ids, located.instruction.start, located.instruction.stop)
+            answered = position == "prompt" and following.role == "assistant" and after.start > span.start
+            yield Window(located.ids, span.start, after.start if answered else span.stop)
+    last = located.instruction
+    yield Window(located.ids, last.start, len(located.ids) if position == "prompt" else last.stop)
 
 
 def _pieces(
