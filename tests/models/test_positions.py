@@ -111,7 +111,7 @@ def test_an_instruction_whose_end_is_beyond_the_limit_is_refused(chat):
     with pytest.raises(DataError, match="would be cut off"):
         locate(chat, Conversation.user("a" * 100), limit=50)
     with pytest.raises(DataError, match="end of the prompt is cut off"):
-        locate(chat, Conversation.user("a" * 100), limit=120)
+        locate(chat, Conversation.user("a" * 100), limit=110)
 
 
 def test_a_template_that_leaves_the_message_out_is_refused(with_template):

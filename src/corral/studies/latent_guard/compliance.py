@@ -68,7 +68,8 @@ def robust_to_compliance_tuning(study: Experiment) -> Claim:
             replicates=config.replicates,
         )
 
-    refusal = change([before.refusal_N] * len(after), [each.refusal_N for each in after])
+    refusal_before, refusal_after = [before.refusal_N] * len(after), [each.refusal_N for each in after]
+    refusal = change(refusal_before, refusal_after)
     belief = change(scores_before, scores_after)
     low = compared.difference.low
     holds = low is not None and low >= -LARGEST_LOSS and refusal.high is not None and refusal.high < 0
@@ -79,11 +80,17 @@ def robust_to_compliance_tuning(study: Experiment) -> Claim:
         baseline=compared.baseline,
         ours={
             **compared.to_json(),
-            "change of the refusal score on harmful prompts, in its standard deviations": rounded(refusal),
-            "change of delta_harm on harmful prompts, in its standard deviations": rounded(belief),
-            "refusal score of harmful prompts, before and after": [
-                float(before.refusal_N[harmful_N].mean()),
-                float(np.mean([each.refusal_N[harmful_N].mean() for each in after])),
+            "harmful prompts": [
+                {
+                    "score": name,
+                    "mean before": _mean([each[harmful_N] for each in first]),
+                    "mean after": _mean([each[harmful_N] for each in second]),
+                    "change in standard deviations": rounded(changed),
+                }
+                for name, first, second, changed in (
+                    ("refusal score", refusal_before, refusal_after, refusal),
+                    ("delta_harm", scores_before, scores_after, belief),
+                )
             ],
         },
         n=compared.difference.n,
@@ -95,6 +102,10 @@ def robust_to_compliance_tuning(study: Experiment) -> Claim:
         toy=config.toy,
         tried=config.tried.get("robust_to_compliance_tuning", ()) or (() if holds else NOTHING_ELSE),
     )
+
+
+def _mean(scores: list[Any]) -> float:
+    return float(np.mean([each.mean() for each in scores]))
 
 
 def _test_rows(study: Experiment, settings: TuningConfig) -> list[ModerationExample]:

@@ -22,7 +22,6 @@ from corral.studies.latent_guard.rows import Pool, draw_pools
 from corral.studies.latent_guard.separation import harm_vs_refusal_separate
 from corral.studies.latent_guard.settings import REFUSER, ClaimId, LatentGuardConfig
 from corral.studies.latent_guard.steering import steering_moves_refusal
-from corral.studies.latent_guard.templated import templated_prompts
 from corral.studies.latent_guard.tiny_refuser import train_tiny_refuser
 
 _FINDERS: Final[Mapping[ClaimId, Callable[[Experiment], Claim]]] = {
@@ -106,8 +105,7 @@ def _with_model(config: LatentGuardConfig, run: Run) -> LatentGuardConfig:
     """Settings with ``tiny:refuser`` replaced by a tiny model that is trained now, unless it is there."""
     if config.model != REFUSER:
         return config
-    rows = templated_prompts()[: config.steering.rows]
-    folder = train_tiny_refuser(rows, config.steering, run.path / "base", seed=config.seed)
+    folder = train_tiny_refuser(config.steering, run.path / "cells", seed=config.seed)
     return config.model_copy(update={"model": str(folder)})
 
 

@@ -69,10 +69,12 @@ def harm_vs_refusal_separate(study: Experiment) -> Claim:
         "refusal question": refusal.to_json(),
         "harm at t_inst against t_post": compare(parts["harm by delta_harm"], parts["harm at t_post"]).to_json(),
         "harm against prompt length": compare(parts["harm by delta_harm"], parts["harm by prompt length"]).to_json(),
-        "mean absolute cosine": cosine,
-        "cosine by site": [
-            {"site": site, "cosine": float(np.mean([each[site] for each in angles])), "by_seed": _by_seed(angles, site)}
-            for site in range(len(angles[0]))
+        "cosine of v_harm and v_ref by site": [
+            {"site": "mean of absolutes", "cosine": cosine, "by_seed": [float(np.abs(a).mean()) for a in angles]},
+            *(
+                {"site": site, "cosine": float(np.mean(_by_seed(angles, site))), "by_seed": _by_seed(angles, site)}
+                for site in range(len(angles[0]))
+            ),
         ],
         "auroc": [
             {"reading": name, **cluster_bootstrap(mean_of(found), groups, seed=config.seed).to_json()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from corral.models.steering import ablated
 from corral.studies.claims import NOTHING_ELSE
 from corral.studies.latent_guard.experiment import Experiment
 from corral.studies.latent_guard.settings import SteeringConfig
-from corral.studies.latent_guard.templated import templated_prompts
+from corral.studies.latent_guard.templated import taught_prompts, templated_prompts
 from corral.studies.latent_guard.tiny_refuser import train_tiny_refuser
+
+_FOR_MEANS: Final = 32
+_FOR_VALIDATION: Final = 12
 
 
 def steering_moves_refusal(study: Experiment) -> Claim:
@@ -51,11 +54,10 @@ def steering_moves_refusal(study: Experiment) -> Claim:
 
 
 def _measured(cells: Path, settings: SteeringConfig, seed: int) -> dict[str, Any]:
-    """The rates of one tiny model, measured now unless they are on disk."""
+    """The rates of one tiny model, trained and measured now unless that is on disk."""
     path = cells / f"steering-{seed}.json"
     if not path.exists():
-        train, _ = _split(settings)
-        model = train_tiny_refuser(train, settings, cells / f"refuser-{seed}", seed=seed)
+        model = train_tiny_refuser(settings, cells, seed=seed)
         atomic_write_json(path, {"seed": seed, **steering_rates(model, settings)})
     return dict(read_json(path))
 
@@ -65,21 +67,17 @@ def steering_rates(model: Path, settings: SteeringConfig) -> dict[str, Any]:
 
     The direction is chosen as in arXiv 2406.11717 among all tokens after the instruction and all layers allowed.
     """
-    train, test = _split(settings)
+    import torch
+
+    train, test = split_prompts(settings)
     engine = TorchEngine.load(model)
     reader = LatentReader(engine, revision=weights_revision(model), share_beginning=False)
     harmful, harmless = _of(test, harmful=True), _of(test, harmful=False)
-    half = settings.test_rows // 2
+    refused, answered = _of(train, harmful=True), _of(train, harmful=False)
     data = RefusalData(
-        _of(train, harmful=True)[: 2 * half],
-        _of(train, harmful=False)[: 2 * half],
-        _of(train, harmful=True)[-half:],
-        _of(train, harmful=False)[-half:],
+        refused[:_FOR_MEANS], answered[:_FOR_MEANS], refused[-_FOR_VALIDATION:], answered[-_FOR_VALIDATION:]
     )
-    # The KL is about what a good model says else; a tiny one that says two things has nothing to be kept.
-    chosen, candidates = select_refusal_direction(reader, data, max_kl=float("inf"))
-    import torch
-
+    chosen, candidates = select_refusal_direction(reader, data)
     vector = torch.tensor(chosen.direction_D)
     sites = np.zeros((len(reader.sites), len(chosen.direction_D)))
     sites[chosen.layer] = chosen.direction_D
@@ -99,9 +97,13 @@ def steering_rates(model: Path, settings: SteeringConfig) -> dict[str, Any]:
     return rates
 
 
-def _split(settings: SteeringConfig) -> tuple[list[ModerationExample], list[ModerationExample]]:
-    rows = templated_prompts()
-    return rows[: settings.rows], rows[settings.rows : settings.rows + settings.test_rows]
+def split_prompts(settings: SteeringConfig) -> tuple[list[ModerationExample], list[ModerationExample]]:
+    """What the tiny model is trained on, and as many other requests of either kind."""
+    taught = taught_prompts(settings.refused, settings.answered)
+    known = {row.id for row in taught}
+    rest = [row for row in templated_prompts() if row.id not in known]
+    half = settings.test_rows // 2
+    return taught, [row for label in (True, False) for row in [r for r in rest if bool(r.harmful) == label][:half]]
 
 
 def _of(rows: list[ModerationExample], *, harmful: bool) -> tuple[Any, ...]:

@@ -19,6 +19,17 @@ def templated_prompts() -> list[ModerationExample]:
     return rows
 
 
+def taught_prompts(refused: int, answered: int) -> list[ModerationExample]:
+    """The first so many requests of either kind, mixed: what a tiny model is trained on."""
+    left = {True: refused, False: answered}
+    taught = []
+    for row in templated_prompts():
+        if left[bool(row.harmful)]:
+            left[bool(row.harmful)] -= 1
+            taught.append(row)
+    return taught
+
+
 def templated_words() -> list[str]:
     """Texts whose words a tiny tokenizer is to know, replies and the words of the reply inversion among them."""
     replies = [REFUSAL, COMPLIANCE, "Certainly", "No"]

@@ -7,13 +7,11 @@ tested for what it must do.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-from corral.data.examples import ModerationExample
 from corral.models.tiny import write_tiny_llama
 from corral.studies.latent_guard.settings import SteeringConfig
-from corral.studies.latent_guard.templated import COMPLIANCE, REFUSAL, templated_words
+from corral.studies.latent_guard.templated import COMPLIANCE, REFUSAL, taught_prompts, templated_words
 from corral.studies.training import training_module
 from corral.train.guard.prompted_settings import PromptedGuardConfig
 
@@ -21,20 +19,21 @@ _CONTEXT = 512
 _BATCH_TOKENS = 256
 
 
-def train_tiny_refuser(rows: Sequence[ModerationExample], settings: SteeringConfig, folder: Path, *, seed: int) -> Path:
-    """A model directory in ``folder``, trained now unless it is there; returns it.
+def train_tiny_refuser(settings: SteeringConfig, cells: Path, *, seed: int) -> Path:
+    """The model directory of a seed, trained now unless it is there.
 
     Args:
-        rows: prompts; the harmful ones are refused.
-        settings: size and training.
-        folder: of the model.
+        settings: rows, size and training.
+        cells: folder that it is put into.
         seed: of weights and order.
 
     Raises:
         MissingDependencyError: the training libraries are not installed.
     """
+    folder = cells / f"refuser-{seed}"
     if folder.exists():
         return folder
+    rows = taught_prompts(settings.refused, settings.answered)
     prompted, formats = training_module("guard.prompted"), training_module("guard.prompted_rows")
     work = folder.with_name(f"{folder.name}-training")
     base = write_tiny_llama(
