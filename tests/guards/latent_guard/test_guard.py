@@ -59,6 +59,8 @@ def test_a_verdict_carries_both_scores_and_their_state(guard, centres, reader):
     assert verdict.delta_harm == pytest.approx(centres.delta_harm(reading.inst_SD[None])[0], abs=1e-6)
     assert verdict.delta_refuse == pytest.approx(centres.delta_refuse(reading.post_SD[None])[0], abs=1e-6)
     assert verdict.to_json()["state"] == "believed_harmful_refuses"
+    assert verdict.p_refuses >= 0.5
+    assert verdict.p_refusal is None  # no reply is there to refuse
     assert guard.score([Conversation.user(HARMFUL[0])])[0] == pytest.approx((verdict.delta_harm, verdict.delta_refuse))
 
 

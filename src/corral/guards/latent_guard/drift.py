@@ -40,7 +40,7 @@ class Drift:
 
     Attributes:
         harm: change of p_harm, prompt by prompt.
-        refusal: change of p_refusal.
+        refusal: change of p_refuses.
     """
 
     harm: tuple[float, ...]

@@ -196,14 +196,14 @@ class LatentHarmGuard(ClassifierGuard):
     def conclude(self, scores_K: FloatArray, target: Target) -> LatentScores:
         """Both beliefs as calibrated probabilities; flagged when the model believes the prompt harmful."""
         record = self.centres.record
-        p_harm, p_refusal = (
+        p_harm, p_refuses = (
             float(calibration.apply(score))
             for calibration, score in zip((record.harm_calibration, record.refusal_calibration), scores_K, strict=True)
         )
         return LatentScores(
             flagged=p_harm >= 0.5,
             p_harm=p_harm,
-            p_refusal=p_refusal,
+            p_refuses=p_refuses,
             delta_harm=float(scores_K[0]),
             delta_refuse=float(scores_K[1]),
         )
@@ -214,9 +214,9 @@ class LatentHarmGuard(ClassifierGuard):
         return LatentVerdict(
             flagged=latent.flagged,
             p_harm=latent.p_harm,
-            p_refusal=latent.p_refusal,
+            p_refuses=latent.p_refuses,
             delta_harm=latent.delta_harm,
             delta_refuse=latent.delta_refuse,
-            state=LatentState.of(harmful=latent.flagged, refuses=(latent.p_refusal or 0.0) >= 0.5),
+            state=LatentState.of(harmful=latent.flagged, refuses=latent.p_refuses >= 0.5),
             **about,
         )

@@ -35,21 +35,24 @@ class LatentScores(Scores):
 
     delta_harm: float = 0.0
     delta_refuse: float = 0.0
+    p_refuses: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LatentVerdict(Verdict):
     """A verdict with both beliefs.
 
-    ``p_harm`` and ``p_refusal`` are the beliefs, calibrated; ``p_refusal`` of a prompt says whether the model is about
-    to refuse it.
+    ``p_harm`` is the belief in harm, calibrated. ``p_refusal`` stays ``None``: it is about replies, and there is none
+    yet.
 
     Attributes:
+        p_refuses: calibrated probability that the model is about to refuse; ``None`` unless the status is ok.
         delta_harm: Delta_harm, the largest over user turns and windows; ``None`` unless the status is ok.
         delta_refuse: Delta_refuse at the end of the prompt.
         state: what the two make, at the calibrated thresholds.
     """
 
+    p_refuses: float | None = None
     delta_harm: float | None = None
     delta_refuse: float | None = None
     state: LatentState | None = None
@@ -57,5 +60,9 @@ class LatentVerdict(Verdict):
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, keys as in the attribute lists."""
         # Without super(): a dataclass with slots is a second class, which super() of Python 3.11 does not know.
-        own = {"delta_harm": self.delta_harm, "delta_refuse": self.delta_refuse, "state": self.state}
-        return Verdict.to_json(self) | own
+        return Verdict.to_json(self) | {
+            "p_refuses": self.p_refuses,
+            "delta_harm": self.delta_harm,
+            "delta_refuse": self.delta_refuse,
+            "state": self.state,
+        }

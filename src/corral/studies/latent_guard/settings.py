@@ -100,7 +100,7 @@ class LatentGuardConfig(Config):
     jailbreaks: JailbreakConfig | None = None
     tuning: TuningConfig | None = None
     inversion: InversionConfig | None = None
-    steering: SteeringConfig = SteeringConfig()
+    steering: SteeringConfig = Field(default_factory=SteeringConfig, description="of the toy claim")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of splits and trainings")
     shard_rows: int = Field(48, ge=1, description="prompts whose activations reach the disk together")
     tried: Mapping[str, tuple[str, ...]] = Field(

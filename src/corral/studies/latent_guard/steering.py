@@ -77,7 +77,8 @@ def steering_rates(model: Path, settings: SteeringConfig) -> dict[str, Any]:
     data = RefusalData(
         refused[:_FOR_MEANS], answered[:_FOR_MEANS], refused[-_FOR_VALIDATION:], answered[-_FOR_VALIDATION:]
     )
-    chosen, candidates = select_refusal_direction(reader, data)
+    # No bound on the change of harmless prompts: a model that can say two things has little else to keep. It is shown.
+    chosen, candidates = select_refusal_direction(reader, data, max_kl=float("inf"))
     vector = torch.tensor(chosen.direction_D)
     sites = np.zeros((len(reader.sites), len(chosen.direction_D)))
     sites[chosen.layer] = chosen.direction_D
@@ -90,6 +91,7 @@ def steering_rates(model: Path, settings: SteeringConfig) -> dict[str, Any]:
         "reversed": reversed_[chosen.layer],
         "layer": chosen.layer,
         "position": chosen.position,
+        "kl of harmless": chosen.kl,
         "candidates": len(candidates),
     }
     with ablated(engine.model.base_model, vector):
