@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from corral.core.errors import ConfigError, DataError
@@ -78,11 +79,13 @@ def _openings(turns: Sequence[Message]) -> Iterator[int]:
 def _turn_windows(reader: LatentReader, messages: Sequence[Message], position: Position) -> Iterator[Window]:
     """One window for each message that instructs; ids are the same, so they are read once."""
     located = reader.locate(Conversation(tuple(messages)))
-    spans = reader.engine.chat.encode(Conversation(tuple(messages))).spans
-    for message, following, span, after in zip(messages, messages[1:], spans, spans[1:], strict=False):
-        if message.role in _INSTRUCTING and span.stop > span.start:
+    encoded = reader.engine.chat.encode(Conversation(tuple(messages)))
+    for index, (message, following) in enumerate(pairwise(messages)):
+        span, after = encoded.spans[index], encoded.spans[index + 1]
+        stop = span.stop - encoded.shared_ends[index]
+        if message.role in _INSTRUCTING and stop > span.start:
             answered = position == "prompt" and following.role == "assistant" and after.start > span.start
-            yield Window(located.ids, span.start, after.start if answered else span.stop)
+            yield Window(located.ids, span.start, after.start if answered else stop)
     last = located.instruction
     yield Window(located.ids, last.start, len(located.ids) if position == "prompt" else last.stop)
 
