@@ -26,7 +26,7 @@ from corral.models.engines.torch import TorchEngine
 from corral.studies.claims import NOTHING_ELSE, compare_over_seeds
 from corral.studies.latent_guard.experiment import Experiment
 from corral.studies.latent_guard.measures import harm_scores, paired_change, rounded
-from corral.studies.latent_guard.rows import FIT, PUBLISHED, published_test
+from corral.studies.latent_guard.rows import FIT, PUBLISHED, balanced_rows, published_test
 from corral.studies.latent_guard.settings import TuningConfig
 from corral.studies.training import training_module
 
@@ -39,11 +39,12 @@ def robust_to_compliance_tuning(study: Experiment) -> Claim:
     config = study.config
     if config.tuning is None:
         raise ConfigError("the claim has no settings", where="tuning")
-    rows = _test_rows(study, config.tuning)
+    index = _test_rows(study, config.tuning)
+    rows = [study.pools[PUBLISHED].rows[i] for i in index]
     conversations = tuple(row.conversation for row in rows)
     harmful_N = np.array([bool(row.harmful) for row in rows])
     groups = [row.group for row in rows]
-    before = study.readings.of("tuning-before", conversations)
+    before = study.read(PUBLISHED).rows(index)
     after = [_tuned(study, config.tuning, seed, conversations) for seed in config.seeds]
     fitted = [study.fitted(seed).centres for seed in config.seeds]
     scores_before = [harm_scores(centres, before) for centres in fitted]
@@ -108,17 +109,11 @@ def _mean(scores: list[Any]) -> float:
     return float(np.mean([each.mean() for each in scores]))
 
 
-def _test_rows(study: Experiment, settings: TuningConfig) -> list[ModerationExample]:
-    """Held-out published rows, as many harmful as harmless."""
+def _test_rows(study: Experiment, settings: TuningConfig) -> list[int]:
+    """Indices of held-out published rows that could be read, as many harmful as harmless."""
     pool = study.pools[PUBLISHED]
-    held = [row for row, taken in zip(pool.rows, published_test(pool), strict=True) if taken]
-    half = settings.test_rows // 2
-    rng = np.random.default_rng(study.config.seed)
-    return [
-        row
-        for label in (True, False)
-        for row in sample_groups([row for row in held if bool(row.harmful) == label], half, rng=rng)
-    ]
+    held_N = published_test(pool) & study.read(PUBLISHED).read_N
+    return balanced_rows(pool, held_N, settings.test_rows // 2, seed=study.config.seed)
 
 
 def _tuned(study: Experiment, settings: TuningConfig, seed: int, conversations: tuple[Conversation, ...]) -> Readings:

@@ -15,7 +15,6 @@ from corral.core.stats import cluster_bootstrap
 from corral.core.weighted import Statistic, auroc, mean, mean_of, mean_of_parts
 from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
-from corral.data.mixture import sample_groups
 from corral.guards.latent_guard.shards import Readings
 from corral.redteam.attempts import UserTexts, context_of
 from corral.redteam.styles import AttackPrompt, Style, StyleContext, choose_styles, seeded
@@ -24,7 +23,7 @@ from corral.redteam.styles.registry import PLAIN
 from corral.studies.claims import claim_of, compare_over_seeds
 from corral.studies.latent_guard.experiment import Experiment
 from corral.studies.latent_guard.measures import Flags, harm_scores, paired_change, rounded
-from corral.studies.latent_guard.rows import pair_names
+from corral.studies.latent_guard.rows import Pool, balanced_rows, pair_names
 from corral.studies.latent_guard.settings import JailbreakConfig
 
 CHANCE: Final = 0.5
@@ -52,7 +51,9 @@ def jailbreak_table(study: Experiment) -> Claim:
     config, settings = study.config, study.config.jailbreaks
     if settings is None:
         raise ConfigError("the claim has no settings", where="jailbreaks")
-    goals = _goals(study, settings)
+    pool = study.pools[pair_names(config)[0]]
+    index = _goals(study, pool, settings)
+    goals = [pool.rows[i] for i in index]
     harmful_N = np.array([bool(row.harmful) for row in goals])
     groups = [row.group for row in goals]
     styles, unavailable = choose_styles(settings.styles)
@@ -92,20 +93,15 @@ def _chance(weights_NR: Floats) -> Floats:
     return np.full(weights_NR.shape[1], CHANCE)
 
 
-def _goals(study: Experiment, settings: JailbreakConfig) -> list[ModerationExample]:
+def _goals(study: Experiment, pool: Pool, settings: JailbreakConfig) -> list[int]:
     """As many harmful as benign goals of the first matched set; categories that are left out are."""
-    pool = study.pools[pair_names(study.config)[0]]
-    kept = [
-        row
-        for row in pool.rows
-        if not any(word in str(row.raw.get("category", "")).casefold() for word in settings.leave_out)
-    ]
-    rng = np.random.default_rng(study.config.seed)
-    return [
-        row
-        for label in (True, False)
-        for row in sample_groups([row for row in kept if bool(row.harmful) == label], settings.goals, rng=rng)
-    ]
+    kept_N = np.array(
+        [
+            not any(word in str(row.raw.get("category", "")).casefold() for word in settings.leave_out)
+            for row in pool.rows
+        ]
+    )
+    return balanced_rows(pool, kept_N, settings.goals, seed=study.config.seed)
 
 
 def _wrapped(

@@ -99,6 +99,16 @@ def published_fit(pool: Pool, *, seed: int) -> NDArray[np.bool_]:
     return ~published_test(pool) & ~pool.held_out(0.25, seed=seed)
 
 
+def balanced_rows(pool: Pool, eligible_N: NDArray[np.bool_], each: int, *, seed: int) -> list[int]:
+    """Indices of at most ``each`` harmful and as many harmless rows of a pool, drawn at random."""
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in (True, False):
+        rows = np.flatnonzero(eligible_N & (pool.harmful_N == label))
+        chosen += sorted(int(row) for row in rng.permutation(rows)[:each])
+    return chosen
+
+
 def _public_pools(config: LatentGuardConfig) -> list[Pool]:
     drawn = draw_mixture(config.fit, keep_clean_of=config.keep_clean_of, seed=config.seed).rows
     pools = [Pool(FIT, tuple(_single_prompts(drawn)))]
