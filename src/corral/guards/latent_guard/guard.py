@@ -141,7 +141,7 @@ class LatentHarmGuard(ClassifierGuard):
 
     @property
     def taxonomy(self) -> str:
-        """ "": it scores no categories."""
+        """The empty name: it scores no categories."""
         return ""
 
     def score(

@@ -55,8 +55,11 @@ def fitted_windows(
     """
     ruling = [message for message in messages[:-1] if message.role in _RULING]
     turns = [message for message in messages[:-1] if message.role not in _RULING] + list(messages[-1:])
-    total = len(reader.engine.chat.encode(Conversation((*ruling, *turns))).ids)
+    whole = reader.engine.chat.encode(Conversation((*ruling, *turns)))
+    total = len(whole.ids)
     for start in _openings(turns):
+        if total - whole.spans[len(ruling) + start].start > window:
+            continue  # the turns alone are too long, whatever the template adds
         kept = (*ruling, *turns[start:])
         ids = reader.engine.chat.encode(Conversation(kept)).ids
         if len(ids) <= window:
