@@ -19,7 +19,7 @@ HARMLESS = tuple(f"oo {thing} oo" for thing in THINGS)
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
-    return write_tiny_llama(tmp_path_factory.mktemp("latent") / "model", layers=2, context=256)
+    return write_tiny_llama(tmp_path_factory.mktemp("latent") / "model", layers=3, context=256)
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ def test_centres_come_back_as_they_were_saved(saved, centres):
     record = loaded.record
     assert record.counts == {"harmful": 10, "harmless": 10, "refused": 10, "accepted": 10}
     assert record.data == {"made up": 20}
-    assert record.sites == ("residual.0", "residual.1", "residual.2")
+    assert record.sites == ("residual.0", "residual.1", "residual.2", "residual.3")
     assert len(record.canary) == 2
     assert record.harm_calibration == centres.record.harm_calibration
 

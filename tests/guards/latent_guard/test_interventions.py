@@ -55,7 +55,7 @@ def test_only_what_stands_before_the_question_is_steered(reader):
 
 def test_inversion_reports_every_direction_and_layer(reader):
     size = reader.engine.model.config.hidden_size
-    shares = inversion(reader.engine, ["mend a lamp"], {"v": np.zeros((3, size))}, layers=[0, 2], questions=QUESTIONS)
+    shares = inversion(reader.engine, ["mend a lamp"], {"v": np.zeros((4, size))}, layers=[0, 2], questions=QUESTIONS)
     assert set(shares) == {"none", "v"}
     assert shares["v"] == {0: shares["none"][-1], 2: shares["none"][-1]}  # a zero vector changes nothing
 
@@ -66,7 +66,7 @@ def test_an_empty_instruction_has_no_inversion(reader):
 
 
 def test_a_sweep_gives_a_rate_a_layer(reader):
-    vectors = np.zeros((3, reader.engine.model.config.hidden_size))
+    vectors = np.zeros((4, reader.engine.model.config.hidden_size))
     rates = steering_sweep(
         reader.engine, users(HARMLESS[:2]), vectors, layers=[0, 1], refuses=lambda reply: True, max_new_tokens=2
     )

@@ -98,6 +98,7 @@ def select_refusal_direction(
     layers: Sequence[int] | None = None,
     max_kl: float = MAX_KL,
     min_added: float = 0.0,
+    coefficient: float = 1.0,
 ) -> tuple[Candidate, list[Candidate]]:
     """The direction whose ablation lowers refusal most, and all candidates.
 
@@ -111,6 +112,7 @@ def select_refusal_direction(
         layers: to look at; all but the top fifth when ``None``.
         max_kl: largest change of harmless prompts.
         min_added: least refusal score after addition.
+        coefficient: of the direction when it is added.
 
     Raises:
         DataError: fewer than 8 prompts of a kind, or no candidate that is eligible.
@@ -122,7 +124,7 @@ def select_refusal_direction(
     if beyond := [layer for layer in chosen if layer not in allowed]:
         raise ConfigError(f"`{beyond[0]}` is not below the top fifth of {count} layers", where="layers")
     means = _mean_differences(reader, data.harmful, data.harmless)
-    trial = _Trial(reader, data)
+    trial = _Trial(reader, data, coefficient)
     found = [
         trial.candidate(position - len(means), layer, means[position, layer])
         for position in range(len(means))
@@ -141,8 +143,9 @@ def select_refusal_direction(
 class _Trial:
     """What candidates do to the validation prompts."""
 
-    def __init__(self, reader: LatentReader, data: RefusalData) -> None:
+    def __init__(self, reader: LatentReader, data: RefusalData, coefficient: float) -> None:
         self._reader = reader
+        self._coefficient = coefficient
         self._harmful = [reader.locate(c).ids for c in data.harmful_validation]
         self._harmless = [reader.locate(c).ids for c in data.harmless_validation]
         self._base_NV = next_token_logits(reader.engine, self._harmless)
@@ -158,7 +161,7 @@ class _Trial:
             return ablated(decoder, vector)
 
         def add(_batch: Sequence[int], _tokens: int) -> AbstractContextManager[None]:
-            return steered(decoder, vector, layer=layer)
+            return steered(decoder, vector, layer=layer, coefficient=self._coefficient)
 
         without_NV = next_token_logits(engine, self._harmless, intervention=ablate)
         return Candidate(

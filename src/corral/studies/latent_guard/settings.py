@@ -75,7 +75,7 @@ class SteeringConfig(Config):
     hidden_size: int = Field(64, ge=8)
     epochs: int = Field(8, ge=1)
     learning_rate: float = Field(5e-3, gt=0)
-    coefficient: float = Field(1.0, gt=0, description="of the direction, added")
+    coefficient: float = Field(2.0, gt=0, description="of the direction, added")
     test_rows: int = Field(32, ge=16)
 
 

@@ -78,7 +78,7 @@ def steering_rates(model: Path, settings: SteeringConfig) -> dict[str, Any]:
         refused[:_FOR_MEANS], answered[:_FOR_MEANS], refused[-_FOR_VALIDATION:], answered[-_FOR_VALIDATION:]
     )
     # No bound on the change of harmless prompts: a model that can say two things has little else to keep. It is shown.
-    chosen, candidates = select_refusal_direction(reader, data, max_kl=float("inf"))
+    chosen, candidates = select_refusal_direction(reader, data, max_kl=float("inf"), coefficient=settings.coefficient)
     vector = torch.tensor(chosen.direction_D)
     sites = np.zeros((len(reader.sites), len(chosen.direction_D)))
     sites[chosen.layer] = chosen.direction_D
