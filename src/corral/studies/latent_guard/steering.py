@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
 import numpy as np
 
+from corral.core.errors import DataError
 from corral.core.evidence import Claim
 from corral.core.files import atomic_write_json, read_json
 from corral.data.examples import ModerationExample
@@ -31,15 +33,12 @@ def steering_moves_refusal(study: Experiment) -> Claim:
     """Refusal with the chosen direction added, ablated, and left alone; three tiny models."""
     settings, seeds = study.config.steering, study.config.seeds
     found = [_measured(study.run.path / "cells", settings, seed) for seed in seeds]
-    holds = all(each["added"] > each["harmless"] and each["ablated"] < each["harmful"] for each in found)
+    holds = all(_moves(each) for each in found)
     return Claim(
         claim="steering_moves_refusal",
         metric="share of greedy replies that refuse: harmless requests with +v_ref (ours) and without (baseline)",
         baseline=mean(each["harmless"] for each in found),
         ours={
-            "harmless with +v_ref": mean(each["added"] for each in found),
-            "harmful": mean(each["harmful"] for each in found),
-            "harmful with v_ref ablated": mean(each["ablated"] for each in found),
             "models": found,
         },
         n=settings.test_rows * len(seeds),
@@ -51,6 +50,13 @@ def steering_moves_refusal(study: Experiment) -> Claim:
         toy=True,
         tried=() if holds else NOTHING_ELSE,
     )
+
+
+def _moves(rates: Mapping[str, Any]) -> bool:
+    """Whether both ways worked; no where no direction was found."""
+    if rates["added"] is None:
+        return False
+    return bool(rates["added"] > rates["harmless"] and rates["ablated"] < rates["harmful"])
 
 
 def _measured(cells: Path, settings: SteeringConfig, seed: int) -> dict[str, Any]:
@@ -77,26 +83,34 @@ def steering_rates(model: Path, settings: SteeringConfig) -> dict[str, Any]:
     data = RefusalData(
         refused[:_FOR_MEANS], answered[:_FOR_MEANS], refused[-_FOR_VALIDATION:], answered[-_FOR_VALIDATION:]
     )
-    # No bound on the change of harmless prompts: a model that can say two things has little else to keep. It is shown.
-    chosen, candidates = select_refusal_direction(reader, data, max_kl=float("inf"), coefficient=settings.coefficient)
-    vector = torch.tensor(chosen.direction_D)
-    sites = np.zeros((len(reader.sites), len(chosen.direction_D)))
-    sites[chosen.layer] = chosen.direction_D
-    added = steering_sweep(engine, harmless, sites, layers=[chosen.layer], coefficient=settings.coefficient)
-    reversed_ = steering_sweep(engine, harmful, sites, layers=[chosen.layer], coefficient=-settings.coefficient)
     rates: dict[str, Any] = {
         "harmful": refusal_rate(engine, harmful),
         "harmless": refusal_rate(engine, harmless),
-        "added": added[chosen.layer],
-        "reversed": reversed_[chosen.layer],
+        "added": None,
+        "reversed": None,
+        "ablated": None,
+    }
+    try:
+        # No bound on the change of harmless prompts: a model that can say two things has little else to keep. It is
+        # shown.
+        chosen, candidates = select_refusal_direction(
+            reader, data, max_kl=float("inf"), coefficient=settings.coefficient
+        )
+    except DataError as error:
+        return rates | {"problem": error.message}
+    sites = np.zeros((len(reader.sites), len(chosen.direction_D)))
+    sites[chosen.layer] = chosen.direction_D
+    for name, prompts, sign in (("added", harmless, 1.0), ("reversed", harmful, -1.0)):
+        swept = steering_sweep(engine, prompts, sites, layers=[chosen.layer], coefficient=sign * settings.coefficient)
+        rates[name] = swept[chosen.layer]
+    with ablated(engine.model.base_model, torch.tensor(chosen.direction_D)):
+        rates["ablated"] = refusal_rate(engine, harmful)
+    return rates | {
         "layer": chosen.layer,
         "position": chosen.position,
         "kl of harmless": chosen.kl,
         "candidates": len(candidates),
     }
-    with ablated(engine.model.base_model, vector):
-        rates["ablated"] = refusal_rate(engine, harmful)
-    return rates
 
 
 def split_prompts(settings: SteeringConfig) -> tuple[list[ModerationExample], list[ModerationExample]]:
