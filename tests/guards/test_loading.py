@@ -8,7 +8,8 @@ from corral.guards.loading import GUARDS, load_guard
 
 
 def test_names():
-    names = ["cultureguard", "default", "duoguard", "llama-guard", "moderation-api", "scripted", "wildguard"]
+    names = ["cultureguard", "default", "duoguard", "latent-guard", "llama-guard"]
+    names += ["moderation-api", "scripted", "wildguard"]
     assert GUARDS.names() == names
 
 

@@ -14,7 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,6 +113,26 @@ class ClassifierGuard(ABC):
     def conclude(self, scores_K: FloatArray, target: Target) -> Scores:
         """What finite raw scores, already maxima over windows, mean."""
 
+    def why_unreadable(self, conversation: Conversation, target: Target) -> str | None:
+        """Why this guard does not judge the message at all, ``None`` when it does; holds no text of it."""
+        return unreadable(conversation, target, max_chars=self.max_chars)
+
+    def make_verdict(self, scores: Scores, **about: Any) -> Verdict:
+        """The verdict on an item; a guard with more to say gives a subclass of its own.
+
+        Args:
+            scores: what ``conclude`` gave.
+            about: the fields of a verdict that are not scores.
+        """
+        return Verdict(
+            flagged=scores.flagged,
+            p_harm=scores.p_harm,
+            p_refusal=scores.p_refusal,
+            p_attack=scores.p_attack,
+            categories=scores.categories,
+            **about,
+        )
+
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; same length and order as given. A failure is a verdict with its status."""
         return self._judge([(conversation, conversation.target(target)) for conversation in conversations])
@@ -143,7 +163,7 @@ class ClassifierGuard(ABC):
 
     def _encoded(self, conversation: Conversation, target: Target) -> _Item:
         started = time.perf_counter()
-        item = _Item(target, failure=unreadable(conversation, target, max_chars=self.max_chars))
+        item = _Item(target, failure=self.why_unreadable(conversation, target))
         if item.failure is None:
             try:
                 item.windows = self.encode(conversation, target)
@@ -218,16 +238,11 @@ class ClassifierGuard(ABC):
         )
 
     def _concluded(self, item: _Item) -> Verdict:
-        scores = self.conclude(max_over_windows(np.stack(item.rows)), item.target)
-        return Verdict(
-            item.target,
-            self.name,
-            self.revision,
-            flagged=scores.flagged,
-            p_harm=scores.p_harm,
-            p_refusal=scores.p_refusal,
-            p_attack=scores.p_attack,
-            categories=scores.categories,
+        return self.make_verdict(
+            self.conclude(max_over_windows(np.stack(item.rows)), item.target),
+            target=item.target,
+            guard=self.name,
+            revision=self.revision,
             windows=len(item.windows.windows),
             context_dropped=item.windows.context_dropped,
             latency_ms=1e3 * item.seconds,

@@ -1,17 +1,17 @@
-"""Hidden states inside a decoder, computing no layer that is not asked for.
+"""Hidden states inside a decoder, at chosen sites and tokens, computing no layer that is not asked for.
 
 Legend: B sequences, T tokens, D hidden size, P positions.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 from corral.core.errors import ConfigError
 from corral.models.batching import PaddedBatch
+from corral.models.sites import Site, SiteHook, blocks, hooked
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,8 +19,46 @@ if TYPE_CHECKING:
 Positions = Literal["last", "all"] | Sequence[int]
 
 
-class _HighestLayerReachedError(Exception):
+class _LastSiteReachedError(Exception):
     """Leaves the forward pass; never seen outside this module."""
+
+
+@contextmanager
+def capture(
+    decoder: nn.Module, sites: Sequence[Site], *, positions_BP: Tensor | None = None, stop: bool = False
+) -> Iterator[dict[Site, Tensor]]:
+    """Record the states of sites in every forward pass of the block; hooks are removed however it ends.
+
+    Args:
+        decoder: a transformers decoder stack with ``layers``.
+        sites: what to record; a later pass replaces what an earlier one left.
+        positions_BP: int64 columns of the padded batch to keep, so that whole sequences are not held; all if ``None``.
+        stop: leave the forward pass, and the block, at the last of the sites, so that nothing above is computed.
+
+    Yields:
+        Site to (B, T, D), or (B, P, D) with positions. Not copied: steering hooked in earlier is in it.
+
+    Raises:
+        ConfigError: no sites, or one that the model does not have.
+    """
+    if not sites:
+        raise ConfigError(f"`[]`: the model has layers 0 to {len(blocks(decoder))}", where="layers")
+    found: dict[Site, Tensor] = {}
+    last = max(sites, key=lambda site: site.order)
+
+    def keep(site: Site) -> SiteHook:
+        def hook(states_BTD: Tensor) -> None:
+            found[site] = states_BTD if positions_BP is None else _columns(states_BTD, positions_BP)
+            if stop and site == last:
+                raise _LastSiteReachedError
+
+        return hook
+
+    with hooked(decoder, [(site, keep(site)) for site in dict.fromkeys(sites)]):
+        try:
+            yield found
+        except _LastSiteReachedError:
+            return
 
 
 def hidden_states(decoder: nn.Module, batch: PaddedBatch, layers: Sequence[int]) -> dict[int, Tensor]:
@@ -38,23 +76,14 @@ def hidden_states(decoder: nn.Module, batch: PaddedBatch, layers: Sequence[int])
     Raises:
         ConfigError: a layer that the model does not have, or a model whose layers cannot be found.
     """
-    import torch
-
-    stack = getattr(decoder, "layers", None)
-    if not isinstance(stack, torch.nn.ModuleList):
-        raise ConfigError(f"`{type(decoder).__name__}` has no list of layers")
-    unknown = [layer for layer in layers if not 0 <= layer <= len(stack)]
-    if unknown or not layers:
-        raise ConfigError(f"`{unknown or layers}`: the model has layers 0 to {len(stack)}", where="layers")
-    found: dict[int, Tensor] = {}
-    with _recording(stack, set(layers), found), suppress(_HighestLayerReachedError):
+    with capture(decoder, [Site("residual", layer) for layer in layers], stop=True) as found:
         decoder(
             input_ids=batch.input_ids_BT,
             attention_mask=batch.attention_mask_BT,
             position_ids=batch.position_ids_BT,
             use_cache=False,
         )
-    return found
+    return {site.layer: states for site, states in found.items()}
 
 
 def select_positions(states_TD: Tensor, positions: Positions) -> Tensor:
@@ -78,37 +107,8 @@ def select_positions(states_TD: Tensor, positions: Positions) -> Tensor:
     return states_TD[[int(position) % length for position in positions]]
 
 
-@contextmanager
-def _recording(stack: nn.ModuleList, layers: set[int], found: dict[int, Tensor]) -> Iterator[None]:
-    """Hooks that put what the layers give into ``found`` and leave the forward pass after the highest.
+def _columns(states_BTD: Tensor, positions_BP: Tensor) -> Tensor:
+    import torch
 
-    They act in this thread only, so another thread may run the same model meanwhile.
-    """
-    thread = threading.get_ident()
-    highest = max(layers)
-
-    def keep(layer: int, states: Tensor) -> None:
-        if threading.get_ident() != thread:
-            return
-        if layer in layers:
-            found[layer] = states
-        if layer == highest:
-            raise _HighestLayerReachedError
-
-    def embeddings_hook(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        keep(0, inputs[0])
-
-    def layer_hook(number: int) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            # transformers 5 returns the tensor itself, some architectures still a tuple around it.
-            keep(number, output[0] if isinstance(output, tuple) else output)
-
-        return hook
-
-    handles = [stack[0].register_forward_pre_hook(embeddings_hook)] if 0 in layers else []
-    handles += [stack[number - 1].register_forward_hook(layer_hook(number)) for number in layers if number > 0]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    rows_B1 = torch.arange(len(positions_BP), device=states_BTD.device)[:, None]
+    return states_BTD[rows_B1, positions_BP.to(states_BTD.device)]

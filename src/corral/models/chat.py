@@ -52,10 +52,12 @@ class EncodedChat:
         ids: token ids of the whole.
         spans: for each message, the slice of ``ids`` that holds its text, without the template's framing but for a
             token that the two share (two newlines may be one token); empty where the template leaves the message out.
+        shared_ends: for each message, whether its last token holds characters that come after its text as well.
     """
 
     ids: tuple[int, ...]
     spans: tuple[slice, ...]
+    shared_ends: tuple[bool, ...]
 
 
 class ChatTokenizer:
@@ -182,13 +184,19 @@ class ChatTokenizer:
         encoding = self.backend.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
         owner = [piece.message for piece in pieces for _ in piece.text]
         bounds: dict[int, tuple[int, int]] = {}
+        shared: dict[int, bool] = {}
         for index, (token, (start, stop)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True)):
             owners = {message for message in owner[start:stop] if message is not None}
             if owners and token in self._control_ids:
                 return None
             for message in owners:
                 bounds[message] = (bounds.get(message, (index, index))[0], index + 1)
-        return EncodedChat(tuple(encoding.ids), tuple(slice(*bounds.get(m, (0, 0))) for m in range(messages)))
+                shared[message] = owner[stop - 1] != message
+        return EncodedChat(
+            tuple(encoding.ids),
+            tuple(slice(*bounds.get(m, (0, 0))) for m in range(messages)),
+            tuple(shared.get(m, False) for m in range(messages)),
+        )
 
     def _encode_apart(self, pieces: Sequence[_Piece], messages: int) -> EncodedChat:
         ids: list[int] = []
@@ -200,7 +208,8 @@ class ChatTokenizer:
             else:
                 ids += self._plain.encode(piece.text)
                 bounds[piece.message] = (bounds.get(piece.message, (start, start))[0], len(ids))
-        return EncodedChat(tuple(ids), tuple(slice(*bounds.get(m, (0, 0))) for m in range(messages)))
+        spans = tuple(slice(*bounds.get(m, (0, 0))) for m in range(messages))
+        return EncodedChat(tuple(ids), spans, (False,) * messages)
 
     def _pieces(self, conversation: Conversation, add_generation_prompt: bool) -> list[_Piece]:
         texts = [_text(message, f"messages[{i}]") for i, message in enumerate(conversation.messages)]
