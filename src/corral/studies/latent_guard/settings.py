@@ -69,12 +69,12 @@ class InversionConfig(Config):
 class SteeringConfig(Config):
     """A tiny model that is trained to refuse a templated class, and what its refusal direction does."""
 
-    refused: int = Field(60, ge=16, description="templated requests that it is trained to refuse")
-    answered: int = Field(180, ge=16, description="those that it is trained to answer: the more, so answering is usual")
+    refused: int = Field(80, ge=16, description="templated requests that it is trained to refuse")
+    answered: int = Field(160, ge=16, description="those that it is trained to answer: the more, so answering is usual")
     layers: int = Field(5, ge=2)
     hidden_size: int = Field(64, ge=8)
-    epochs: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
+    epochs: int = Field(12, ge=1)
+    learning_rate: float = Field(1.5e-3, gt=0)
     coefficient: float = Field(2.0, gt=0, description="of the direction, added")
     test_rows: int = Field(32, ge=16)
 

@@ -8,8 +8,8 @@ from typing import Final
 from corral.data.examples import ModerationExample
 from corral.studies.wildguard.templated import templated_rows
 
-REFUSAL: Final = "I cannot help with that."
-COMPLIANCE: Final = "Sure, here you go."
+REFUSAL: Final = "I cannot."
+COMPLIANCE: Final = "Sure."
 
 
 def templated_prompts() -> list[ModerationExample]:
