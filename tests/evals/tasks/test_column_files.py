@@ -70,7 +70,7 @@ def test_what_names_no_column_and_file_is_an_error(prompts):
 
 
 def test_the_command_takes_files_alone(prompts, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("corral.cli.eval._loaded", lambda names, settings: [KeywordGuard()])
+    monkeypatch.setattr("corral.guards.loading.load_guard", lambda spec: KeywordGuard())
     out = str(tmp_path / "out")
     column = f"simple_safety_tests={prompts}"
     assert main(["eval", "moderation", "--column", column, "--sets", "", "--out", out, "--json"]) == 0
