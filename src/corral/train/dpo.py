@@ -164,7 +164,8 @@ class _DpoTrainer(TokenisedTrainer, DPOTrainer):  # type: ignore[misc]
         if not batch_samples:
             return None
         pairs = torch.tensor(sum(len(batch["input_ids"]) // 2 for batch in batch_samples), device=device)
-        return self.accelerator.gather(pairs).sum()
+        total: Tensor = self.accelerator.gather(pairs).sum()
+        return total
 
     def compute_loss(
         self,

@@ -170,7 +170,7 @@ class TokenisedTrainer(ResumableTrainer):
     def train_resuming(self) -> None:
         """See ``ResumableTrainer``; afterwards the model is an ordinary one, without autocast and TRL's head."""
         super().train_resuming()
-        vars(self.model).pop("forward", None)
+        self.model.__dict__.pop("forward", None)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """See ``transformers.Trainer``."""
