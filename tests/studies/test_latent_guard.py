@@ -61,6 +61,7 @@ def test_rows_texts_and_activations_are_not_left_in_the_artefacts(tiny) -> None:
     assert not (tiny.path / "activations").exists()
 
 
+@pytest.mark.slow
 def test_adding_the_refusal_direction_raises_refusal_and_ablating_it_lowers_it(tmp_path) -> None:
     """Three tiny models, as the paper's companion has it; each must do both."""
 

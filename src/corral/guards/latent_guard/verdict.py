@@ -64,5 +64,5 @@ class LatentVerdict(Verdict):
             "p_refuses": self.p_refuses,
             "delta_harm": self.delta_harm,
             "delta_refuse": self.delta_refuse,
-            "state": self.state,
+            "state": None if self.state is None else self.state.value,
         }
