@@ -57,7 +57,7 @@ def test_a_run_that_drew_other_rows_is_not_continued(finished: Run, tmp_path: Pa
     shutil.copytree(finished.path, copy)
     account = read_json(copy / "artefacts" / "mixture.json")
     atomic_write_json(copy / "artefacts" / "mixture.json", {**account, "rows_sha256": "other"})
-    with pytest.raises(RunError, match="draws other rows"):
+    with pytest.raises(RunError, match="the sources give other rows"):
         run_recipe("default_guard/tiny", resume=copy)
 
 

@@ -23,6 +23,7 @@ from corral.core.errors import MetricError, NotFoundError
 from corral.core.evidence import EVIDENCE, Claim, Evidence
 from corral.core.files import atomic_write_json
 from corral.core.manifest import now
+from corral.core.progress import milestone
 from corral.core.recipes import load_profile
 from corral.core.runs import Run
 from corral.core.stats import REPLICATES, Estimate, cluster_bootstrap
@@ -143,6 +144,12 @@ def claim_of(
         toy=toy,
         tried=tuple(tried) or (() if holds else NOTHING_ELSE),
     )
+
+
+def tell(claim: Claim) -> Claim:
+    """Say how a claim came out, in the log."""
+    milestone(f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}, {claim.ci95}")
+    return claim
 
 
 def write_evidence(run: Run, config: Config, claims: Sequence[Claim]) -> Path:

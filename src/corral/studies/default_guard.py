@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from corral.core.config import Config
-from corral.core.errors import ConfigError, MetricError, NotFoundError, RunError
+from corral.core.errors import ConfigError, MetricError, NotFoundError
 from corral.core.files import atomic_directory, atomic_write_json, read_json, sha256_json
 from corral.core.metrics import auroc, average_precision
 from corral.core.progress import progress
@@ -34,7 +34,7 @@ from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_c
 from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
-from corral.studies.drawing import asked_texts, draw_held_out, draw_mixture, source_files
+from corral.studies.drawing import asked_texts, draw_held_out, draw_mixture, keep_account, source_files
 from corral.studies.training import training_module
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
@@ -117,7 +117,7 @@ class DefaultGuardRecipe:
             run.add_input(file)
         config = _first_stage(config, run)
         rows = stage_rows(config)
-        _write_account(run.artefacts / "mixture.json", rows.account | {"left_in": left_in(rows.drawn, config)})
+        keep_account(run.artefacts / "mixture.json", rows.account | {"left_in": left_in(rows.drawn, config)})
         network = training.train_guard(rows.training, _stage_settings(config), run.checkpoints, run=run)
         folder = run.artefacts / "guard"
         write_guard(folder, network, config)
@@ -174,7 +174,7 @@ def _first_stage(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:
     folder = run.artefacts / "first"
     if not folder.is_dir():
         rows = stage_rows(only)
-        _write_account(run.artefacts / "mixture_first.json", rows.account)
+        keep_account(run.artefacts / "mixture_first.json", rows.account)
         checkpoints = run.path / "checkpoints-first"
         network = training_module("guard.classifier").train_guard(rows.training, only.training, checkpoints, run=run)
         write_guard(folder, network, only)
@@ -187,17 +187,6 @@ def _stage_settings(config: DefaultGuardConfig) -> GuardTrainingConfig:
     if config.second is None:
         return config.training
     return config.training.model_copy(update={"learning_rate": config.second.learning_rate})
-
-
-def _write_account(path: Path, values: dict[str, Any]) -> None:
-    """Write which rows were drawn; a run that goes on must have drawn the rows that it began with."""
-    if path.exists() and read_json(path)["rows_sha256"] != values["rows_sha256"]:
-        raise RunError(
-            "the mixture draws other rows than when this run began",
-            where=str(path),
-            hint="The data or the code that reads it has changed. Start a new run with --new.",
-        )
-    atomic_write_json(path, values)
 
 
 def _with_base(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:

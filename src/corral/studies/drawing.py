@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from corral.core.config import Config
-from corral.core.errors import ConfigError, NotFoundError
+from corral.core.errors import ConfigError, NotFoundError, RunError
+from corral.core.files import atomic_write_json, canonical_json, read_json
 from corral.core.progress import progress
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample
@@ -180,6 +181,25 @@ def evaluation_index(sources: Iterable[str]) -> EvaluationIndex:
         NotFoundError: a source is not in the data folder.
     """
     return EvaluationIndex(_evaluation_texts(sources))
+
+
+def keep_account(path: Path, account: Mapping[str, Any]) -> None:
+    """Write which rows a run uses; a run that goes on must have those that it began with.
+
+    Args:
+        path: where the run keeps it.
+        account: JSON values that depend on the rows and on nothing else.
+
+    Raises:
+        RunError: the account that is there is of other rows.
+    """
+    if path.exists() and canonical_json(read_json(path)) != canonical_json(account):
+        raise RunError(
+            "the sources give other rows than when this run began",
+            where=str(path),
+            hint="The data or the code that reads it has changed. Start a new run with --new.",
+        )
+    atomic_write_json(path, account)
 
 
 def source_files(names: Iterable[str]) -> Iterator[Path]:

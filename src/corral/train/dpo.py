@@ -112,7 +112,7 @@ def train_dpo(
     weighted = config.chosen_nll_weight > 0
     trainer = _DpoTrainer(
         run=run,
-        batches=batches,
+        sampler=batches,
         model=tuned.model,
         args=TrlDpoConfig(
             **trl_arguments(config, output, batches=len(batches)),
@@ -142,7 +142,7 @@ class _DpoTrainer(TokenisedTrainer, DPOTrainer):  # type: ignore[misc]
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """The log-probabilities of both sides under the model as it came in, in the batches of one epoch."""
         lengths = [DpoRow(**row).tokens for row in dataset]
-        once = list(TokenBudgetSampler(lengths, max_tokens=self._batches.max_tokens, epochs=1, seed=0))
+        once = list(TokenBudgetSampler(lengths, max_tokens=self.sampler.max_tokens, epochs=1, seed=0))
         self.model.eval()
         found: dict[int, tuple[float, float]] = {}
         for indices in progress(once, "Scoring with the reference"):

@@ -7,13 +7,12 @@ and a resumed run repeats the uninterrupted one bit for bit on CPU (``train/trai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
 from transformers import set_seed
 
 from corral.core.errors import DataError
@@ -26,7 +25,7 @@ from corral.train.fine_tuning_settings import FineTuningConfig
 from corral.train.labelled_head import score_labelled_tokens
 from corral.train.lora import check_trained_layers, with_adapter, with_lora, write_adapter
 from corral.train.sampler import TokenBudgetSampler
-from corral.train.trainer import ResumableTrainer
+from corral.train.token_budget_trainer import TokenBudgetBatches
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -153,16 +152,10 @@ def trl_arguments(config: FineTuningConfig, output: Path, *, batches: int) -> di
     }
 
 
-class TokenisedTrainer(ResumableTrainer):
-    """One of TRL's trainers over rows of token ids, in batches of similar length; to stand before it in the bases.
+class TokenisedTrainer(TokenBudgetBatches):
+    """One of TRL's trainers over rows of token ids, in batches of similar length; to stand before it in the bases."""
 
-    Args:
-        batches: rows of each batch, all epochs in one pass.
-        arguments: as for TRL's trainer and ``ResumableTrainer``.
-    """
-
-    def __init__(self, *, batches: TokenBudgetSampler, **arguments: Any) -> None:
-        self._batches = batches
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         if self.args.use_cpu:
             score_labelled_tokens(self.model)
@@ -171,14 +164,6 @@ class TokenisedTrainer(ResumableTrainer):
         """See ``ResumableTrainer``; afterwards the model is an ordinary one, without autocast and TRL's head."""
         super().train_resuming()
         self.model.__dict__.pop("forward", None)
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """See ``transformers.Trainer``."""
-        loader: DataLoader[Any] = DataLoader(
-            self.train_dataset, batch_sampler=_Batches(self._batches), collate_fn=self.data_collator
-        )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         with quiet_transformers():
@@ -192,19 +177,6 @@ class TokenisedTrainer(ResumableTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Checkpoints need none."""
-
-
-class _Batches(Sampler[list[int]]):
-    """The sampler as torch's data loader wants it."""
-
-    def __init__(self, sampler: TokenBudgetSampler) -> None:
-        self._sampler = sampler
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._sampler)
 
 
 def _mark_layers(model: Any, first: int) -> None:

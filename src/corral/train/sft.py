@@ -87,7 +87,7 @@ def train_sft(
     tuned = prepare_model(base, config, adapter=adapter)
     trainer = _SftTrainer(
         run=run,
-        batches=batches,
+        sampler=batches,
         model=tuned.model,
         args=SFTConfig(**trl_arguments(config, output, batches=len(batches))),
         train_dataset=Dataset.from_dict(

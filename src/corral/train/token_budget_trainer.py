@@ -28,33 +28,54 @@ class RowDataset(Dataset[Row], Generic[Row]):
         return self._rows[index]
 
 
-class TokenBudgetTrainer(ResumableTrainer, ABC):
-    """Trains on the batches of a ``TokenBudgetSampler``.
-
-    A batch holds ``labels``: -100 for what the loss does not count. The trainer counts the others over a whole
-    optimiser step, all micro-batches and processes.
+class TokenBudgetBatches(ResumableTrainer):
+    """A trainer whose batches are those of a ``TokenBudgetSampler``; to stand before other trainers in the bases.
 
     Args:
         sampler: of rows of ``train_dataset``.
-        arguments: as for ``ResumableTrainer``.
+        arguments: as for the trainers after it.
     """
 
     def __init__(self, *, sampler: TokenBudgetSampler, **arguments: Any) -> None:
+        self.sampler = sampler
         super().__init__(**arguments)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches in the sampler's order."""
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset, batch_sampler=_Batches(self.sampler), collate_fn=self.data_collator
+        )
+        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
+        return prepared
+
+
+class _Batches(Sampler[list[int]]):
+    """The sampler as torch's data loader wants it."""
+
+    def __init__(self, sampler: TokenBudgetSampler) -> None:
         self._sampler = sampler
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._sampler)
+
+
+class TokenBudgetTrainer(TokenBudgetBatches, ABC):
+    """Trains on summed losses that are divided once.
+
+    A batch holds ``labels``: -100 for what the loss does not count. The trainer counts the others over a whole
+    optimiser step, all micro-batches and processes.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self.model_accepts_loss_kwargs = True  # makes the trainer count `labels` over the whole optimiser step
 
     @abstractmethod
     def summed_loss(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
         """The sum of the losses over what ``labels`` counts, a scalar, and the model's outputs."""
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches in the sampler's order."""
-        loader: DataLoader[Any] = DataLoader(
-            self.train_dataset, batch_sampler=_Batches(self._sampler), collate_fn=self.data_collator
-        )
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
 
     def compute_loss(
         self,
@@ -69,16 +90,3 @@ class TokenBudgetTrainer(ResumableTrainer, ABC):
         # The count is global and data-parallel training averages gradients, so undo that average.
         loss = total / count * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-
-class _Batches(Sampler[list[int]]):
-    """The sampler as torch's data loader wants it."""
-
-    def __init__(self, sampler: TokenBudgetSampler) -> None:
-        self._sampler = sampler
-
-    def __len__(self) -> int:
-        return len(self._sampler)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._sampler)

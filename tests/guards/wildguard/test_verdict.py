@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from corral.guards.base import Status
 from corral.guards.prompted.batches import Failure
 from corral.guards.wildguard.scoring import LineAnswer
-from corral.guards.wildguard.verdict import AnswerPart, part_of
+from corral.guards.wildguard.verdict import LinePart, part_of
 
 
 def part(*answers, threshold=0.5):
@@ -16,8 +16,8 @@ def part(*answers, threshold=0.5):
 
 def test_the_most_positive_window_decides():
     pooled = part(LineAnswer("no", 0.2, 0.1, 0.9), LineAnswer("yes", 0.7, 0.0, 0.8))
-    assert pooled == AnswerPart(Status.OK, True, 0.7, 0.1, 0.8)
-    assert part(LineAnswer("no"), LineAnswer("yes")) == AnswerPart(Status.OK, True)
+    assert pooled == LinePart(Status.OK, True, 0.7, mass=0.8, p_na=0.1)
+    assert part(LineAnswer("no"), LineAnswer("yes")) == LinePart(Status.OK, True)
 
 
 @pytest.mark.parametrize("bad", [LineAnswer(None), LineAnswer("n/a"), LineAnswer("yes", 0.9, None, 0.3)])
@@ -39,6 +39,6 @@ def test_the_score_is_at_least_one_half_exactly_where_flagged(p, threshold):
 
 
 def test_the_score_is_the_odds_over_those_of_the_threshold():
-    assert AnswerPart(Status.OK, True, 0.8, threshold=0.8).score == 0.5
-    assert AnswerPart(Status.OK, False, 0.5, threshold=0.8).score == pytest.approx(0.2)
-    assert AnswerPart(Status.OK, True, 0.3).score == 0.3
+    assert LinePart(Status.OK, True, 0.8, threshold=0.8).score == 0.5
+    assert LinePart(Status.OK, False, 0.5, threshold=0.8).score == pytest.approx(0.2)
+    assert LinePart(Status.OK, True, 0.3).score == 0.3

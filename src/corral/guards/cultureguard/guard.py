@@ -14,7 +14,7 @@ from corral.guards.cultureguard.answers import USER_KEY, format_answer, format_u
 from corral.guards.cultureguard.fitting import cultureguard_fitter
 from corral.guards.cultureguard.prompts import CategoryList, Detail
 from corral.guards.cultureguard.scoring import MAX_NEW_TOKENS, Question, Reading, generate_answers, score_answers
-from corral.guards.cultureguard.verdict import CultureGuardVerdict, SafetyPart, part_of
+from corral.guards.cultureguard.verdict import CultureGuardVerdict, part_of
 from corral.guards.limits import MAX_CHARS
 from corral.guards.prompted.exchange_guard import AskedWindow, ExchangeGuard, ExchangeItem
 from corral.guards.prompted.exchanges import Exchange
@@ -22,6 +22,7 @@ from corral.guards.prompted.framing import FrameName, check_frame, framed
 from corral.guards.prompted.leads import find_answer_lead
 from corral.guards.prompted.loading import load_or_connect, require_tokenizer
 from corral.guards.prompted.meters import meter_for, window_for
+from corral.guards.prompted.parts import AnswerPart
 from corral.models.engines.base import Engine
 
 Decode = Literal["score", "generate"]
@@ -246,7 +247,7 @@ class CultureGuard(ExchangeGuard[Reading]):
         """Whether a response verdict can show the request's part: the same prompts gave it."""
         return target == "prompt" and item.together
 
-    def _part(self, readings: Sequence[Reading], target: Target) -> SafetyPart:
+    def _part(self, readings: Sequence[Reading], target: Target) -> AnswerPart:
         answers = [reading.answers[target] for reading in readings]
         return part_of(answers, threshold=self.thresholds[target], min_mass=self._min_mass)
 

@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from corral.guards.base import Status, Verdict
 from corral.guards.cultureguard.scoring import Answer
 from corral.guards.prompted.batches import Failure
-from corral.guards.prompted.probabilities import at_half
+from corral.guards.prompted.parts import AnswerPart, in_window
 
 
-@dataclass(frozen=True, slots=True)
-class SafetyPart:
-    """The answer about one message; over several windows the most unsafe one.
-
-    Attributes:
-        status: how it came about.
-        flagged: the message is unsafe; ``None`` unless ``status`` is ok.
-        p: share of ``unsafe`` in the two labels, as the model gives it; ``None`` when it was not scored, or is not ok.
-        mass: probability of both labels together, the smallest over windows; ``None`` when not scored.
-        threshold: ``flagged`` is ``p >= threshold``; without scores the model's own word counts.
-        detail: why the status is not ok.
-    """
-
-    status: Status
-    flagged: bool | None = None
-    p: float | None = None
-    mass: float | None = None
-    threshold: float = 0.5
-    detail: str | None = None
-
-    @property
-    def score(self) -> float | None:
-        """The answer as a probability whose operating point is 0.5; 1 or 0 when only the model's word is known."""
-        if self.flagged is None or self.p is None:
-            return None if self.flagged is None else float(self.flagged)
-        return at_half(self.p, self.threshold)
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, keys as in the attribute list."""
-        return asdict(self) | {"status": self.status.value}
-
-
-def part_of(answers: Sequence[Answer | Failure], *, threshold: float, min_mass: float) -> SafetyPart:
+def part_of(answers: Sequence[Answer | Failure], *, threshold: float, min_mass: float) -> AnswerPart:
     """The answer from those of all windows (at least one); the first that cannot be used speaks for all."""
     read = [answer for answer in answers if isinstance(answer, Answer)]
     mass = min((a.mass for a in read if a.mass is not None), default=None)
     for number, answer in enumerate(answers, start=1):
-        at = f" (window {number} of {len(answers)})" if len(answers) > 1 else ""
         status, detail = _unusable(answer, min_mass)
         if status is not Status.OK:
-            return SafetyPart(status, None, None, mass, threshold, f"{detail}{at}")
+            return AnswerPart(status, None, None, mass, threshold, f"{detail}{in_window(number, len(answers))}")
     scores = [a.p for a in read if a.p is not None]
     p = max(scores) if scores else None
     flagged = any(a.unsafe for a in read) if p is None else p >= threshold
-    return SafetyPart(Status.OK, flagged, p, mass, threshold)
+    return AnswerPart(Status.OK, flagged, p, mass, threshold)
 
 
 def _unusable(answer: Answer | Failure, min_mass: float) -> tuple[Status, str | None]:
@@ -87,8 +54,8 @@ class CultureGuardVerdict(Verdict):
         taxonomy_version: version of the taxonomy in the prompt.
     """
 
-    prompt: SafetyPart | None = None
-    response: SafetyPart | None = None
+    prompt: AnswerPart | None = None
+    response: AnswerPart | None = None
     unknown_categories: int = 0
     ignored: int = 0
     categories_failure: str | None = None

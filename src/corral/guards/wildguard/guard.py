@@ -27,7 +27,7 @@ from corral.guards.wildguard.scoring import (
     generate_lines,
     score_lines,
 )
-from corral.guards.wildguard.verdict import AnswerPart, WildGuardVerdict, part_of
+from corral.guards.wildguard.verdict import LinePart, WildGuardVerdict, part_of
 from corral.models.engines.base import Engine
 
 Decode = Literal["score", "generate"]
@@ -231,7 +231,7 @@ class WildGuard(ExchangeGuard[Reading]):
             warnings=_ignored(item.fitted[target].windows, item.readings[target]),
         )
 
-    def _parts(self, item: ExchangeItem[Reading], target: Target) -> dict[FieldName, AnswerPart]:
+    def _parts(self, item: ExchangeItem[Reading], target: Target) -> dict[FieldName, LinePart]:
         """The answers that a verdict rests on; that to the first question wherever the same prompts give it."""
         if target == "prompt":
             fields: tuple[FieldName, ...] = ("prompt",)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from corral.core.errors import RunError
-from corral.core.files import atomic_write_json, atomic_write_text, read_json
+from corral.core.files import atomic_write_text
 from corral.core.runs import Run
 from corral.data.self_written.replies import helpful_answers, refusals
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.aligned_smollm2.card import CARD, model_card
 from corral.studies.aligned_smollm2.evidence import all_claims, capability, refusal_tables
 from corral.studies.aligned_smollm2.measures import measure, sources_asked
-from corral.studies.aligned_smollm2.rows import DrawnPrompts, draw_prompts, source_names
+from corral.studies.aligned_smollm2.rows import draw_prompts, source_names
 from corral.studies.aligned_smollm2.settings import AlignedConfig
 from corral.studies.aligned_smollm2.training import train
 from corral.studies.claims import write_evidence
-from corral.studies.drawing import source_files
+from corral.studies.drawing import keep_account, source_files
 
 ROWS: Final = "rows.json"
 _TINY_CONTEXT: Final = 1024
@@ -53,7 +52,7 @@ class AlignedRecipe:
         for file in source_files([*source_names(config), *sources_asked(config.evaluation)]):
             run.add_input(file)
         prompts = draw_prompts(config)
-        _write_account(run, prompts)
+        keep_account(run.artefacts / ROWS, prompts.account)
         adapter = train(prompts, config, run)
         found = measure(config, adapter, run)
         claims = all_claims(found, config)
@@ -70,18 +69,6 @@ class AlignedRecipe:
                 "adapter": str(adapter.relative_to(run.path)),
             }
         )
-
-
-def _write_account(run: Run, prompts: DrawnPrompts) -> None:
-    """Write ``rows.json``; a run that goes on must have drawn the rows that it began with."""
-    path = run.artefacts / ROWS
-    if path.exists() and read_json(path) != prompts.account:
-        raise RunError(
-            "the study draws other rows than when this run began",
-            where=str(path),
-            hint="The data or the code that reads it has changed. Start a new run with --new.",
-        )
-    atomic_write_json(path, prompts.account)
 
 
 def _with_base(config: AlignedConfig, run: Run) -> AlignedConfig:

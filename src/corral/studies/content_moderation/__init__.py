@@ -24,7 +24,7 @@ from corral.evals.tasks.content_moderation.matrix import Matrix, MatrixResult, m
 from corral.evals.tasks.content_moderation.moderators import ItemModerator, TextModerator
 from corral.evals.tasks.content_moderation.report import report_of
 from corral.evals.tasks.content_moderation.text_sets import CONTROLS
-from corral.studies.claims import write_evidence
+from corral.studies.claims import tell, write_evidence
 from corral.studies.content_moderation.drawing import (
     draw_media,
     draw_text,
@@ -79,8 +79,7 @@ class ContentModerationRecipe:
         claims = {}
         for find in FINDERS:
             claim = find(study)
-            claims[claim.claim] = claim
-            milestone(f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}, {claim.ci95}")
+            claims[claim.claim] = tell(claim)
         pooling = pooling_table(config.video, seed=config.seed)
         report = report_of(
             study.result,

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from corral.core.errors import RunError
 from corral.core.evidence import Claim
-from corral.core.files import atomic_write_json, read_json
-from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.evals.tasks.moderation_sets import SETS
 from corral.guards.prompted.exchanges import Exchange
 from corral.models.tiny import TINY, write_tiny_llama
-from corral.studies.claims import write_evidence
+from corral.studies.claims import tell, write_evidence
 from corral.studies.cultureguard.json_guard import guard_of, lora_json_guard
 from corral.studies.cultureguard.language_gap import language_gap
 from corral.studies.cultureguard.rows import XSAFETY, StudyRows, study_rows
 from corral.studies.cultureguard.settings import ClaimId, CultureGuardConfig
 from corral.studies.cultureguard.templated import corpus
 from corral.studies.cultureguard.trainings import GUARD, Guards
-from corral.studies.drawing import source_files
+from corral.studies.drawing import keep_account, source_files
 
 _TINY_CONTEXT: Final = 1024
 
@@ -64,13 +61,9 @@ class CultureGuardRecipe:
             run.add_input(file)
         config = _with_base(config, run)
         rows = study_rows(config)
-        _write_account(run, rows)
+        keep_account(run.artefacts / "rows.json", rows.account())
         guards = Guards(run, config, rows.categories)
-        claims = []
-        for name in config.claims:
-            claim = _FINDERS[name](guards, rows, config)
-            milestone(f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}, {claim.ci95}")
-            claims.append(claim)
+        claims = [tell(_FINDERS[name](guards, rows, config)) for name in config.claims]
         guards.keep(guard_of(config, rows, config.seeds[0]), run.artefacts / GUARD)
         if not config.keep_models:
             guards.discard_all()
@@ -87,18 +80,6 @@ def _input_files(config: CultureGuardConfig) -> list[Any]:
     named = [entry.source for entry in config.rows.mixture]
     named += [*config.rows.keep_clean_of, *(SETS.get(name).source for name in sets)]
     return list(source_files([*named, *([XSAFETY] if config.languages.attack_like else [])]))
-
-
-def _write_account(run: Run, rows: StudyRows) -> None:
-    """Write which rows are used; a run that goes on must have those that it began with."""
-    path, account = run.artefacts / "rows.json", rows.account()
-    if path.exists() and read_json(path)["rows_sha256"] != account["rows_sha256"]:
-        raise RunError(
-            "the sources give other rows than when this run began",
-            where=str(path),
-            hint="The data or the code that reads it has changed. Start a new run with --new.",
-        )
-    atomic_write_json(path, account)
 
 
 def _with_base(config: CultureGuardConfig, run: Run) -> CultureGuardConfig:

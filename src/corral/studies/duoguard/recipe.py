@@ -6,19 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from corral.core.errors import RunError
 from corral.core.evidence import Claim
-from corral.core.files import atomic_write_json, read_json
-from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.evals.tasks.moderation_sets import SETS
 from corral.guards.cultureguard.prompts import CategoryList
 from corral.guards.duoguard import TAXONOMY
 from corral.guards.prompted.exchanges import Exchange
 from corral.models.tiny import TINY, write_tiny_llama
-from corral.studies.claims import write_evidence
+from corral.studies.claims import tell, write_evidence
 from corral.studies.cultureguard.templated import corpus
-from corral.studies.drawing import source_files
+from corral.studies.drawing import keep_account, source_files
 from corral.studies.duoguard.losses import log_sum_exp_vs_bce
 from corral.studies.duoguard.rows import StudyRows, study_rows
 from corral.studies.duoguard.settings import ClaimId, DuoGuardConfig
@@ -66,14 +63,10 @@ class DuoGuardRecipe:
         for file in _input_files(config):
             run.add_input(file)
         rows = study_rows(config)
-        _write_account(run, rows)
+        keep_account(run.artefacts / "rows.json", rows.account())
         config = _with_base(config, run)
         guards = Guards(run, config, rows)
-        claims = []
-        for name in config.claims:
-            claim = _FINDERS[name](guards, rows, config)
-            milestone(f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}, {claim.ci95}")
-            claims.append(claim)
+        claims = [tell(_FINDERS[name](guards, rows, config)) for name in config.claims]
         guards.keep(config.seeds[0], run.artefacts / GUARD)
         if not config.keep_models:
             guards.discard_all()
@@ -94,18 +87,6 @@ def _input_files(config: DuoGuardConfig) -> list[Path]:
         return []
     named = [entry.source for entry in config.rows.mixture]
     return list(source_files([*named, *config.rows.keep_clean_of, *(SETS.get(name).source for name in config.sets)]))
-
-
-def _write_account(run: Run, rows: StudyRows) -> None:
-    """Write which rows are used; a run that goes on must have those that it began with."""
-    path, account = run.artefacts / "rows.json", rows.account()
-    if path.exists() and read_json(path)["rows_sha256"] != account["rows_sha256"]:
-        raise RunError(
-            "the sources give other rows than when this run began",
-            where=str(path),
-            hint="The data or the code that reads it has changed. Start a new run with --new.",
-        )
-    atomic_write_json(path, account)
 
 
 def _with_base(config: DuoGuardConfig, run: Run) -> DuoGuardConfig:

@@ -6,19 +6,17 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from corral.core.errors import RunError
 from corral.core.evidence import Claim
-from corral.core.files import atomic_write_json, read_json
 from corral.core.progress import milestone
 from corral.core.runs import Run
-from corral.studies.claims import write_evidence
-from corral.studies.drawing import source_files
+from corral.studies.claims import tell, write_evidence
+from corral.studies.drawing import keep_account, source_files
 from corral.studies.latent_guard.compliance import robust_to_compliance_tuning
 from corral.studies.latent_guard.experiment import Experiment
 from corral.studies.latent_guard.jailbreaks import jailbreak_table
 from corral.studies.latent_guard.matched_pairs import beats_bag_of_words_on_matched_pairs
 from corral.studies.latent_guard.readings import StudyReadings
-from corral.studies.latent_guard.rows import Pool, draw_pools
+from corral.studies.latent_guard.rows import draw_pools
 from corral.studies.latent_guard.separation import harm_vs_refusal_separate
 from corral.studies.latent_guard.settings import REFUSER, ClaimId, LatentGuardConfig
 from corral.studies.latent_guard.steering import steering_moves_refusal
@@ -62,13 +60,13 @@ class LatentGuardRecipe:
         for file in source_files(_sources(config)):
             run.add_input(file)
         pools = draw_pools(config)
-        _write_account(run, pools)
+        keep_account(run.artefacts / "rows.json", {name: pool.account for name, pool in pools.items()})
         config = _with_model(config, run)
         readings = StudyReadings(run, config.model, dtype=config.dtype, shard_rows=config.shard_rows)
         study = Experiment(config, run, pools, readings)
         study.save_centres()
         milestone("centres are fitted")
-        claims = [_found(study, name) for name in _FINDERS if name in config.claims]
+        claims = [tell(_FINDERS[name](study)) for name in _FINDERS if name in config.claims]
         if claims:
             write_evidence(run, config, claims)
         run.add_output(run.artefacts)
@@ -76,29 +74,11 @@ class LatentGuardRecipe:
         shutil.rmtree(readings.folder, ignore_errors=True)
 
 
-def _found(study: Experiment, name: ClaimId) -> Claim:
-    claim = _FINDERS[name](study)
-    milestone(f"{name}: {'holds' if claim.holds else 'does not hold'}, {claim.ci95}")
-    return claim
-
-
 def _sources(config: LatentGuardConfig) -> list[str]:
     if config.toy:
         return []
     named = [entry.source for entry in (*config.fit, *config.published)]
     return [*named, *config.pairs, *config.keep_clean_of]
-
-
-def _write_account(run: Run, pools: Mapping[str, Pool]) -> None:
-    """Write which rows are used; a run that goes on must have those that it began with."""
-    path, account = run.artefacts / "rows.json", {name: pool.account for name, pool in pools.items()}
-    if path.exists() and read_json(path) != account:
-        raise RunError(
-            "the sources give other rows than when this run began",
-            where=str(path),
-            hint="The data or the code that reads it has changed. Start a new run with --new.",
-        )
-    atomic_write_json(path, account)
 
 
 def _with_model(config: LatentGuardConfig, run: Run) -> LatentGuardConfig:

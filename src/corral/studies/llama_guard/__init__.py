@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from corral.core.errors import RunError
-from corral.core.files import atomic_write_json, read_json
-from corral.core.progress import milestone
 from corral.core.runs import Run
-from corral.studies.claims import write_evidence
-from corral.studies.drawing import source_files
+from corral.studies.claims import tell, write_evidence
+from corral.studies.drawing import keep_account, source_files
 from corral.studies.llama_guard.baselines import small_training_beats_baselines
 from corral.studies.llama_guard.experiment import Experiment, Finding
 from corral.studies.llama_guard.ladder import adaptation_ladder
@@ -99,7 +96,7 @@ def _experiment(study: StudyConfig, run: Run, *, tried: dict[str, tuple[str, ...
         for file in source_files([*named, *study.rows.keep_clean_of, study.ladder.source, *study.sets]):
             run.add_input(file)
     rows = study_rows(study)
-    _write_account(run, rows, suffix)
+    keep_account(run.artefacts / f"rows{suffix}.json", rows.account())
     models = TrainedModels(
         run,
         dtype=study.scoring_dtype,
@@ -120,21 +117,9 @@ def _words(rows: StudyRows) -> list[str]:
     return [policy.render([Turn("User", row.text)]) for row in shown for policy in policies] + ["safe", "unsafe\nS1,S2"]
 
 
-def _write_account(run: Run, rows: StudyRows, suffix: str) -> None:
-    """Write which rows are used; a run that goes on must have those that it began with."""
-    path, account = run.artefacts / f"rows{suffix}.json", rows.account()
-    if path.exists() and read_json(path)["rows_sha256"] != account["rows_sha256"]:
-        raise RunError(
-            "the sources give other rows than when this run began",
-            where=str(path),
-            hint="The data or the code that reads it has changed. Start a new run with --new.",
-        )
-    atomic_write_json(path, account)
-
-
 def _found(experiment: Experiment, claim: ClaimId) -> Finding:
     finding = _FINDERS[claim](experiment)
-    milestone(f"{finding.claim.claim}: {'holds' if finding.claim.holds else 'does not hold'}, {finding.claim.ci95}")
+    tell(finding.claim)
     return finding
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from corral.core.errors import RunError
-from corral.core.files import atomic_write_json, read_json
 from corral.core.runs import Run
 from corral.data.messages import Conversation
 from corral.evals.keywords import KeywordGuard
@@ -14,6 +12,7 @@ from corral.guards.prompted.exchanges import exchange_of
 from corral.guards.wildguard.prompts import render
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.claims import write_evidence
+from corral.studies.drawing import keep_account
 from corral.studies.wildguard.evidence import all_claims
 from corral.studies.wildguard.measures import Scores
 from corral.studies.wildguard.moderation import moderate, read_moderator
@@ -62,7 +61,7 @@ class WildGuardRecipe:
         for file in input_files(_sources(config)):
             run.add_input(file)
         rows = draw_rows(config)
-        _write_account(run, rows)
+        keep_account(run.artefacts / "rows.json", rows.account)
         self._measure(_with_base(config, run), run, rows)
         scores = Scores(run.artefacts / SCORES, config.seeds, seed=config.seed, replicates=config.replicates)
         found = None if config.moderator is None else read_moderator(run)
@@ -99,18 +98,6 @@ def _sources(config: WildGuardConfig) -> Iterable[str]:
         *((moderator.harmful, moderator.benign) if moderator else ()),
     ]
     return [*(entry.source for entries in groups for entry in entries), *config.keep_clean_of]
-
-
-def _write_account(run: Run, rows: StudyRows) -> None:
-    """Write ``rows.json``; a run that goes on must have drawn the rows that it began with."""
-    path = run.artefacts / "rows.json"
-    if path.exists() and read_json(path) != rows.account:
-        raise RunError(
-            "the study draws other rows than when this run began",
-            where=str(path),
-            hint="The data or the code that reads it has changed. Start a new run with --new.",
-        )
-    atomic_write_json(path, rows.account)
 
 
 def _with_base(config: WildGuardConfig, run: Run) -> WildGuardConfig:
