@@ -113,6 +113,24 @@ def test_rewinding_drops_the_steps_that_a_resume_repeats(run: Run) -> None:
     assert [line["step"] for line in again.logged()] == [10, 20, 21]
 
 
+def test_rewinding_one_training_keeps_the_steps_of_another_and_what_has_none(run: Run) -> None:
+    with run:
+        for training in ("sft", "dpo"):
+            for step in (10, 20):
+                run.log(step=step, training=training)
+            run.log(done=training)
+        run.rewind_log(10, training="sft")
+        run.log(step=11, training="sft")
+    assert [(line["step"], line.get("training")) for line in run.logged()] == [
+        (10, "sft"),
+        (None, None),
+        (10, "dpo"),
+        (20, "dpo"),
+        (None, None),
+        (11, "sft"),
+    ]
+
+
 def test_inputs_and_outputs_are_recorded_with_their_hashes(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_bytes(b"{}\n")

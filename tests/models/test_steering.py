@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -193,11 +194,24 @@ def test_layers_that_are_not_plain_are_refused_in_the_weight_form(llama, vector)
         orthogonalise_weights(model, vector)
 
 
-@pytest.mark.parametrize("name", ["residual", "residual.x", "stream.1", "mlp.-1"])
-def test_names_of_no_site_are_refused(name):
-    with pytest.raises(ConfigError, match="names no site"):
-        Site.parse(name)
+def test_another_threads_decoding_does_not_switch_steering_off(llama, vector):
+    ids = torch.arange(6)[None]
+    cache = llama.model(input_ids=ids, use_cache=True).past_key_values
+
+    def decode() -> None:
+        llama.model(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+
+    plain = llama.model(input_ids=ids).last_hidden_state
+    with steered(llama.model, vector, layer=1):
+        alone = llama.model(input_ids=ids).last_hidden_state
+        between = llama.model.layers[0].register_forward_pre_hook(lambda *_: _in_another_thread(decode))
+        beside = llama.model(input_ids=ids).last_hidden_state
+        between.remove()
+    assert torch.equal(alone, beside) and not torch.equal(alone, plain)
 
 
-def test_a_site_is_read_from_its_name():
-    assert Site.parse(Site("attention", 12).name) == Site("attention", 12)
+def _in_another_thread(work) -> None:
+    if threading.current_thread() is threading.main_thread():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()

@@ -13,8 +13,7 @@ from corral.core.runs import Run
 from corral.data.examples import ModerationExample, prompt_key
 from corral.data.messages import Conversation
 from corral.data.refusals import opens_with_refusal
-from corral.data.self_written import PREFIX, self_written_rows
-from corral.data.sources import SOURCES
+from corral.data.self_written import may_train, self_written_rows
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.studies.aligned_smollm2.measures import requests
 from corral.studies.aligned_smollm2.rows import OwnAnswer, as_command, draw_prompts, preference_rows, tuning_rows
@@ -133,10 +132,7 @@ def test_every_profile_is_valid_keeps_what_it_measures_out_of_training_and_ships
             continue
         asked = {*config.evaluation.harmful, *config.evaluation.benign}
         assert asked <= set(config.prompts.keep_clean_of)
-        assert all(
-            entry.source.startswith(PREFIX) or SOURCES.get(entry.source).trainable
-            for entry in (*config.prompts.harmful, *config.prompts.benign)
-        )
+        assert all(may_train(entry.source) for entry in (*config.prompts.harmful, *config.prompts.benign))
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def test_training_does_not_go_on_from_an_adapter_of_another_shape(finished: Run,
 
 
 def test_training_does_not_go_on_from_a_folder_without_a_guard(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="adapter_config"):
+    with pytest.raises(NotFoundError, match="heads"):
         run_recipe("default_guard/tiny", overrides=[f"training.start_from={tmp_path}"], root=tmp_path / "runs")
 
 

@@ -9,9 +9,10 @@ from corral.data.mixture import MixtureEntry
 from corral.studies.drawing import draw_mixture, source_files
 
 
-def test_evaluation_sets_cannot_be_drawn_from() -> None:
+@pytest.mark.parametrize("name", ["toxicchat", "self_written/benign_lookalikes"])
+def test_evaluation_sets_cannot_be_drawn_from(name: str) -> None:
     with pytest.raises(ConfigError, match="evaluation only"):
-        draw_mixture([MixtureEntry(source="toxicchat")], keep_clean_of=(), seed=0)
+        draw_mixture([MixtureEntry(source=name)], keep_clean_of=(), seed=0)
 
 
 def test_a_set_to_keep_clean_of_must_be_there() -> None:

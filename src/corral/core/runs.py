@@ -29,7 +29,7 @@ from pydantic import BaseModel
 
 from corral.core.config import config_hash
 from corral.core.errors import CorralError, RunError
-from corral.core.files import atomic_write_json, atomic_write_text, read_json, sha256_json
+from corral.core.files import atomic_write_bytes, atomic_write_json, atomic_write_text, read_json, sha256_json
 from corral.core.line_file import LineFile
 from corral.core.locks import is_locked, lock_descriptor
 from corral.core.manifest import (
@@ -155,15 +155,20 @@ class Run:
         metrics.append(encoded)
         metrics.flush()
 
-    def rewind_log(self, step: int) -> None:
-        """Drop logged lines from the first whose step is beyond ``step``, when a resume repeats those steps."""
+    def rewind_log(self, step: int, **of: Any) -> None:
+        """Drop logged lines whose step is beyond ``step``, when a resume repeats those steps.
+
+        Args:
+            step: the last one that is not repeated.
+            of: values that a line must have to be dropped, where a run logs the steps of several trainings.
+        """
         metrics = self._open_metrics()
-        end = count = 0
-        for line in metrics.lines():
-            if (json.loads(line)["step"] or 0) > step:
-                metrics.truncate(end, count)
-                return
-            end, count = end + len(line) + 1, count + 1
+        lines = list(metrics.lines())
+        kept = [line for line in lines if not _is_beyond(json.loads(line), step, of)]
+        if len(kept) < len(lines):
+            metrics.close()
+            self._metrics = None
+            atomic_write_bytes(self.path / METRICS, b"".join(line + b"\n" for line in kept))
 
     def logged(self) -> Iterator[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""
@@ -239,6 +244,10 @@ class Run:
             self._metrics = LineFile(self.path / METRICS)
             self._metrics.recover()
         return self._metrics
+
+
+def _is_beyond(line: Mapping[str, Any], step: int, of: Mapping[str, Any]) -> bool:
+    return (line["step"] or 0) > step and all(line.get(name) == value for name, value in of.items())
 
 
 def list_runs(root: Path | str) -> list[Run]:

@@ -45,7 +45,7 @@ def guard_card(
         f"were left out. {_left_in(account)}",
         *(
             "\n".join(markdown_table(table))
-            for table in (sources_table(account), _settings(settings), *_scores(report))
+            for table in (sources_table(_taken(account)), _settings(settings), *_scores(report))
         ),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -69,11 +69,15 @@ def _scores(report: ModerationReport) -> Iterator[Table]:
     yield from report_tables.skipped(report)
 
 
-def sources_table(account: Mapping[str, Any]) -> Table:
-    """The sources of a run's account: rows taken, licence and upstream of each."""
+def _taken(account: Mapping[str, Any]) -> dict[str, int]:
     taken: dict[str, int] = defaultdict(int)
     for entry in account["entries"]:
         taken[entry["source"]] += entry["taken"]
+    return taken
+
+
+def sources_table(taken: Mapping[str, int]) -> Table:
+    """Rows taken of each source, its licence and upstream."""
     rows = tuple((name, count, *_origin(name)) for name, count in sorted(taken.items()))
     return Table("Training data", ("source", "rows", "licence", "upstream"), rows)
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
-from corral.core.errors import ConfigError, suggest
+from corral.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,19 +43,6 @@ class Site:
     def order(self) -> tuple[int, int]:
         """Sorts sites as a forward pass meets them."""
         return self.layer, _KINDS.index(self.kind)
-
-    @classmethod
-    def parse(cls, name: str) -> Site:
-        """Read ``kind.layer``.
-
-        Raises:
-            ConfigError: not of that form.
-        """
-        kind, _, layer = name.partition(".")
-        for known in _KINDS:
-            if kind == known and layer.isdecimal():
-                return cls(known, int(layer))
-        raise ConfigError(f"`{name}` names no site", where="site", hint=suggest(kind, [f"{k}.0" for k in _KINDS]))
 
 
 def blocks(decoder: nn.Module) -> nn.ModuleList:

@@ -9,6 +9,7 @@ Legend: B sequences, T tokens, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -46,10 +47,12 @@ def steered(
         ConfigError: no such layer, or a vector that is not (D,) or not finite.
     """
     _check_vector(decoder, vector_D)
-    steering = True
+    steering, thread = True, threading.get_ident()
 
     def before_pass(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         nonlocal steering
+        if threading.get_ident() != thread:
+            return  # as for the hooks themselves: another thread may use the model meanwhile
         cache = kwargs.get("past_key_values")
         steering = not prefill_only or cache is None or cache.get_seq_length() == 0
 

@@ -19,7 +19,7 @@ from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample
 from corral.data.mixture import Mixture, MixtureEntry, build_mixture, relabel, sample_groups
 from corral.data.relabelling import with_labels_of
-from corral.data.self_written import PREFIX, self_written_rows
+from corral.data.self_written import PREFIX, may_train, self_written_rows
 from corral.data.sources import SOURCES, data_root, load_source
 from corral.data.splits import draw_groups, group_fraction, split_by_group
 
@@ -90,7 +90,7 @@ def draw_held_out(
 
 def _require_trainable(entries: Sequence[MixtureEntry]) -> None:
     for entry in entries:
-        if not entry.source.startswith(PREFIX) and not SOURCES.get(entry.source).trainable:
+        if not may_train(entry.source):
             raise ConfigError(f"`{entry.source}` is for evaluation only", where="mixture")
 
 

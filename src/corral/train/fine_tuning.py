@@ -23,9 +23,10 @@ from corral.models.loading import load_causal_lm, load_tokenizer, quiet_transfor
 from corral.train.arguments import trainer_arguments
 from corral.train.fine_tuning_settings import FineTuningConfig
 from corral.train.labelled_head import score_labelled_tokens
-from corral.train.lora import check_trained_layers, with_adapter, with_lora, write_adapter
+from corral.train.lora import load_lora, with_lora, write_adapter
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import TokenBudgetBatches
+from corral.train.trained_layers import mark_trained_layers
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -68,11 +69,11 @@ def prepare_model(base: str, config: FineTuningConfig, *, adapter: Path | None =
     Args:
         base: model reference.
         config: settings.
-        adapter: folder of an adapter of ``base`` whose training goes on, instead of a fresh one.
+        adapter: folder of an adapter of ``base`` whose training goes on, of the layers, rank and alpha of the settings.
 
     Raises:
-        NotFoundError: nothing at ``base``.
-        ConfigError: ``first_trained_layer`` leaves nothing to train.
+        NotFoundError: nothing at ``base`` or ``adapter``.
+        ConfigError: ``first_trained_layer`` leaves nothing to train, or the adapter is of another shape.
         DataError: an adapter is given and the model's own weights are to be trained.
     """
     set_seed(config.seed)
@@ -80,12 +81,11 @@ def prepare_model(base: str, config: FineTuningConfig, *, adapter: Path | None =
     if config.full:
         if adapter is not None:
             raise DataError("an adapter is given but `full` trains the model's own weights", where=str(adapter))
-        _mark_layers(model, config.first_trained_layer)
+        mark_trained_layers(model, config.first_trained_layer)
         return FineTuned(model, None, base)
+    adapted = with_lora(model, first_layer=config.first_trained_layer, rank=config.rank, alpha=config.alpha)
     if adapter is not None:
-        adapted = with_adapter(model, adapter)
-    else:
-        adapted = with_lora(model, first_layer=config.first_trained_layer, rank=config.rank, alpha=config.alpha)
+        load_lora(adapted, adapter)
     return FineTuned(adapted.base_model.model, adapted, base)
 
 
@@ -177,10 +177,3 @@ class TokenisedTrainer(TokenBudgetBatches):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Checkpoints need none."""
-
-
-def _mark_layers(model: Any, first: int) -> None:
-    check_trained_layers(first, model.config.num_hidden_layers)
-    model.requires_grad_(first == 0)
-    model.model.norm.requires_grad_(True)
-    model.model.layers[first:].requires_grad_(True)

@@ -6,27 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from corral.core.errors import ConfigError
+from corral.core.errors import ConfigError, NotFoundError
 from corral.core.files import atomic_write_json, read_json
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.train.lora_targets import LINEARS
+from corral.train.trained_layers import check_trained_layers
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-
-def check_trained_layers(first: int, layers: int) -> None:
-    """Refuse settings that leave nothing to train.
-
-    Raises:
-        ConfigError: ``first`` is not one of the layers.
-    """
-    if first >= layers:
-        raise ConfigError(f"first_trained_layer is `{first}` with {layers} layers kept", where="first_trained_layer")
 
 
 def with_lora(
@@ -60,8 +51,12 @@ def load_lora(model: Any, folder: Path) -> None:
         folder: holds ``adapter_config.json`` and ``adapter_model.safetensors`` of an adapter of the same shape.
 
     Raises:
+        NotFoundError: a file of it is missing.
         ConfigError: the adapter is on other layers, or of another rank or scale.
     """
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise NotFoundError(f"no `{name}`", where=str(folder), hint="Name the folder of an adapter.")
     described, wanted = read_json(folder / ADAPTER_CONFIG), model.peft_config["default"]
     tensors = load_file(folder / ADAPTER_WEIGHTS)
     own = get_peft_model_state_dict(model)
@@ -74,12 +69,6 @@ def load_lora(model: Any, folder: Path) -> None:
             hint="Take `layers`, `first_trained_layer`, `rank` and `alpha` of the training that it comes from.",
         )
     set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
-
-
-def with_adapter(model: PreTrainedModel, folder: Path) -> Any:
-    """peft's model around ``model`` with the adapter in ``folder``, whose training goes on."""
-    model.requires_grad_(False)
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
 def write_adapter(adapted: Any, folder: Path, *, base: str, dtype: torch.dtype) -> None:

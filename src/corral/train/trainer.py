@@ -21,6 +21,8 @@ from corral.core.runs import Run
 class ResumableTrainer(Trainer):  # type: ignore[misc]
     """A trainer whose checkpoints are small and crash-safe.
 
+    A run may hold several trainings, each with an output directory of its own; its name tells their metrics apart.
+
     Args:
         run: where metrics go; ``None`` keeps them in memory only.
         arguments: as for ``transformers.Trainer``.
@@ -38,7 +40,8 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
         """Train from the newest whole checkpoint in the output directory, or from the start."""
         newest = latest_complete(Path(self.args.output_dir))
         if self._run is not None:
-            self._run.rewind_log(int(newest.name.rpartition("-")[2]) if newest else 0)
+            step = int(newest.name.rpartition("-")[2]) if newest else 0
+            self._run.rewind_log(step, training=Path(self.args.output_dir).name)
         self.train(resume_from_checkpoint=str(newest) if newest else None)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -82,7 +85,7 @@ class _ReportProgress(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
     ) -> None:
         if self._run is not None and state.is_world_process_zero and logs:
-            self._run.log(step=state.global_step, **logs)
+            self._run.log(step=state.global_step, training=Path(args.output_dir).name, **logs)
 
     def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **_: Any) -> None:
         if self._bar is not None:

@@ -15,8 +15,22 @@ from typing import Any, Final
 from corral.core.errors import NotFoundError
 from corral.data.examples import ModerationExample, example_from_json
 from corral.data.self_written.short_rows import example_from_short_row
+from corral.data.sources import SOURCES
 
 PREFIX: Final = "self_written/"
+MEASURING: Final = frozenset({"benign_controls", "benign_lookalikes"})
+"""Sets that measure guards and models: never trained on, and nothing that ships is fitted on them."""
+
+
+def may_train(name: str) -> bool:
+    """Whether weights that ship may be trained on a source: a public one whose licence lets them, or one of ours.
+
+    Raises:
+        NotFoundError: no public source has that name.
+    """
+    if name.startswith(PREFIX):
+        return name.removeprefix(PREFIX) not in MEASURING
+    return SOURCES.get(name).trainable
 
 
 def self_written_rows(name: str) -> Iterator[ModerationExample]:

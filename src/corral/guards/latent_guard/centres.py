@@ -176,8 +176,12 @@ class Centres:
             raise ConfigError(f"`{CENTRES}` cannot be read", where=str(folder)) from error
 
 
-def packaged_centres(model_revision: str, template: str) -> Path:
+def packaged_centres(model_revision: str | None, template: str) -> Path:
     """The folder of the packaged centres that were fitted on a model.
+
+    Args:
+        model_revision: of its weights; ``None`` takes the first centres under the template, whatever the weights.
+        template: hash of its chat template.
 
     Raises:
         NotFoundError: there are none for it.
@@ -185,7 +189,7 @@ def packaged_centres(model_revision: str, template: str) -> Path:
     known = []
     for record in sorted(PACKAGED.glob(f"*/{RECORD}")):
         values = read_json(record)
-        if (values["model_revision"], values["template"]) == (model_revision, template):
+        if values["template"] == template and model_revision in (None, values["model_revision"]):
             return record.parent
         known.append(f"`{values['model']}`")
     raise NotFoundError(

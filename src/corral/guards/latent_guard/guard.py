@@ -112,7 +112,8 @@ class LatentHarmGuard(ClassifierGuard):
         from corral.models.positions import template_hash
 
         revision, chat = weights_revision(model), ChatTokenizer(load_tokenizer(model))
-        folder = Path(centres) if centres is not None else packaged_centres(revision, template_hash(chat))
+        wanted = None if allow_changed_weights else revision
+        folder = Path(centres) if centres is not None else packaged_centres(wanted, template_hash(chat))
         fitted = Centres.load(folder)
         chosen = find_dtype(fitted.record.dtype if dtype == "auto" else dtype)
         engine = TorchEngine(load_causal_lm(model, dtype=chosen, device=device), chat, name=model, threads=threads)

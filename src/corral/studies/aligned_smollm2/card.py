@@ -24,7 +24,7 @@ def model_card(found: Measured, account: Mapping[str, Any]) -> str:
         account: of the training rows.
     """
     notes = (resources.files("corral") / "recipes" / "aligned_smollm2" / CARD).read_text(encoding="utf-8")
-    tables = [*_refusals(found), *_ability(found.ability), sources_table(account)]
+    tables = [*_refusals(found), *_ability(found.ability), sources_table(account["taken"])]
     return "\n\n".join([notes.rstrip(), *("\n".join(markdown_table(table)) for table in tables)]) + "\n"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -16,6 +17,7 @@ from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, PreferenceExample, PromptCompletionExample, prompt_key
 from corral.data.messages import Conversation
 from corral.data.refusals import opens_with_refusal
+from corral.data.self_written import PREFIX
 from corral.data.self_written.replies import helpful_answers, refusals
 from corral.data.splits import group_fraction
 from corral.studies.aligned_smollm2.settings import AlignedConfig
@@ -108,16 +110,9 @@ def draw_prompts(config: AlignedConfig) -> DrawnPrompts:
     for kind, mixed in (("harmful", chosen.harmful), ("benign", chosen.benign)):
         mixture = draw_mixture(mixed, keep_clean_of=chosen.keep_clean_of, seed=config.seed)
         kinds[kind] = [row for row in mixture.rows if _is_used(row, chosen.leave_out)]
-        entries += [
-            {
-                "kind": kind,
-                "source": name,
-                "overlapping": n.overlapping,
-                "contaminated": n.contaminated,
-                "taken": n.taken,
-            }
-            for name, n in mixture.counts
-        ]
+        for name, n in mixture.counts:
+            counts = {"overlapping": n.overlapping, "contaminated": n.contaminated, "drawn": n.taken}
+            entries.append({"kind": kind, "source": name, **counts})
     measured = evaluation_index(chosen.keep_clean_of)
     kept = {kind: _once([_put(row, config, measured) for row in rows]) for kind, rows in kinds.items()}
     pairs = {kind: [row for row in rows if _for_pairs(row, kind, config)] for kind, rows in kept.items()}
@@ -127,6 +122,7 @@ def draw_prompts(config: AlignedConfig) -> DrawnPrompts:
     )
     account = {
         "entries": entries,
+        "taken": _taken(kept, written=len(written)),
         "tuning": {kind: len(rows) for kind, rows in rest.items()},
         "preference": {kind: len(rows) for kind, rows in pairs.items()},
         "self_written_answers": len(written),
@@ -248,6 +244,12 @@ def _worded(prompt: str, config: AlignedConfig, measured: EvaluationIndex) -> st
     """The prompt, perhaps as a command, unless that repeats evaluation text."""
     command = as_command(prompt, share=config.prompts.commands, seed=config.seed)
     return prompt if measured.contaminated(command) else command
+
+
+def _taken(kept: Mapping[str, Sequence[ModerationExample]], *, written: int) -> dict[str, int]:
+    """Rows of each source that are trained on, harmful and harmless together."""
+    taken = Counter(row.source for rows in kept.values() for row in rows)
+    return dict(taken | Counter({f"{PREFIX}helpful_answers": written}))
 
 
 def _once(rows: Sequence[ModerationExample]) -> list[ModerationExample]:

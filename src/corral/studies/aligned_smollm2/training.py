@@ -62,9 +62,11 @@ def train(prompts: DrawnPrompts, config: AlignedConfig, run: Run) -> Path:
     tuned = _fine_tune(prompts, answers, config, run)
     rows = _that_fit(preference_rows(prompts, answers, config), config.base, config.dpo.max_tokens)
     milestone(f"preference pairs: {len(rows)}")
+    shape = config.sft.model_dump(include={"first_trained_layer", "rank", "alpha"})
+    settings = config.dpo.model_copy(update=shape)  # it goes on from the adapter of fine-tuning
     dpo = training_module("dpo")
     dpo.train_dpo(
-        rows, config.base, config.dpo, _folder(run, "dpo", config, len(rows)), adapter=tuned, run=run
+        rows, config.base, settings, _folder(run, "dpo", config, len(rows)), adapter=tuned, run=run
     ).save_adapter(final, dtype=torch.bfloat16)
     return final
 

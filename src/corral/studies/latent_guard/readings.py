@@ -23,24 +23,21 @@ class StudyReadings:
         model: reference.
         dtype: of its weights.
         shard_rows: prompts a shard.
+        step_back: see ``models.positions.locate``.
     """
 
-    def __init__(self, run: Run, model: str, *, dtype: str, shard_rows: int) -> None:
+    def __init__(self, run: Run, model: str, *, dtype: str, shard_rows: int, step_back: bool = False) -> None:
         self._run = run
         self._shard_rows = shard_rows
         engine = TorchEngine.load(model, dtype=find_dtype(dtype))
-        self.reader = LatentReader(engine, revision=weights_revision(model))
+        self.reader = LatentReader(engine, revision=weights_revision(model), step_back=step_back)
 
     def of(self, name: str, conversations: Sequence[Conversation]) -> Readings:
-        """Readings of the study's own model; read now unless they are on disk."""
-        return self.by(self.reader, name, conversations)
-
-    def by(self, reader: LatentReader, name: str, conversations: Sequence[Conversation]) -> Readings:
-        """Readings of another model, under a name of their own."""
+        """Readings of the study's model; read now unless they are on disk."""
         started = time.perf_counter()
-        shards = self.shards(name, conversations, reader.revision)
+        shards = self.shards(name, conversations, self.reader.revision)
         missing = len(shards.missing)
-        shards.complete(reader, description=f"Reading {name}")
+        shards.complete(self.reader, description=f"Reading {name}")
         if missing:
             seconds = round(time.perf_counter() - started, 1)
             self._run.log(readings=name, prompts=len(conversations), seconds=seconds)

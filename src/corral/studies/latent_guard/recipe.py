@@ -62,7 +62,9 @@ class LatentGuardRecipe:
         pools = draw_pools(config)
         keep_account(run.artefacts / "rows.json", {name: pool.account for name, pool in pools.items()})
         config = _with_model(config, run)
-        readings = StudyReadings(run, config.model, dtype=config.dtype, shard_rows=config.shard_rows)
+        readings = StudyReadings(
+            run, config.model, dtype=config.dtype, shard_rows=config.shard_rows, step_back=config.step_back
+        )
         study = Experiment(config, run, pools, readings)
         study.save_centres()
         milestone("centres are fitted")

@@ -102,6 +102,9 @@ class LatentGuardConfig(Config):
     inversion: InversionConfig | None = None
     steering: SteeringConfig = Field(default_factory=SteeringConfig, description="of the toy claim")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of splits and trainings")
+    step_back: bool = Field(
+        False, description="read the token before one that holds both the instruction's end and template text"
+    )
     shard_rows: int = Field(48, ge=1, description="prompts whose activations reach the disk together")
     tried: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict, description="by claim, what was done about it in earlier runs, for one that does not hold"

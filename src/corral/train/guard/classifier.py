@@ -22,15 +22,15 @@ from corral.data.examples import ModerationExample
 from corral.guards.default.encoding import ConversationEncoder
 from corral.guards.default.guard import HEAD_WEIGHTS
 from corral.guards.default.network import GuardHeads, GuardNetwork, HeadLogits, category_codes
-from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import load_backbone, load_fast_tokenizer
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
-from corral.train.lora import check_trained_layers, load_lora, with_lora
+from corral.train.lora import load_lora, with_lora
 from corral.train.objectives.guard_heads import guard_heads_loss
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import RowDataset, TokenBudgetTrainer
+from corral.train.trained_layers import check_trained_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,10 @@ def build_network(config: GuardTrainingConfig) -> GuardNetwork:
 
 def _load_weights(network: GuardNetwork, folder: Path) -> None:
     """Put the adapter and the heads of the guard in ``folder`` into ``network``."""
-    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_WEIGHTS):
-        if not (folder / name).is_file():
-            raise NotFoundError(
-                f"no `{name}`", where=str(folder), hint="`start_from` is the `artefacts/guard` of a run, or a copy."
-            )
+    if not (folder / HEAD_WEIGHTS).is_file():
+        raise NotFoundError(
+            f"no `{HEAD_WEIGHTS}`", where=str(folder), hint="`start_from` is the `artefacts/guard` of a run, or a copy."
+        )
     load_lora(network.backbone, folder)
     network.heads.load_state_dict(load_file(folder / HEAD_WEIGHTS))
 

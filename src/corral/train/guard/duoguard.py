@@ -27,11 +27,12 @@ from corral.models.plain_text import PlainTextEncoder
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.duoguard_labels import duoguard_labels, is_labelled
 from corral.train.guard.duoguard_settings import DuoGuardTrainingConfig
-from corral.train.lora import check_trained_layers, with_lora
+from corral.train.lora import with_lora
 from corral.train.objectives.multi_label_bce import multi_label_bce
 from corral.train.objectives.zlpr import zlpr_loss
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import RowDataset, TokenBudgetTrainer
+from corral.train.trained_layers import mark_trained_layers
 
 if TYPE_CHECKING:
     from transformers import LlamaForSequenceClassification
@@ -78,7 +79,6 @@ def build_classifier(config: DuoGuardTrainingConfig) -> Any:
 
     set_seed(config.seed)
     base = load_causal_lm(config.base, layers=config.layers, dtype=torch.float32)
-    check_trained_layers(config.first_trained_layer, base.config.num_hidden_layers)
     codes = duoguard_codes()
     settings = type(base.config).from_dict(
         {
@@ -90,10 +90,7 @@ def build_classifier(config: DuoGuardTrainingConfig) -> Any:
     classifier = LlamaForSequenceClassification(settings)
     classifier.model.load_state_dict(base.model.state_dict())
     if config.full:
-        first = config.first_trained_layer
-        classifier.requires_grad_(first == 0)
-        classifier.model.norm.requires_grad_(True)
-        classifier.model.layers[first:].requires_grad_(True)
+        mark_trained_layers(classifier, config.first_trained_layer)
         adapted = classifier
     else:
         adapted = with_lora(

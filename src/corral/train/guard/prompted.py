@@ -34,7 +34,8 @@ from corral.train.guard.packed_attention import PACKED_ATTENTION
 from corral.train.guard.packing import EncodedRow, Group, pack, plan_sequences
 from corral.train.guard.prompted_rows import PromptedRow
 from corral.train.guard.prompted_settings import PromptedGuardConfig
-from corral.train.lora import check_trained_layers, with_lora
+from corral.train.lora import with_lora
+from corral.train.trained_layers import mark_trained_layers
 from corral.train.trainer import ResumableTrainer
 
 if TYPE_CHECKING:
@@ -122,10 +123,7 @@ def build_model(config: PromptedGuardConfig) -> Any:
     first = config.first_trained_layer
     if not config.full:
         return with_lora(model, first_layer=first, rank=config.rank, alpha=config.alpha, targets=config.targets)
-    check_trained_layers(first, model.config.num_hidden_layers)
-    model.requires_grad_(first == 0)
-    model.model.norm.requires_grad_(True)
-    model.model.layers[first:].requires_grad_(True)
+    mark_trained_layers(model, first)
     return model
 
 
