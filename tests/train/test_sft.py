@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from corral.core.errors import ConfigError, DataError
+from corral.core.errors import ConfigError, DataError, NotFoundError
 from corral.data.examples import PromptCompletionExample
 from corral.data.messages import Conversation
 from corral.models.adapters import merge_lora
@@ -155,10 +155,10 @@ def test_training_learns_the_answers_and_the_saved_adapter_gives_them(tiny_base:
 def test_training_goes_on_from_an_adapter(tiny_base: Path, tmp_path: Path) -> None:
     first = train_sft(rows(), str(tiny_base), settings(), tmp_path / "first")
     first.save_adapter(tmp_path / "adapter")
-    taken_up = prepare_model(str(tiny_base), settings(rank=7), adapter=tmp_path / "adapter")
+    taken_up = prepare_model(str(tiny_base), settings(), adapter=tmp_path / "adapter")
     trained = {name: p for name, p in taken_up.model.named_parameters() if p.requires_grad}
     known = dict(first.model.named_parameters())
-    assert len(trained) == 2 * 2 * 7
+    assert len(trained) == 2 * 2 * 7  # matrices of seven linears in two layers
     assert all(torch.equal(p, known[name]) for name, p in trained.items())
 
 
@@ -167,6 +167,11 @@ def test_settings_that_do_not_go_together_are_refused(tiny_base: Path, tmp_path:
         prepare_model(str(tiny_base), settings(first_trained_layer=9))
     with pytest.raises(DataError, match="full"):
         prepare_model(str(tiny_base), settings(full=True), adapter=tmp_path)
+    with pytest.raises(NotFoundError, match="adapter"):
+        prepare_model(str(tiny_base), settings(), adapter=tmp_path)
+    train_sft(rows(), str(tiny_base), settings(), tmp_path / "first").save_adapter(tmp_path / "adapter")
+    with pytest.raises(ConfigError, match="rank 2"):
+        prepare_model(str(tiny_base), settings(rank=7), adapter=tmp_path / "adapter")
     with pytest.raises(DataError, match="no adapter"):
         prepare_model(str(tiny_base), settings(full=True)).save_adapter(tmp_path / "x")
     with pytest.raises(ConfigError, match="no training rows"):

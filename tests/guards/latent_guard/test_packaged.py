@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from corral.core.errors import NotFoundError
 from corral.data.self_written import may_train
 from corral.guards.latent_guard.centres import CENTRES, PACKAGED, Centres, packaged_centres
 from corral.guards.latent_guard.drift import CANARY
@@ -22,6 +23,9 @@ def test_they_are_tied_to_an_embedded_model(folder):
     model = EMBEDDED_MODELS[folder.name]
     assert model.sha256.startswith(record.model_revision)
     assert packaged_centres(record.model_revision, record.template) == folder
+    assert packaged_centres(None, record.template) == folder  # for weights that have changed since
+    with pytest.raises(NotFoundError):
+        packaged_centres("0" * 16, record.template)
     assert [row.text for row in record.canary] == list(CANARY)
     assert record.command.startswith("corral recipes run latent_guard/small")
     assert (folder / "card.md").is_file()
