@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from corral.core.files import sha256_json
+from corral.core.files import atomic_directory, sha256_json
 from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.studies.verdict_store import file_name
@@ -17,6 +17,13 @@ _MODEL: Final = "model"
 
 Train = Callable[[Path, Path], int]
 """``train(checkpoints, model)`` writes the model directory in one step, and returns how many rows it learned from."""
+
+
+def keep_model(model: Path, folder: Path) -> None:
+    """Copy a trained model's directory, whole or not at all, unless ``folder`` is there."""
+    if not folder.is_dir():
+        with atomic_directory(folder) as staged:
+            shutil.copytree(model, staged, dirs_exist_ok=True)
 
 
 class TrainingCells:

@@ -17,7 +17,8 @@ from corral.evals.baselines import train_bag_of_words
 from corral.studies.claims import Compared, claim_of, compare_over_seeds, point_of
 from corral.studies.cultureguard.rows import StudyRows, named_codes
 from corral.studies.cultureguard.settings import CultureGuardConfig
-from corral.studies.cultureguard.trainings import Guards, Training, settings_of
+from corral.studies.cultureguard.trainings import Guards, settings_of
+from corral.studies.json_guards import JsonTraining
 from corral.studies.verdict_store import Judged
 
 CLAIM: Final = "lora_json_guard"
@@ -27,9 +28,9 @@ LEAST_RIGHT: Final = 0.95
 """Share of rows learned by heart whose verdict must be right."""
 
 
-def guard_of(config: CultureGuardConfig, rows: StudyRows, seed: int) -> Training:
+def guard_of(config: CultureGuardConfig, rows: StudyRows, seed: int) -> JsonTraining:
     """The guard of a seed."""
-    return Training(f"lora-{seed}", rows.train, settings_of(config, seed))
+    return JsonTraining(f"lora-{seed}", rows.train, settings_of(config, seed))
 
 
 def lora_json_guard(guards: Guards, rows: StudyRows, config: CultureGuardConfig) -> Claim:
@@ -100,7 +101,7 @@ def _by_heart(guards: Guards, rows: StudyRows, config: CultureGuardConfig) -> di
     """What a guard trained on a few rows writes about them."""
     changes = {"epochs": config.overfit.epochs, "learning_rate": config.overfit.learning_rate}
     settings = settings_of(config, config.seeds[0], **changes)
-    judged = guards.judge(Training("by-heart", rows.overfit, settings), rows.overfit, decode="generate")
+    judged = guards.judge(JsonTraining("by-heart", rows.overfit, settings), rows.overfit, decode="generate")
     truth = np.array([bool(row.harmful) for row in rows.overfit])
     categories = [named_codes(row, rows.categories) for row in rows.overfit]
     right = judged.answered & (judged.flagged == truth)

@@ -8,18 +8,15 @@ from typing import Any, Final
 from corral.core.evidence import Claim
 from corral.core.runs import Run
 from corral.evals.tasks.moderation_sets import SETS
-from corral.guards.prompted.exchanges import Exchange
-from corral.models.tiny import TINY, write_tiny_llama
+from corral.models.tiny import TINY
 from corral.studies.claims import tell, write_evidence
 from corral.studies.cultureguard.json_guard import guard_of, lora_json_guard
 from corral.studies.cultureguard.language_gap import language_gap
 from corral.studies.cultureguard.rows import XSAFETY, StudyRows, study_rows
 from corral.studies.cultureguard.settings import ClaimId, CultureGuardConfig
-from corral.studies.cultureguard.templated import corpus
 from corral.studies.cultureguard.trainings import GUARD, Guards
 from corral.studies.drawing import keep_account, source_files
-
-_TINY_CONTEXT: Final = 1024
+from corral.studies.json_guards import write_tiny_base
 
 _FINDERS: Final[Mapping[ClaimId, Callable[[Guards, StudyRows, CultureGuardConfig], Claim]]] = {
     "lora_json_guard": lora_json_guard,
@@ -86,11 +83,7 @@ def _with_base(config: CultureGuardConfig, run: Run) -> CultureGuardConfig:
     """Settings with ``tiny:random`` replaced by a tiny random model that knows the words of the templated text."""
     if config.training.base != TINY:
         return config
-    rows = study_rows(config)
-    words = [*corpus(), *[rows.categories.render(Exchange("", ""))] * 2, '{"User Safety": "safe", "unsafe"}']
-    base = write_tiny_llama(
-        run.path / "base", seed=config.seed, layers=2, hidden_size=64, context=_TINY_CONTEXT, words_of=words
-    )
+    base = write_tiny_base(run, study_rows(config).categories, seed=config.seed)
     return config.model_copy(update={"training": config.training.model_copy(update={"base": str(base)})})
 
 

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from corral.core.files import atomic_directory, sha256_json
+from corral.core.files import sha256_json
 from corral.core.runs import Run
-from corral.data.examples import ModerationExample, rows_hash
+from corral.data.examples import ModerationExample
 from corral.guards.cultureguard.guard import CultureGuard, Decode
 from corral.guards.cultureguard.prompts import CategoryList
-from corral.guards.prompted.exchanges import Exchange
 from corral.models.loading import weights_revision
 from corral.studies.cultureguard.settings import CultureGuardConfig
-from corral.studies.training import training_module
-from corral.studies.training_cells import TrainingCells
+from corral.studies.json_guards import JsonTraining, prompt_hash, train_json_guard
+from corral.studies.training_cells import TrainingCells, keep_model
 from corral.studies.verdict_store import Judged, VerdictStore
 from corral.train.guard.prompted_settings import PromptedGuardConfig
 
 GUARD: Final = "guard"
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training: rows and settings.
-
-    Attributes:
-        name: for logs and file names.
-        rows: what is learned.
-        settings: of the trainer.
-    """
-
-    name: str
-    rows: tuple[ModerationExample, ...]
-    settings: PromptedGuardConfig
 
 
 @dataclass
@@ -60,7 +43,7 @@ class Guards:
         self.store = VerdictStore(self.run, batch=self.config.scoring_batch)
         self._cells = TrainingCells(self.run)
 
-    def judge(self, training: Training | None, rows: Sequence[ModerationExample], *, decode: Decode) -> Judged:
+    def judge(self, training: JsonTraining | None, rows: Sequence[ModerationExample], *, decode: Decode) -> Judged:
         """Rows as a guard judges them; trained now if need be, and only if rows are left to judge.
 
         Args:
@@ -72,32 +55,23 @@ class Guards:
         key = {"guard": self.key(training), "decode": decode, "dtype": self.config.scoring_dtype}
         return self.store.judge_by(name, key, rows, lambda: self._guard(training, decode))
 
-    def key(self, training: Training | None) -> dict[str, Any]:
+    def key(self, training: JsonTraining | None) -> dict[str, Any]:
         """Everything that a guard's weights and prompt depend on."""
-        settings = self.config.training if training is None else training.settings
-        base = weights_revision(settings.base)
-        shown = sha256_json(self.categories.render(Exchange("")))[:16]
         if training is None:
-            return {"base": base, "prompt": shown}
-        return {
-            "settings": settings.model_dump(mode="json") | {"base": base},
-            "prompt": shown,
-            "rows": rows_hash(training.rows),
-        }
+            return {"base": weights_revision(self.config.training.base), "prompt": prompt_hash(self.categories)}
+        return training.key(self.categories)
 
-    def keep(self, training: Training, folder: Path) -> None:
+    def keep(self, training: JsonTraining, folder: Path) -> None:
         """Copy a trained model's directory, unless ``folder`` is there."""
         if not folder.is_dir():
-            source = self._model(training)
-            with atomic_directory(folder) as staged:
-                shutil.copytree(source, staged, dirs_exist_ok=True)
+            keep_model(self._model(training), folder)
 
     def discard_all(self) -> None:
         """Remove every trained model that was not kept."""
         self._loaded = None
         self._cells.discard_all()
 
-    def _guard(self, training: Training | None, decode: Decode) -> CultureGuard:
+    def _guard(self, training: JsonTraining | None, decode: Decode) -> CultureGuard:
         import torch
 
         from corral.models.engines.torch import TorchEngine
@@ -114,24 +88,12 @@ class Guards:
             model_revision=sha256_json(self.key(training))[:16],
         )
 
-    def _model(self, training: Training) -> Path:
+    def _model(self, training: JsonTraining) -> Path:
         def train(checkpoints: Path, model: Path) -> int:
-            return _train(training, self.categories, self.config.scoring_dtype, checkpoints, model)
+            dtype = self.config.scoring_dtype
+            return train_json_guard(training, self.categories, dtype=dtype, checkpoints=checkpoints, model=model)
 
         return self._cells.model(training.name, self.key(training), train)
-
-
-def _train(training: Training, categories: CategoryList, dtype: str, checkpoints: Path, model: Path) -> int:
-    import torch
-
-    formats, prompted = training_module("guard.cultureguard"), training_module("guard.prompted")
-    shortening, settings = training_module("guard.shortening"), training.settings
-    chat = prompted.load_chat(settings)
-    shortened = shortening.shorten_messages(training.rows, chat.backend, max_tokens=settings.max_message_tokens)
-    formatted = formats.cultureguard_rows(shortened, categories, frame=settings.frame)
-    trained = prompted.train_prompted_guard(formatted.rows, settings, checkpoints)
-    prompted.save_prompted_guard(trained.to(getattr(torch, dtype)), chat, model)
-    return len(formatted.rows)
 
 
 def settings_of(config: CultureGuardConfig, seed: int, **changes: Any) -> PromptedGuardConfig:

@@ -11,18 +11,15 @@ from corral.core.runs import Run
 from corral.evals.tasks.moderation_sets import SETS
 from corral.guards.cultureguard.prompts import CategoryList
 from corral.guards.duoguard import TAXONOMY
-from corral.guards.prompted.exchanges import Exchange
-from corral.models.tiny import TINY, write_tiny_llama
+from corral.models.tiny import TINY
 from corral.studies.claims import tell, write_evidence
-from corral.studies.cultureguard.templated import corpus
 from corral.studies.drawing import keep_account, source_files
 from corral.studies.duoguard.losses import log_sum_exp_vs_bce
 from corral.studies.duoguard.rows import StudyRows, study_rows
 from corral.studies.duoguard.settings import ClaimId, DuoGuardConfig
 from corral.studies.duoguard.speed import multi_label_head_vs_generative_speed
 from corral.studies.duoguard.trainings import GUARD, Guards
-
-_TINY_CONTEXT: Final = 1024
+from corral.studies.json_guards import write_tiny_base
 
 _FINDERS: Final[Mapping[ClaimId, Callable[[Guards, StudyRows, DuoGuardConfig], Claim]]] = {
     "log_sum_exp_vs_bce": log_sum_exp_vs_bce,
@@ -93,10 +90,7 @@ def _with_base(config: DuoGuardConfig, run: Run) -> DuoGuardConfig:
     """Settings with ``tiny:random`` replaced by a tiny random model that knows the words of the templated text."""
     if config.training.base != TINY:
         return config
-    words = [*corpus(), *[CategoryList.of(TAXONOMY).render(Exchange("", ""))] * 2, '{"User Safety": "safe", "unsafe"}']
-    base = write_tiny_llama(
-        run.path / "base", seed=config.seed, layers=2, hidden_size=64, context=_TINY_CONTEXT, words_of=words
-    )
+    base = write_tiny_base(run, CategoryList.of(TAXONOMY), seed=config.seed)
     changed: dict[str, Any] = {"training": config.training.model_copy(update={"base": str(base)})}
     if config.generative.base == TINY:
         changed["generative"] = config.generative.model_copy(update={"base": str(base)})

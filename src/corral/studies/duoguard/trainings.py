@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from corral.core.files import atomic_directory, sha256_json
 from corral.core.runs import Run
 from corral.data.examples import ModerationExample, rows_hash
 from corral.guards.cultureguard.guard import CultureGuard, Decode
 from corral.guards.cultureguard.prompts import CategoryList
 from corral.guards.duoguard import TAXONOMY, DuoGuard
-from corral.guards.prompted.exchanges import Exchange
 from corral.models.loading import weights_revision
 from corral.studies.duoguard.rows import StudyRows
 from corral.studies.duoguard.settings import DuoGuardConfig
+from corral.studies.json_guards import JsonTraining, train_json_guard
 from corral.studies.training import training_module
-from corral.studies.training_cells import TrainingCells
+from corral.studies.training_cells import TrainingCells, keep_model
 from corral.studies.verdict_store import Judged, VerdictStore
 
 Loss = Literal["zlpr", "bce"]
@@ -55,8 +53,9 @@ class Guards:
 
     def judge_generative(self, seed: int, rows: Sequence[ModerationExample], *, decode: Decode) -> Judged:
         """The same of the generative guard."""
-        key = {"guard": self._generative_key(seed), "decode": decode, "dtype": self.config.scoring_dtype}
-        return self.store.judge_by(f"generative-{seed}", key, rows, lambda: self.generative(seed, decode))
+        training = self._generative(seed)
+        key = {"guard": training.key(self._categories), "decode": decode, "dtype": self.config.scoring_dtype}
+        return self.store.judge_by(training.name, key, rows, lambda: self.generative(seed, decode))
 
     def classifier(self, loss: Loss, seed: int) -> DuoGuard:
         """The classifier of a loss and seed."""
@@ -76,9 +75,7 @@ class Guards:
     def keep(self, seed: int, folder: Path) -> None:
         """Copy the classifier of the log-sum-exp loss, unless ``folder`` is there."""
         if not folder.is_dir():
-            source = self._classifier_model("zlpr", seed)
-            with atomic_directory(folder) as staged:
-                shutil.copytree(source, staged, dirs_exist_ok=True)
+            keep_model(self._classifier_model("zlpr", seed), folder)
 
     def discard_all(self) -> None:
         """Remove every trained model that was not kept."""
@@ -89,43 +86,29 @@ class Guards:
         base = weights_revision(settings.base)
         return {"settings": settings.model_dump(mode="json") | {"base": base}, "rows": rows_hash(self.rows.train)}
 
-    def _generative_key(self, seed: int) -> dict[str, Any]:
+    def _generative(self, seed: int) -> JsonTraining:
         settings = self.config.generative.model_copy(update={"seed": seed})
-        return {
-            "settings": settings.model_dump(mode="json") | {"base": weights_revision(settings.base)},
-            "prompt": sha256_json(self._categories.render(Exchange("")))[:16],
-            "rows": rows_hash(self.rows.train),
-        }
+        return JsonTraining(f"generative-{seed}", self.rows.train, settings)
 
     def _classifier_model(self, loss: Loss, seed: int) -> Path:
         settings = self.config.training.model_copy(update={"loss": loss, "seed": seed})
 
         def train(checkpoints: Path, model: Path) -> int:
+            import torch
+
             duoguard = training_module("guard.duoguard")
             trained = duoguard.train_duoguard(self.rows.train, settings, checkpoints)
-            duoguard.save_duoguard(_to(trained, self.config.scoring_dtype), settings.base, model)
+            weights = trained.to(getattr(torch, self.config.scoring_dtype))
+            duoguard.save_duoguard(weights, settings.base, model)
             return len(self.rows.train)
 
         return self._cells.model(f"{loss}-{seed}", self._classifier_key(loss, seed), train)
 
     def _generative_model(self, seed: int) -> Path:
-        settings = self.config.generative.model_copy(update={"seed": seed})
+        training = self._generative(seed)
 
         def train(checkpoints: Path, model: Path) -> int:
-            formats, prompted = training_module("guard.cultureguard"), training_module("guard.prompted")
-            shortening = training_module("guard.shortening")
-            chat = prompted.load_chat(settings)
-            tokens = settings.max_message_tokens
-            shortened = shortening.shorten_messages(self.rows.train, chat.backend, max_tokens=tokens)
-            formatted = formats.cultureguard_rows(shortened, self._categories, frame=settings.frame)
-            trained = prompted.train_prompted_guard(formatted.rows, settings, checkpoints)
-            prompted.save_prompted_guard(_to(trained, self.config.scoring_dtype), chat, model)
-            return len(formatted.rows)
+            dtype = self.config.scoring_dtype
+            return train_json_guard(training, self._categories, dtype=dtype, checkpoints=checkpoints, model=model)
 
-        return self._cells.model(f"generative-{seed}", self._generative_key(seed), train)
-
-
-def _to(model: Any, dtype: str) -> Any:
-    import torch
-
-    return model.to(getattr(torch, dtype))
+        return self._cells.model(training.name, training.key(self._categories), train)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from corral.core.config import Config, config_hash
-from corral.core.files import atomic_directory, atomic_write_json, read_json, sha256_json
+from corral.core.files import atomic_write_json, read_json, sha256_json
 from corral.core.progress import milestone
 from corral.core.runs import Run, resumable_run
 from corral.data.examples import ModerationExample, example_to_json
@@ -20,6 +20,7 @@ from corral.guards.llama_guard.prompts import PolicyPrompt
 from corral.guards.prompted.turns import Turn
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.training import training_module
+from corral.studies.training_cells import keep_model
 from corral.studies.verdict_store import file_name
 from corral.train.guard.augmentation import AugmentationConfig
 from corral.train.guard.prompted_settings import PromptedGuardConfig
@@ -160,9 +161,7 @@ class TrainedModels:
     def copy(self, training: Training, folder: Path) -> None:
         """Copy a trained model's directory, unless ``folder`` is there."""
         if not folder.is_dir():
-            source = self.model(training)
-            with atomic_directory(folder) as staged:
-                shutil.copytree(source, staged, dirs_exist_ok=True)
+            keep_model(self.model(training), folder)
 
     def _folder(self, training: Training) -> Path:
         return self._trainings() / f"{file_name(training.name)}-{training.digest}"
