@@ -159,9 +159,10 @@ def test_a_composition_is_measured_with_its_cost(prompts: Path, capsys: pytest.C
     alone, both = json.loads(capsys.readouterr().out)["guards"]
     assert alone["sets"][0]["parts"] == []
     cheap, costly = both["sets"][0]["parts"]
-    assert (cheap["guard"], cheap["rows"], cheap["measured"]) == ("scripted", 10, True)
+    assert (cheap["path"], cheap["rows"], cheap["measured"]) == ("scripted", 10, True)
     assert cheap["seconds_alone"] == alone["sets"][0]["seconds"]  # measured in the same report
-    assert (costly["guard"], costly["rows"], costly["measured"]) == ("big", 6, False)
+    assert (costly["path"], costly["guard"], costly["rows"]) == ("big", "scripted", 6)
+    assert not costly["measured"]  # the scripted guard that was measured alone has other words: another revision
     assert costly["seconds_alone"] == pytest.approx(costly["seconds"] / 6 * 10)
     assert both["sets"][0]["figures"]["recall"]["value"] == 1.0
     assert both["sets"][0]["seconds"] == pytest.approx(cheap["seconds"] + costly["seconds"])

@@ -62,6 +62,18 @@ def test_an_ensemble_is_fitted_and_used(rows: Path, capsys: pytest.CaptureFixtur
     assert main(["moderate", "hello", "--guard", spec, "--format", "jsonl"]) == 0
 
 
+@pytest.mark.parametrize("kind", ["band", "ensemble"])
+def test_two_guards_of_one_kind_are_fitted_together_and_used(
+    rows: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrate(kind, "--guard", "scripted", "--guard", BIG, "--rows", rows) == 0
+    said = capsys.readouterr().err
+    use = said[said.index("--guard '") + len("--guard '") : said.rindex("'")]
+    assert json.loads(Path(f"{kind}.json").read_text())["guards"].keys() == {"scripted", "big"}
+    assert main(["moderate", "TRIGGER BIG", "--guard", use, "--format", "jsonl"]) == 3
+    assert main(["moderate", "hello", "--guard", use, "--format", "jsonl"]) == 0
+
+
 def test_presets_are_fitted_and_used(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("py3langid")
     assert calibrate("presets", "--guard", "scripted", "--rows", rows, "--split", "mine") == 0

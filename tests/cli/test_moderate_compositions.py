@@ -80,7 +80,7 @@ def test_decoding_says_which_form_raised_the_flag(capsys: pytest.CaptureFixture[
         (("--guard", "{cascade: [scripted, scripted], band: [0, 1]}"), "two parts are named `scripted`"),
         (("--guard", "{cascade: [scripted"), "cannot be read as YAML"),
         (("--guard", CASCADE, "--set", "duoguard.window=3"), "sets a guard that is not asked"),
-        (("--guard", "scripted", "--preset", "strict"), "no presets of its own"),
+        (("--guard", "scripted", "--preset", "strict"), "corral eval calibrate presets --guard scripted"),
         (("--guard", "scripted", "--thresholds", "x.json"), "--thresholds is for --preset"),
         (("--guard", "scripted", "--preset", "strict", "--thresholds", "none.json"), "no such file"),
     ],
@@ -116,6 +116,29 @@ def test_a_preset_moves_the_operating_point(
     row = json.loads(capsys.readouterr().out)
     assert row["guard"] == f"scripted+{preset}"
     assert (row["p_harm"] >= 0.5) == (code == 3)
+
+
+def test_a_policy_names_the_file_of_its_thresholds(
+    thresholds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"guards: [scripted]\npreset: strict\nthresholds: '{thresholds}'\n")
+    assert main(["moderate", "hello", "--policy", str(policy)]) == 3
+    assert json.loads(capsys.readouterr().out)["guard"] == "scripted+strict"
+    assert main(["moderate", "hello", "--policy", str(policy), "--preset", "permissive"]) == 0
+
+
+def test_guards_on_the_command_line_do_not_replace_those_that_a_policy_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"guards:\n  - {CASCADE}\n")
+    command = ["moderate", "BIG", "--policy", str(policy)]
+    assert main([*command, "--guard", CASCADE]) == 3
+    other = CASCADE.replace("BIG", "SMALL")
+    assert main([*command, "--guard", other]) == 2
+    assert "asks for another guard than the `cascade(scripted,big)`" in capsys.readouterr().err
+    assert main([*command, "--set", "big.words=[SMALL]"]) == 2
 
 
 def test_a_policy_names_its_guards_and_preset(

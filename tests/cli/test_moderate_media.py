@@ -60,6 +60,23 @@ def test_the_table_says_where_the_highest_score_stands(folder: Path, capsys: pyt
     assert "10, the highest 1.00 at 0.70 s" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", [("--preset", "strict"), ("--preset", "strict", "--thresholds", "presets.json")])
+def test_a_preset_is_refused_since_it_would_have_no_effect(
+    folder: Path, option: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, rows, err = run(capsys, str(folder / "red.png"), *option)
+    assert (code, rows) == (2, [])
+    assert "--preset is for guards of text" in err
+
+
+def test_an_explained_clip_says_what_was_found_in_each_frame(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, (row,), _ = run(capsys, str(folder / "clip.gif"), "--explain")
+    assert list(row) == [*KEYS, "explained"]
+    (said,) = row["explained"]
+    assert (said["guard"], said["modality"], len(said["frames"])) == ("scripted-media", "clip", 10)
+    assert max(said["frames"], key=lambda frame: frame["p_harm"])["time_s"] == pytest.approx(0.7)
+
+
 def test_a_broken_image_is_blocked_and_the_reason_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, (row,), err = run(capsys, str(folder / "broken.png"))
     assert (code, row["status"], row["flagged"], row["action"]) == (3, "rejected", None, "block")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from corral.core.errors import NotFoundError
@@ -32,6 +34,14 @@ def test_one_that_is_not_violated_rules_out_the_same_one_only() -> None:
 
 def test_a_violation_counts_where_labels_differ() -> None:
     assert found(row(S3=True, S12=True)) == {"aegis_2/S2": True}
+
+
+@pytest.mark.parametrize("own_first", [True, False])
+@pytest.mark.parametrize(("own", "other"), [(True, False), (False, True)])
+def test_its_own_label_and_that_of_another_taxonomy_count_alike(own: bool, other: bool, own_first: bool) -> None:
+    labels = {"aegis_2/S8": own, "llama_guard_3/S10": other}
+    example = replace(row(), categories=labels if own_first else dict(reversed(labels.items())))
+    assert found(example) == {"aegis_2/S8": True}
 
 
 def test_its_own_labels_stay_and_nothing_is_made_up() -> None:

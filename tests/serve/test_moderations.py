@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from corral.data.taxonomy import load_taxonomy
-from corral.guards.base import Verdict
+from corral.guards.base import Status, Verdict
+from corral.guards.moderation_api.client import Moderation, NoModeration, read_moderation
 from corral.guards.scripted import ScriptedGuard
 from corral.serve.categories import openai_categories, openai_scores
 
@@ -49,6 +50,19 @@ def test_a_response_is_judged_as_one(start: Any) -> None:
     answer = running.moderate("TRIGGER", corral={"target": "response"}).json()
     assert answer["corral"]["decisions"][0]["action"] == "flag"
     assert answer["results"][0]["flagged"] is True
+
+
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+def test_a_guard_that_asks_this_server_reads_what_was_decided_and_not_what_was_done(start: Any, mode: str) -> None:
+    running = start(guards=[ScriptedGuard(faults={"BOOM": "timeout"})], policies={"default": f"mode: {mode}\n"})
+    bad, fine, failed = (
+        read_moderation(running.moderate(text).json(), frozenset(openai_categories()))
+        for text in ("TRIGGER", "hello", "BOOM")
+    )
+    assert bad == Moderation(flagged=True, p_harm=0.99, categories={})
+    assert fine == Moderation(flagged=False, p_harm=0.01, categories={})
+    assert isinstance(failed, NoModeration)
+    assert failed.status is Status.TIMEOUT
 
 
 def test_clients_may_add_a_guard(start: Any) -> None:

@@ -12,6 +12,8 @@ pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from corral.core.errors import NotFoundError, PolicyError
 from corral.guards.base import Guard
+from corral.guards.composition.specs import parse_spec
+from corral.guards.loading import load_guard
 from corral.guards.scripted import ScriptedGuard
 from corral.serve.policies import PolicyStore, ServePolicy
 
@@ -110,6 +112,20 @@ def test_saving_checks_first_and_writes_the_file(folder: Path) -> None:
     assert policies.reload() == []
     with pytest.raises(PolicyError, match="tenant's name"):
         policies.save("../evil", "id: x\n")
+
+
+def test_a_policy_that_asks_for_another_composition_of_a_loaded_name_is_refused(folder: Path) -> None:
+    big = "{guard: scripted, name: big, settings: {words: [BIG]}}"
+    loaded = {"decode": {"guard": "scripted", "name": "big", "settings": {"words": ["BIG"]}}, "name": "two"}
+    policies = PolicyStore(folder, {"two": load_guard(loaded)}, ["two"], {"two": parse_spec(loaded)})
+    policies.save("acme", f"id: same\nguards: [{{decode: {big}, name: two}}]\n")
+    assert policies.guards_of(policies.of("acme")) == ("two",)
+    with pytest.raises(PolicyError, match="asks for another guard than the `two`"):
+        policies.save("acme", "id: other\nguards: [{decode: scripted, name: two}]\n")
+    write(folder / "acme.yaml", "id: other\nguards: [{decode: scripted, name: two}]\n", later=2)
+    assert policies.reload() == []
+    assert policies.of("acme").id == "same"
+    assert "another guard" in policies.problems["acme"]
 
 
 def test_clients_add_guards_and_never_remove_one(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -15,6 +16,7 @@ from corral.core.errors import UserError
 if TYPE_CHECKING:
     from corral.data.examples import ModerationExample
     from corral.guards.base import Guard
+    from corral.guards.composition.specs import GuardSpec
 
 app = typer.Typer(
     add_completion=False,
@@ -33,7 +35,15 @@ class RuleChoice(StrEnum):
     LOGIT = "logit"
 
 
-Guards = Annotated[list[str], typer.Option("--guard", metavar="GUARD", help="Name or composition. Repeatable.")]
+Guards = Annotated[
+    list[str],
+    typer.Option(
+        "--guard",
+        metavar="GUARD",
+        help="Name or composition; the second of one kind as '{guard: GUARD, name: NAME, settings: {...}}'. "
+        "Repeatable.",
+    ),
+]
 Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
 ]
@@ -77,8 +87,10 @@ def band(
     from corral.core.files import atomic_write_json
     from corral.guards.composition.band import fit_band
     from corral.guards.composition.ensemble import harm_score
+    from corral.guards.composition.specs import Cascade
 
-    guards = _guards(guard, setting, exactly=2)
+    specs = _specs(guard, setting, exactly=2)
+    guards = _loaded(specs)
     split_name, examples = _development(rows, split, at_most)
     found = _scored(guards, examples, scores)
     both = [(cheap, costly) for cheap, costly in zip(*found.values(), strict=True) if _ok(cheap) and _ok(costly)]
@@ -100,7 +112,7 @@ def band(
         print(f"band: {fitted.low:.4g} to {fitted.high:.4g} of the harm score of {cheap}")
         print(f"  {costly} sees {fitted.share or 0:.1%} of {fitted.n:,} rows")
         print(f"  decisions as {costly} alone: {fitted.agreement or 0:.3f}{interval}")
-    remark(f"written: {out}; use it as {{cascade: [{', '.join(guards)}], fit: {out}}}")
+    _tell_use(out, Cascade(cascade=(specs[0], specs[1]), fit=str(out)))
 
 
 @app.command("ensemble")
@@ -124,9 +136,11 @@ def ensemble(
 
     from corral.core.files import atomic_write_json
     from corral.guards.composition.ensemble import harm_score, log_odds
+    from corral.guards.composition.specs import Ensemble
     from corral.guards.composition.weights import MemberScores, fit_ensemble
 
-    guards = _guards(guard, setting, exactly=None)
+    specs = _specs(guard, setting, exactly=None)
+    guards = _loaded(specs)
     split_name, examples = _development(rows, split, at_most)
     found = list(zip(*_scored(guards, examples, scores).values(), strict=True))
     kept = [row for row, said in enumerate(found) if all(map(_ok, said))]
@@ -165,7 +179,7 @@ def ensemble(
                 for name, member in each.members.items()
             ],
         )
-    remark(f"written: {out}; use it as {{ensemble: [{', '.join(guards)}], rule: {rule.value}, fit: {out}}}")
+    _tell_use(out, Ensemble(ensemble=tuple(specs), rule=rule.value, fit=str(out)))
 
 
 @app.command("presets")
@@ -189,7 +203,7 @@ def presets(
     from corral.guards.composition.presets import DevelopmentScores, fit_presets
 
     identifier = Py3LangId()
-    ((name, loaded),) = _guards(guard, setting, exactly=1).items()
+    ((name, loaded),) = _loaded(_specs(guard, setting, exactly=1)).items()
     split_name, examples = _development(rows, split, at_most)
     found = _scored({name: loaded}, examples, scores)[name]
     kept = [row for row, said in enumerate(found) if _ok(said)]
@@ -213,21 +227,34 @@ def presets(
         from corral.evals.preset_table import preset_rows
 
         print_table(*preset_rows(fitted))
-    remark(f"written: {out}; use it as --preset strict --thresholds {out}")
+    remark(
+        f"written: {out}; use it as --preset strict --thresholds {out}, in a policy as preset: strict and "
+        f"thresholds: {out}"
+    )
 
 
-def _guards(texts: list[str], setting: list[str] | None, *, exactly: int | None) -> dict[str, Guard]:
-    """The guards, loaded, by the names that they have in a composition."""
-    from corral.guards.composition.specs import name_of
-    from corral.guards.loading import load_guard
-
-    specs = parse_guards(texts)
+def _specs(texts: list[str], setting: list[str] | None, *, exactly: int | None) -> list[GuardSpec]:
+    """The guards with their settings; where several are needed, as the parts of a composition that they will be."""
+    specs = parse_guards(texts, parts=exactly != 1)
     if exactly is not None and len(specs) != exactly:
         raise UserError(f"{len(specs)} guards were named, {exactly} are needed", where="--guard")
     if exactly is None and len(specs) < 2:
         raise UserError("an ensemble needs at least two guards", where="--guard")
-    chosen = chosen_specs(specs, settings_by_guard(setting or [], names_in(specs)))
-    return {name_of(spec): load_guard(spec) for spec in chosen}
+    return chosen_specs(specs, settings_by_guard(setting or [], names_in(specs)))
+
+
+def _loaded(specs: Sequence[GuardSpec]) -> dict[str, Guard]:
+    """The guards by the names that they have in a composition."""
+    from corral.guards.composition.building import build_guard
+    from corral.guards.composition.specs import name_of
+
+    return {name_of(spec): build_guard(spec) for spec in specs}
+
+
+def _tell_use(out: Path, composition: GuardSpec) -> None:
+    from corral.guards.composition.specs import written
+
+    remark(f"written: {out}; use it as --guard '{written(composition)}'")
 
 
 def _development(rows: str, split: str | None, at_most: int) -> tuple[str, list[ModerationExample]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from corral.core.errors import ConfigError, UserError
+from corral.core.errors import ConfigError
 from corral.core.yaml import parse_yaml
 
 if TYPE_CHECKING:
-    from corral.guards.composition.presets import Preset
     from corral.guards.composition.specs import GuardSpec
 
 
@@ -33,8 +32,12 @@ def settings_by_guard(settings: Sequence[str], names: Sequence[str]) -> dict[str
     return chosen
 
 
-def parse_guards(texts: Sequence[str]) -> list[GuardSpec]:
+def parse_guards(texts: Sequence[str], *, parts: bool = False) -> list[GuardSpec]:
     """Guards as ``--guard`` names them, each once: a name, or a composition in YAML's braces.
+
+    Args:
+        texts: as given.
+        parts: they are parts of one composition, so that a guard may have a name of its own.
 
     Raises:
         ConfigError: braces that hold no composition.
@@ -47,7 +50,7 @@ def parse_guards(texts: Sequence[str]) -> list[GuardSpec]:
     for text in texts:
         braces = text.lstrip().startswith("{")
         spec = parse_spec(parse_yaml(text, where="--guard") if braces else text, where="--guard")
-        check_spec(spec, where="--guard")
+        check_spec(spec, where="--guard", part=parts)
         if specs.setdefault(name_of(spec), spec) != spec:
             hint = "Give one of them another: `{..., name: NAME}`."
             raise ConfigError(f"two guards are named `{name_of(spec)}`", where="--guard", hint=hint)
@@ -62,20 +65,8 @@ def names_in(specs: Sequence[GuardSpec]) -> list[str]:
     return list(dict.fromkeys(name for leaf in leaves for name in (leaf.guard, leaf.name) if name is not None))
 
 
-def chosen_specs(
-    specs: Sequence[GuardSpec],
-    settings: Mapping[str, Mapping[str, Any]],
-    *,
-    preset: Preset | None = None,
-    thresholds: str | None = None,
-) -> list[GuardSpec]:
-    """The guards with their settings, under a preset if one is given.
+def chosen_specs(specs: Sequence[GuardSpec], settings: Mapping[str, Mapping[str, Any]]) -> list[GuardSpec]:
+    """The guards with their settings."""
+    from corral.guards.composition.specs import with_settings
 
-    Raises:
-        UserError: thresholds without a preset.
-    """
-    from corral.guards.composition.specs import under_preset, with_settings
-
-    if thresholds is not None and preset is None:
-        raise UserError("--thresholds is for --preset", hint="Add `--preset balanced`, strict or permissive.")
-    return [under_preset(with_settings(spec, settings), preset, thresholds) for spec in specs]
+    return [with_settings(spec, settings) for spec in specs]

@@ -17,7 +17,14 @@ import typer
 
 from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.moderation_input import choose_input
-from corral.cli.moderation_media import DEFAULT_MEDIA_GUARD, decide_media, frame_notes, is_media, media_channel
+from corral.cli.moderation_media import (
+    DEFAULT_MEDIA_GUARD,
+    decide_media,
+    frame_notes,
+    is_media,
+    media_channel,
+    media_explanation,
+)
 from corral.cli.moderation_output import JsonArray, JsonLines, TableLines, Writer, json_line, judged_rows, print_verdict
 from corral.cli.moderation_parts import composition_notes, explanation
 from corral.cli.moderation_rows import INTERRUPTED, action_exit_code, decision_row, missing_verdicts
@@ -26,8 +33,7 @@ from corral.cli.output import print_json, remark
 from corral.core.errors import UserError
 from corral.data.languages import NoIdentifier, find_identifier
 from corral.data.messages import Conversation, Message
-from corral.guards.base import Guard
-from corral.guards.composition.specs import GuardSpec
+from corral.guards.composition.specs import GuardSpec, name_of
 from corral.guards.loading import load_guard
 from corral.guards.media.moderator import MediaModerator
 from corral.guards.moderator import Moderator
@@ -84,11 +90,17 @@ def moderate(
     ] = None,
     preset: Annotated[
         PresetChoice | None,
-        typer.Option(help="Operating point of every guard, by language; default: as it ships.", show_default=False),
+        typer.Option(
+            help="Operating point of every guard of text, by language; default: as it ships.", show_default=False
+        ),
     ] = None,
     thresholds: Annotated[
         Path | None,
-        typer.Option(help="File of the preset's thresholds; default: the guard's own.", show_default=False),
+        typer.Option(
+            help="File of the preset's thresholds, from `corral eval calibrate presets`; default: the one beside the "
+            "guard's weights, if there is one.",
+            show_default=False,
+        ),
     ] = None,
     media: Annotated[bool, typer.Option("--media", help="The file is an image or clip, whatever its name.")] = False,
     media_guard: Annotated[
@@ -130,7 +142,11 @@ def moderate(
         int | None, typer.Option(min=1, help="Longest message a guard reads; default: the guard's.", show_default=False)
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Add to each row what the parts of compositions said, and who decided.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="Add to each row what parts of compositions said and who decided; of an image or clip, its frames.",
+        ),
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows read and judged at once.")] = 64,
     threads: Annotated[
@@ -154,15 +170,14 @@ def moderate(
         shape = _format(format, json=json)
         as_media = is_media(given, asked=media, input_format=input_format)
         _refuse_contradictions(single=as_media or isinstance(given, Conversation), format=format, out=out)
-        loaded_policy = Policy.default() if policy is None else Policy.load(policy)
+        loaded_policy = _policy(policy, preset, thresholds)
         specs = parse_guards(guard) if guard else list(loaded_policy.guards or ("default",))
         settings = guard_settings(names_in(specs), setting or [], max_chars, media_guard=media_guard)
         media_settings = settings.pop(media_guard)
         if as_media:
-            raise typer.Exit(_one_media(given, loaded_policy, media_guard, media_settings, shape))
-        if preset is not None:
-            loaded_policy = loaded_policy.model_copy(update={"preset": preset.value})
-        moderator = Moderator(_guards(specs, settings, loaded_policy, thresholds), loaded_policy)
+            _refuse_text_options(preset, thresholds)
+            raise typer.Exit(_one_media(given, loaded_policy, media_guard, media_settings, shape, explain=explain))
+        moderator = _moderator(specs, settings, loaded_policy)
         _use_threads(threads)
         if isinstance(given, Conversation):
             code = _one(moderator, given, target.value, shape, explain=explain)
@@ -206,15 +221,23 @@ def guard_settings(
     return {name: own if name == media_guard else common | own for name, own in chosen.items()}
 
 
-def _guards(
-    specs: Sequence[GuardSpec], settings: Mapping[str, Mapping[str, Any]], policy: Policy, thresholds: Path | None
-) -> list[Guard]:
+def _policy(path: Path | None, preset: PresetChoice | None, thresholds: Path | None) -> Policy:
+    """The policy, with the preset and its thresholds that the command line names."""
+    policy = Policy.default() if path is None else Policy.load(path)
+    given = {"preset": preset and preset.value, "thresholds": thresholds and str(thresholds)}
+    changed = policy.model_copy(update={name: value for name, value in given.items() if value is not None})
+    if changed.thresholds is not None and changed.preset is None:
+        raise UserError("--thresholds is for --preset", hint="Add `--preset balanced`, strict or permissive.")
+    return changed
+
+
+def _moderator(specs: Sequence[GuardSpec], settings: Mapping[str, Mapping[str, Any]], policy: Policy) -> Moderator:
     """The guards, loaded, under the policy's preset; what tells languages apart is said if it is missing."""
-    file = None if thresholds is None else str(thresholds)
-    guards = [load_guard(spec) for spec in chosen_specs(specs, settings, preset=policy.preset, thresholds=file)]
+    chosen = [policy.under_preset(spec) for spec in chosen_specs(specs, settings)]
+    moderator = Moderator([load_guard(spec) for spec in chosen], policy, specs={name_of(spec): spec for spec in chosen})
     if policy.preset is not None and isinstance(find_identifier(), NoIdentifier):
         remark("Languages are not told apart, common thresholds apply. `pip install 'corral[languages]'` mends it.")
-    return guards
+    return moderator
 
 
 def _stream_settings(
@@ -238,6 +261,16 @@ def _refuse_contradictions(*, single: bool, format: Format | None, out: Path | N
         raise UserError("--out is for files and standard input", hint="Leave it out, or put the text in a file.")
     if out is not None and format is Format.TABLE:
         raise UserError("--out writes JSON lines, not a table", hint="Leave --format out.")
+
+
+def _refuse_text_options(preset: PresetChoice | None, thresholds: Path | None) -> None:
+    """Presets are thresholds of guards of text: without effect on a picture, they must not seem to have one."""
+    for option, value in (("--preset", preset), ("--thresholds", thresholds)):
+        if value is not None:
+            raise UserError(
+                f"{option} is for guards of text, and an image or clip was given",
+                hint="Leave it out. What is flagged of pictures moves with `prompt: {threshold: ...}` of a `--policy`.",
+            )
 
 
 def _use_threads(threads: int | None) -> None:
@@ -288,12 +321,14 @@ def _one_media(
     guard: str,
     settings: Mapping[str, Any],
     shape: Format,
+    *,
+    explain: bool,
 ) -> int:
     """Judge a single image or clip and return the exit code."""
     if isinstance(source, Conversation):
         raise UserError("--media is for files and standard input, and a text was given", hint="Give a file or `-`.")
     name, decision, found = decide_media(source, policy, guard, settings)
-    row = decision_row(name, decision)
+    row = decision_row(name, decision) | (media_explanation(found) if explain else {})
     _print_one(row, [decision], policy, shape, notes=frame_notes(found))
     return action_exit_code([row["action"]])
 

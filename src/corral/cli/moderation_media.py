@@ -50,6 +50,14 @@ def media_channel(guard: str, settings: Mapping[str, Any], root: Path | None) ->
     return MediaChannel(lambda: load_media_guard(guard, **settings), MediaAccess(root=root))
 
 
+def media_explanation(found: MediaVerdict) -> dict[str, Any]:
+    """The key ``explained``: what the guard said of each frame."""
+    verdict = found.verdict
+    frames = [{"time_s": each.time_s, "p_harm": each.score, "status": each.status.value} for each in found.frames]
+    said = {"target": verdict.target, "guard": verdict.guard, "status": verdict.status.value, "p_harm": verdict.p_harm}
+    return {"explained": [{**said, "modality": found.modality, "frames": frames}]}
+
+
 def frame_notes(found: MediaVerdict) -> dict[str, str]:
     """What a person is told beyond the row: of a clip, how many frames were looked at and where the highest stood."""
     scored = [frame for frame in found.frames if frame.score is not None]

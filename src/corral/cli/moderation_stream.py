@@ -21,7 +21,7 @@ from corral.cli.output import remark
 from corral.core.errors import DataError, UserError
 from corral.core.journal import Journal
 from corral.core.progress import progress
-from corral.data.messages import Conversation, Target
+from corral.data.messages import TARGETS, Conversation, Target
 from corral.data.readers import RejectedRow
 from corral.guards.composition.costs import CostMeter
 from corral.guards.moderator import Moderator
@@ -307,6 +307,6 @@ def _up_to_reject(batch: list[Given]) -> tuple[list[Given], RejectedRow | None]:
 
 def _previews(conversation: Conversation, choice: TargetOption) -> dict[Target, str]:
     """The beginning of each judged message."""
-    targets: tuple[Target, ...] = ("prompt", "response") if choice == "both" else (conversation.target(choice),)
+    targets = TARGETS if choice == "both" else (conversation.target(choice),)
     indices = {target: conversation.judged_index(target) for target in targets}
     return {t: preview_of(conversation.messages[i].text) for t, i in indices.items() if i is not None}

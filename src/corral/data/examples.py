@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from corral.core.errors import DataError, suggest
 from corral.core.files import sha256_json
-from corral.data.messages import Conversation, Target
+from corral.data.messages import TARGETS, Conversation, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def example_from_json(value: Mapping[str, Any], *, where: str = "row") -> Modera
     if unknown := sorted(set(value) - set(known)):
         raise DataError(f"unknown key `{unknown[0]}`", where=where, hint=suggest(unknown[0], known))
     target = value.get("target")
-    if target not in ("prompt", "response"):
+    if target not in TARGETS:
         raise DataError(f"target is `{target}`", where=f"{where}.target", hint="Use `prompt` or `response`.")
     labels = {name: _typed(value.get(name), bool | None, f"{where}.{name}") for name in _JSON_LABELS}
     texts = {name: _typed(value.get(name, ""), str, f"{where}.{name}") for name in _JSON_TEXTS}

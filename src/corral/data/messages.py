@@ -17,7 +17,15 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: Final[tuple[str, ...]] = get_args(Role)
 
 Target = Literal["prompt", "response"]
+TARGETS: Final[tuple[Target, ...]] = get_args(Target)
 TargetChoice = Literal["auto", "prompt", "response"]
+TargetMode = Literal["prompt", "response", "both"]
+
+
+def targets_of(mode: TargetMode) -> tuple[Target, ...]:
+    """The targets that a mode names, prompt first."""
+    return TARGETS if mode == "both" else (mode,)
+
 
 _SHOWN_CHARACTERS: Final = 40
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from corral.core.errors import DataError, MetricError
 from corral.data.examples import ModerationExample
-from corral.data.messages import Conversation, Target, TargetChoice
+from corral.data.messages import TARGETS, Conversation, Target, TargetChoice
 from corral.guards.base import Status, Verdict
 from corral.guards.calibration import Calibration, fit_calibration
 
@@ -144,7 +144,7 @@ class BagOfWordsGuard:
         """Judge each conversation; see ``Guard.classify``."""
         targets = [conversation.target(target) for conversation in conversations]
         verdicts: list[Verdict | None] = [None] * len(targets)
-        for each in ("prompt", "response"):
+        for each in TARGETS:
             wanted = [i for i, found in enumerate(targets) if found == each]
             for i, verdict in zip(wanted, self._judge([conversations[i] for i in wanted], each), strict=True):
                 verdicts[i] = verdict
@@ -153,7 +153,7 @@ class BagOfWordsGuard:
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response; see ``Guard.classify_both``."""
         found: list[dict[Target, Verdict]] = [{} for _ in conversations]
-        for target in ("prompt", "response"):
+        for target in TARGETS:
             present = [i for i, c in enumerate(conversations) if c.judged_index(target) is not None]
             for i, verdict in zip(present, self._judge([conversations[i] for i in present], target), strict=True):
                 found[i][target] = verdict

@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from corral.evals.report_tables import Cell, Table
-from corral.evals.results import GuardResult, ModerationReport, PartCost, SetResult
+from corral.evals.results import GuardResult, ModerationReport, SetResult
+from corral.guards.composition.costs import PartCost, saving
 
 
 def with_measured_parts(guards: Sequence[GuardResult]) -> Iterator[GuardResult]:
-    """The results, with measured for estimated times where a part was also measured alone on the same rows."""
+    """The results, with measured for estimated times where the same guard was also measured alone on the same rows."""
     alone = {
-        (guard.name, result.name, result.rows_sha256): result.seconds
+        (guard.name, guard.revision, result.name, result.rows_sha256): result.seconds
         for guard in guards
         for result in guard.sets
         if not result.parts
     }
+
+    def measured(part: PartCost, result: SetResult) -> PartCost:
+        seconds = alone.get((part.guard, part.revision, result.name, result.rows_sha256))
+        return part if seconds is None else part.model_copy(update={"seconds_alone": seconds, "measured": True})
+
     for guard in guards:
-        sets = tuple(
-            result.model_copy(
-                update={
-                    "parts": tuple(
-                        _measured(part, alone.get((part.guard, result.name, result.rows_sha256)))
-                        for part in result.parts
-                    )
-                }
-            )
+        sets = [
+            result.model_copy(update={"parts": tuple(measured(part, result) for part in result.parts)})
             for result in guard.sets
-        )
-        yield guard.model_copy(update={"sets": sets})
+        ]
+        yield guard.model_copy(update={"sets": tuple(sets)})
 
 
 def composition_costs(report: ModerationReport) -> Iterator[Table]:
@@ -45,33 +44,26 @@ def composition_costs(report: ModerationReport) -> Iterator[Table]:
         yield Table("Cost of compositions", columns, tuple(rows))
 
 
-def _measured(part: PartCost, seconds: float | None) -> PartCost:
-    return part if seconds is None else part.model_copy(update={"seconds_alone": seconds, "measured": True})
-
-
 def _rows(guard: GuardResult, result: SetResult) -> Iterator[tuple[Cell, ...]]:
     for part in result.parts:
         estimated = "" if part.measured else "about "
-        alone = None if part.seconds_alone is None else f"{estimated}{part.seconds_alone:.1f}"
         yield (
             result.name,
             guard.name,
-            part.guard,
+            part.path,
             part.rows if part.rows == part.calls else f"{part.rows} ({part.calls} calls)",
             f"{part.rows / result.n:.1%}",
             part.failed or None,
             f"{part.seconds:.1f}",
-            alone,
+            f"{estimated}{part.seconds_alone:.1f}",
             None,
         )
     total = sum(part.seconds for part in result.parts)
-    yield result.name, guard.name, "together", result.n, None, None, f"{total:.1f}", None, _saved(result, total)
+    yield result.name, guard.name, "together", result.n, None, None, f"{total:.1f}", None, _saved(result)
 
 
-def _saved(result: SetResult, total: float) -> str | None:
-    """Against what would be run if there were no composition: of a cascade its costly guard, else the dearest part."""
-    known = [(part.seconds_alone, part.rows < result.n, part.guard) for part in result.parts if part.seconds_alone]
-    if len(known) < 2:
+def _saved(result: SetResult) -> str | None:
+    found = saving(result.parts, result.n)
+    if found is None:
         return None
-    alone, _, name = max(known, key=lambda each: (each[1], each[0]))
-    return f"{alone - total:+.1f} s, {(alone - total) / alone:.0%} against {name} alone"
+    return f"{found.seconds:+.1f} s, {found.seconds / found.alone:.0%} against {found.path} alone"

@@ -15,13 +15,12 @@ from corral.core.files import sha256_json
 from corral.core.journal import Journal
 from corral.data.conversations import conversation_from_row
 from corral.data.examples import ModerationExample, prompt_key
-from corral.data.messages import Target
+from corral.data.messages import TARGETS, Target
 from corral.data.readers import Row, read_rows
 from corral.evals.tasks.scoring import guard_folder, judge_rows
 from corral.guards.base import Guard
 
 _LABELS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
-_TARGETS: Final[tuple[Target, ...]] = ("prompt", "response")
 
 
 def labelled_rows(path: Path) -> list[ModerationExample]:
@@ -58,7 +57,7 @@ def score_development(
     path = guard_folder(out, guard.name, guard.revision) / "development.jsonl"
     fingerprint = {"guard": guard.name, "revision": guard.revision, "rows_sha256": sha256_json(keys)}
     with Journal.open(path, key="id", fingerprint=fingerprint) as journal:
-        for target in _TARGETS:
+        for target in TARGETS:
             missing = {
                 key: row for key, row in zip(keys, rows, strict=True) if row.target == target and key not in journal
             }
@@ -76,7 +75,7 @@ def _labelled(row: Row) -> ModerationExample:
         raise DataError(f"`harmful` is `{label}`", where=row.where, hint="Give true or false.")
     conversation = conversation_from_row(row)
     target = value.get("target") or conversation.target("auto")
-    if target not in _TARGETS or conversation.judged_index(cast("Target", target)) is None:
+    if target not in TARGETS or conversation.judged_index(cast("Target", target)) is None:
         raise DataError(f"no `{target}` to judge", where=row.where, hint="`target` is prompt or response.")
     return ModerationExample(
         conversation,

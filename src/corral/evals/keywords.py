@@ -13,6 +13,7 @@ from functools import cached_property
 from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.data.refusals import OPENING_CHARS, REFUSAL_PHRASES, opens_with_refusal
+from corral.guards.asking import present_targets
 from corral.guards.base import Status, Verdict
 
 
@@ -25,11 +26,7 @@ class OneByOne(ABC):
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response; see ``Guard.classify_both``."""
-        both: tuple[Target, ...] = ("prompt", "response")
-        return [
-            {target: self._verdict(each, target) for target in both if each.judged_index(target) is not None}
-            for each in conversations
-        ]
+        return [{target: self._verdict(each, target) for target in present_targets(each)} for each in conversations]
 
     @abstractmethod
     def _verdict(self, conversation: Conversation, target: Target) -> Verdict:

@@ -18,7 +18,7 @@ from corral.core.metric_inputs import Flags, Floats, Labels
 from corral.core.stats import REPLICATES, Estimate, cluster_bootstrap, paired_cluster_bootstrap, wilson
 from corral.core.weighted import Statistic
 from corral.data.examples import ModerationExample
-from corral.evals.results import Confusion, Figure, PartCost, SetResult, Slice
+from corral.evals.results import Confusion, Figure, SetResult, Slice
 from corral.evals.scored import THRESHOLD, THRESHOLD_RULE, ScoredSet
 from corral.evals.tasks.eval_set import EvalSet, Kind
 
@@ -117,7 +117,7 @@ def measure(scored: ScoredSet, *, seed: int = 0, replicates: int = REPLICATES) -
         latency_ms_p50=float(np.quantile(scored.latency_ms_N, 0.5)),
         latency_ms_p95=float(np.quantile(scored.latency_ms_N, 0.95)),
         seconds=float(scored.latency_ms_N.sum()) / 1e3,
-        parts=tuple(_parts(scored)),
+        parts=() if scored.cost is None else scored.cost.parts,
         caveats=tuple(_caveats(scored)),
     )
 
@@ -252,19 +252,6 @@ def slice_values(example: ModerationExample, column: str) -> list[str]:
         return [code for code, present in example.categories.items() if present]
     value = getattr(example, column, None)
     return [str(value)] if value else []
-
-
-def _parts(scored: ScoredSet) -> Iterator[PartCost]:
-    if scored.cost is not None:
-        for name, part in scored.cost.parts.items():
-            yield PartCost(
-                guard=name,
-                rows=part.rows,
-                calls=part.calls,
-                failed=part.failed,
-                seconds=part.seconds,
-                seconds_alone=scored.cost.alone(name),
-            )
 
 
 def _caveats(scored: ScoredSet) -> Iterator[str]:

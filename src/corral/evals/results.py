@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from corral.core.stats import Estimate
 from corral.evals.published.tables import Mark
 from corral.evals.tasks.eval_set import Head, Kind, Relation
+from corral.guards.composition.costs import PartCost
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -92,29 +93,6 @@ class NotComparable(_Model):
     set: str = ""
     reason: str
     cells: Mapping[str, float] = Field(default_factory=dict)
-
-
-class PartCost(_Model):
-    """What a composition asked of one of its guards.
-
-    Attributes:
-        guard: by its name within the composition.
-        rows: rows that it was asked about.
-        calls: how often it was asked; more than ``rows`` where several forms of a text were judged.
-        failed: calls that it did not answer.
-        seconds: its own time for them.
-        seconds_alone: its own time for every row of the set: measured where it is in the same report, else estimated
-            by its mean; ``None`` when it was never asked.
-        measured: whether ``seconds_alone`` was.
-    """
-
-    guard: str
-    rows: int
-    calls: int
-    failed: int
-    seconds: float
-    seconds_alone: float | None
-    measured: bool = False
 
 
 class SetResult(_Model):
@@ -286,7 +264,6 @@ __all__ = [
     "LanguageTable",
     "ModerationReport",
     "NotComparable",
-    "PartCost",
     "PublishedRow",
     "Relation",
     "SetResult",

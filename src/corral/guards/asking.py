@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from corral.data.messages import Conversation, Target, TargetChoice
+from corral.data.messages import TARGETS, Conversation, Target, TargetChoice
 from corral.guards.base import Guard, Status, Verdict
 from corral.guards.failures import failure_detail
 
@@ -48,8 +48,7 @@ def ask_both(guard: Guard, conversations: Sequence[Conversation]) -> list[dict[T
 
 def present_targets(conversation: Conversation) -> list[Target]:
     """The targets that the conversation has."""
-    both: tuple[Target, ...] = ("prompt", "response")
-    return [target for target in both if conversation.judged_index(target) is not None]
+    return [target for target in TARGETS if conversation.judged_index(target) is not None]
 
 
 def _asked(

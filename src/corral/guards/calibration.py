@@ -90,15 +90,40 @@ class CalibrationRow:
         self._slopes_K = np.array([calibration.slope for calibration in calibrations])
         self._thresholds_K = np.array([calibration.threshold for calibration in calibrations])
 
-    def apply(self, scores_K: ArrayLike) -> FloatArray:
-        """Probabilities (K,) of raw scores (K,), as ``Calibration.apply`` gives them one by one."""
-        return _probabilities(scores_K, self._slopes_K, self._thresholds_K)
+    def log_odds(self, scores: ArrayLike) -> FloatArray:
+        """Calibrated log-odds (..., K) of raw scores (..., K)."""
+        scaled: FloatArray = self._slopes_K * (np.asarray(scores, dtype=np.float64) - self._thresholds_K)
+        return scaled
+
+    def apply(self, scores: ArrayLike) -> FloatArray:
+        """Probabilities (..., K) of raw scores (..., K), as ``Calibration.apply`` gives them one by one."""
+        return _probabilities(scores, self._slopes_K, self._thresholds_K)
+
+
+def sigmoid(log_odds: FloatArray) -> FloatArray:
+    """Probabilities of log-odds: never overflows, and exactly 0.5 at 0."""
+    probabilities: FloatArray = 0.5 + 0.5 * np.tanh(0.5 * log_odds)
+    return probabilities
+
+
+def at_half(p: float, threshold: float) -> float:
+    """A probability whose threshold is ``threshold`` as one whose threshold is 0.5.
+
+    Odds of p over odds of the threshold, so the order of scores is kept.
+
+    Args:
+        p: in [0, 1].
+        threshold: strictly between 0 and 1.
+    """
+    if threshold == 0.5:
+        return p
+    positive, negative = p * (1 - threshold), (1 - p) * threshold
+    return positive / (positive + negative)
 
 
 def _probabilities(logits: ArrayLike, slope: float | FloatArray, threshold: float | FloatArray) -> FloatArray:
     scores = np.asarray(logits, dtype=np.float64)
-    # tanh never overflows and is exactly 0 at the threshold, so that p is exactly 0.5 there.
-    return np.where(np.isfinite(scores), 0.5 + 0.5 * np.tanh(0.5 * slope * (scores - threshold)), np.nan)
+    return np.where(np.isfinite(scores), sigmoid(slope * (scores - threshold)), np.nan)
 
 
 def fit_calibration(
@@ -231,7 +256,7 @@ def _newton(design_NP: FloatArray, targets_N: FloatArray, *, steps: int = 100, t
     weights_P = np.zeros(design_NP.shape[1])
     loss = _cross_entropy(design_NP @ weights_P, targets_N)
     for _ in range(steps):
-        p_N = 0.5 + 0.5 * np.tanh(0.5 * (design_NP @ weights_P))
+        p_N = sigmoid(design_NP @ weights_P)
         gradient_P = design_NP.T @ (p_N - targets_N)
         hessian_PP = (design_NP * (p_N * (1 - p_N))[:, None]).T @ design_NP + 1e-12 * np.eye(len(weights_P))
         step_P = np.linalg.solve(hessian_PP, gradient_P)

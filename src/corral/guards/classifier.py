@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from corral.core.errors import ConfigError, GuardError
 from corral.data.messages import Conversation, Target, TargetChoice
+from corral.guards.asking import present_targets
 from corral.guards.base import Status, Verdict
 from corral.guards.failures import failure_detail
 from corral.guards.limits import MAX_CHARS, unreadable
@@ -139,8 +140,7 @@ class ClassifierGuard(ABC):
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response in one call; a target that the conversation does not have is absent."""
-        targets: tuple[Target, ...] = ("prompt", "response")
-        wanted = [[t for t in targets if c.judged_index(t) is not None] for c in conversations]
+        wanted = [present_targets(conversation) for conversation in conversations]
         pairs = [(c, t) for c, present in zip(conversations, wanted, strict=True) for t in present]
         verdicts = iter(self._judge(pairs))
         return [{t: next(verdicts) for t in present} for present in wanted]

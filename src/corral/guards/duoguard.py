@@ -28,7 +28,7 @@ from corral.core.errors import ConfigError, DataError, NotFoundError
 from corral.core.files import atomic_write_json, read_json, sha256_json
 from corral.data.messages import Conversation, Target
 from corral.data.taxonomy import load_taxonomy, qualified
-from corral.guards.calibration import Calibration, fit_calibration
+from corral.guards.calibration import Calibration, CalibrationRow, fit_calibration
 from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArray, Scores, Span
 from corral.guards.limits import MAX_CHARS
 from corral.guards.windows import JudgedWindows, Window, check_windows, window_spans
@@ -92,10 +92,11 @@ class DuoGuard(ClassifierGuard):
         self._window = window - len(self._prefix)
         self._overlap = overlap
         self._padding_side: PaddingSide = padding_side
-        self._calibrations = _in_order(calibrations, self.codes)
+        ordered = _in_order(calibrations, self.codes)
+        self._calibrations = CalibrationRow(ordered)
         check_windows(self._window, overlap)
         _check_length(model, window)
-        settings = [c.model_dump() for c in self._calibrations]
+        settings = [calibration.model_dump() for calibration in ordered]
         self._revision = sha256_json([revision, str(model.dtype), window, overlap, max_chars, settings])[:16]
 
     @classmethod
@@ -193,7 +194,7 @@ class DuoGuard(ClassifierGuard):
 
     def conclude(self, scores_K: FloatArray, target: Target) -> Scores:
         """Unsafe iff the largest calibrated p_k is above 0.5; the jailbreak category is the attack score of prompts."""
-        p_K = [float(c.apply(score)) for c, score in zip(self._calibrations, scores_K, strict=True)]
+        p_K = self._calibrations.apply(scores_K).tolist()
         return Scores(
             flagged=max(p_K) > 0.5,
             p_harm=max(p_K),

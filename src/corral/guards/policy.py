@@ -93,7 +93,10 @@ class Policy(Config):
         taxonomy: the taxonomy that ``categories`` uses: an id, or the path of a YAML file.
         guards: the guards that must judge, names or compositions (``guards/composition/specs``); ``None`` leaves the
             choice to whoever applies the policy.
-        preset: thresholds that every guard judges under, its own for each language; ``None`` for the shipped ones.
+        preset: thresholds that every guard of text judges under, its own for each language; ``None`` for the shipped
+            ones. A guard that chose a preset of its own (``adjust``) keeps it.
+        thresholds: file of the preset's thresholds (``corral eval calibrate presets``); ``None`` for those that come
+            with a guard's weights. A file is for one guard: with several, each is put under its own by ``adjust``.
         prompt: rule for the harm score of prompts.
         response: rule for the harm score of responses.
         attack: rule for injection and jailbreak attempts in prompts.
@@ -107,6 +110,7 @@ class Policy(Config):
     taxonomy: Name = "llama_guard_3"
     guards: Annotated[tuple[GuardSpec, ...], Field(min_length=1)] | None = None
     preset: Preset | None = None
+    thresholds: Name | None = None
     prompt: Rule = Rule()
     response: Rule = Rule()
     attack: Rule = Rule(action=Action.FLAG)
@@ -134,15 +138,19 @@ class Policy(Config):
             raise PolicyError(error.message, where=error.where, hint=error.hint) from error
 
     @property
-    def guard_names(self) -> tuple[str, ...]:
-        """Names of the guards that must judge, as they have them under the preset; none when any may."""
-        return tuple(name_of(under_preset(spec, self.preset)) for spec in self.guards or ())
+    def asked(self) -> tuple[GuardSpec, ...]:
+        """The guards that must judge, under the preset; none when any may."""
+        return tuple(self.under_preset(spec) for spec in self.guards or ())
+
+    def under_preset(self, spec: GuardSpec) -> GuardSpec:
+        """A guard under the preset of this policy, if there is one."""
+        return under_preset(spec, self.preset, self.thresholds)
 
     @property
     def hash(self) -> str:
         """16 hex digits that change with any setting."""
         if self.preset is None:  # as policies were hashed that could not name one
-            return sha256_json(self.model_dump(mode="json", exclude={"preset"}))[:16]
+            return sha256_json(self.model_dump(mode="json", exclude={"preset", "thresholds"}))[:16]
         return config_hash(self)
 
     @field_validator("taxonomy")
@@ -152,6 +160,13 @@ class Policy(Config):
             load_taxonomy(value)
         except UserError as error:
             raise ValueError(" ".join(filter(None, (f"{error.message}.", error.hint)))) from error
+        return value
+
+    @field_validator("thresholds")
+    @classmethod
+    def _thresholds_of_a_preset(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("preset") is None:
+            raise ValueError("thresholds are those of a preset: add `preset: balanced`, strict or permissive")
         return value
 
     @field_validator("guards")

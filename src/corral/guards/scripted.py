@@ -13,7 +13,8 @@ from pydantic import Field
 
 from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
-from corral.data.messages import Conversation, Target, TargetChoice
+from corral.data.messages import TARGETS, Conversation, Target, TargetChoice
+from corral.guards.asking import present_targets
 from corral.guards.base import Status, Verdict
 from corral.guards.limits import MAX_CHARS, unreadable
 
@@ -100,12 +101,11 @@ class ScriptedGuard:
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response of each conversation by the script."""
-        both: tuple[Target, ...] = ("prompt", "response")
         answers = [
-            {target: self._verdict(conversation, target) for target in both if _text(conversation, target) is not None}
+            {target: self._verdict(conversation, target) for target in present_targets(conversation)}
             for conversation in conversations
         ]
-        short_by = max(self._short_by(conversations, target) for target in both)
+        short_by = max(self._short_by(conversations, target) for target in TARGETS)
         return answers[: len(answers) - short_by]
 
     def _verdict(self, conversation: Conversation, target: Target) -> Verdict:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from corral.data.messages import Conversation, Message, Target
+from corral.data.messages import Conversation, Message, Target, targets_of
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Verdict
 from corral.guards.policy import Action
 from corral.redteam.answers import Answers
 from corral.redteam.judges import Judge, Outcome, judge_decoded
-from corral.redteam.settings import Mode, RunSettings
+from corral.redteam.settings import RunSettings
 from corral.redteam.store import KEY, Row, Store
 
 _DELIVERED: Final = (Action.ALLOW, Action.FLAG)
-_TARGETS: Final[Mapping[Mode, tuple[Target, ...]]] = {
-    "prompt": ("prompt",),
-    "response": ("response",),
-    "both": ("prompt", "response"),
-}
 
 
 def judged(judge: Judge, answers: Answers, store: Store) -> dict[str, Outcome]:
@@ -43,12 +38,12 @@ def guarded(guard: Guard, answers: Answers, store: Store, settings: RunSettings)
     asked = {
         f"{key}/{target}/{turn}": (target, conversation)
         for key, row in answers.rows.items()
-        for target in _TARGETS[settings.mode]
+        for target in targets_of(settings.mode)
         for turn, conversation in enumerate(_shown(row, target))
     }
 
     def judge(names: Sequence[str]) -> Iterable[Row]:
-        for target in _TARGETS[settings.mode]:
+        for target in targets_of(settings.mode):
             some = [name for name in names if asked[name][0] == target]
             verdicts = ask(guard, [asked[name][1] for name in some], target=target)
             yield from ({KEY: name, **verdict.to_json()} for name, verdict in zip(some, verdicts, strict=True))

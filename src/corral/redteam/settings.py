@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from corral.core.errors import ConfigError
 from corral.core.stats import REPLICATES
+from corral.data.messages import TargetMode
 from corral.guards.policy import Policy
 from corral.models.engines.base import GenerationSettings
 
 RUN_VERSION: Final = "1"
 """Raised whenever what is asked, or how it is counted, changes, so that figures stay apart."""
 
-Mode = Literal["prompt", "response", "both"]
+Mode = TargetMode
 """What a guard checks: user turns as they come, the last reply, or both."""
 
 

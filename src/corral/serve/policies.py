@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
@@ -22,6 +23,7 @@ from corral.core.errors import CorralError, NotFoundError, PolicyError, suggest
 from corral.core.files import atomic_write_bytes
 from corral.core.yaml import parse_yaml
 from corral.guards.base import Guard
+from corral.guards.composition.specs import GuardSpec, name_of
 from corral.guards.moderator import Moderator
 from corral.guards.policy import Policy
 
@@ -93,17 +95,25 @@ class PolicyStore:
         source: a file, a folder, or ``None`` for the packaged default.
         guards: the loaded guards; a policy may name only these.
         default_guards: asked where a policy names none.
+        specs: how guards were loaded, by name; see ``Moderator``.
 
     Raises:
         NotFoundError: no such file, or a folder without ``default.yaml``.
         PolicyError: a file that cannot be applied.
     """
 
-    def __init__(self, source: Path | None, guards: Mapping[str, Guard], default_guards: Sequence[str]) -> None:
+    def __init__(
+        self,
+        source: Path | None,
+        guards: Mapping[str, Guard],
+        default_guards: Sequence[str],
+        specs: Mapping[str, GuardSpec] = MappingProxyType({}),
+    ) -> None:
         self.source = source
         self.reloads = 0
         self._guards = dict(guards)
         self._default_guards = tuple(default_guards)
+        self._specs = specs
         self._lock = threading.Lock()
         self._loaded: dict[str, LoadedPolicy] = {}
         self._signatures: dict[str, tuple[int, ...]] = {}
@@ -142,7 +152,8 @@ class PolicyStore:
         for name in added:
             if name not in self._guards:
                 raise NotFoundError(f"no guard `{name}` is loaded", hint=suggest(name, self._guards))
-        return tuple(dict.fromkeys([*(policy.guard_names or self._default_guards), *added]))
+        named = tuple(map(name_of, policy.asked))
+        return tuple(dict.fromkeys([*(named or self._default_guards), *added]))
 
     def check(self, text: str, *, where: str) -> ServePolicy:
         """The policy that a YAML text holds.
@@ -153,13 +164,8 @@ class PolicyStore:
         try:
             values = parse_yaml(text, where=where)
             policy = load_config(ServePolicy, {} if values is None else values)
-            if missing := [name for name in policy.guard_names if name not in self._guards]:
-                raise PolicyError(
-                    f"guard `{missing[0]}` is not loaded",
-                    where="guards",
-                    hint=f"Start the server with `--guard {missing[0]}`. {suggest(missing[0], self._guards)}",
-                )
-            Moderator([self._guards[name] for name in self.guards_of(policy)], policy)
+            loaded = [self._guards[name] for name in self.guards_of(policy) if name in self._guards]
+            Moderator(loaded, policy, specs=self._specs)
         except CorralError as error:
             field = error.where if error.where and error.where != where else ""
             located = field if field.startswith(where) else ": ".join(filter(None, [where, field]))

@@ -12,7 +12,7 @@ from typing import Final
 from corral.core.errors import CorralError
 from corral.data.media import MediaAccess
 from corral.guards.base import Guard
-from corral.guards.composition.specs import with_settings
+from corral.guards.composition.specs import name_of, with_settings
 from corral.guards.loading import load_guard
 from corral.guards.media.loading import load_media_guard
 from corral.serve.audit.database import AuditError, Database
@@ -126,9 +126,10 @@ def build_server(
     metrics = Metrics()
     database = Database(settings.database_url)
     try:
-        loaded = guards or [load_guard(with_settings(spec, settings.guard_settings)) for spec in settings.guards]
+        specs = [] if guards else [with_settings(spec, settings.guard_settings) for spec in settings.guards]
+        loaded = guards or [load_guard(spec) for spec in specs]
         by_name = {guard.name: guard for guard in loaded}
-        policies = PolicyStore(settings.policies, by_name, list(by_name))
+        policies = PolicyStore(settings.policies, by_name, list(by_name), {name_of(spec): spec for spec in specs})
         keys = KeyStore(database)
         secret = load_secret(settings.state)
         chosen_upstream = upstream or load_upstream(settings)

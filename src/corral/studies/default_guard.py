@@ -24,7 +24,7 @@ from corral.core.progress import progress
 from corral.core.runs import Run
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, example_to_json
-from corral.data.messages import Conversation, Target
+from corral.data.messages import TARGETS, Conversation
 from corral.data.mixture import Mixture, MixtureEntry
 from corral.data.sources import SOURCES, load_source
 from corral.data.splits import split_by_group
@@ -248,7 +248,7 @@ def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]
         ],
         "labels": {
             f"{target} {label} {value}": sum(row.target == target and getattr(row, label) is value for row in rows)
-            for target in ("prompt", "response")
+            for target in TARGETS
             for label in ("harmful", "attack", "refusal")
             for value in (True, False)
         },
@@ -313,8 +313,7 @@ def score_rows(guard: DefaultGuard, rows: Sequence[ModerationExample]) -> tuple[
 def _raw_scores(
     guard: DefaultGuard, rows: Sequence[ModerationExample]
 ) -> Iterator[tuple[ModerationExample, np.ndarray | None]]:
-    targets: tuple[Target, ...] = ("prompt", "response")
-    for target in targets:
+    for target in TARGETS:
         judged = [row for row in rows if row.target == target]
         for start in progress(range(0, len(judged), _SCORED_AT_ONCE), f"Scoring held-out {target}s"):
             batch = judged[start : start + _SCORED_AT_ONCE]

@@ -15,6 +15,7 @@ from corral.core.metric_inputs import Flags, Floats
 from corral.core.progress import milestone, progress
 from corral.core.runs import Run
 from corral.data.examples import ModerationExample
+from corral.data.messages import TARGETS
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Status, Verdict
 
@@ -104,7 +105,7 @@ class VerdictStore:
 
 def _verdicts(guard: Guard, rows: Sequence[ModerationExample]) -> list[Verdict]:
     verdicts: list[Verdict | None] = [None] * len(rows)
-    for target in ("prompt", "response"):
+    for target in TARGETS:
         wanted = [i for i, row in enumerate(rows) if row.target == target]
         answers = ask(guard, [rows[i].conversation for i in wanted], target=target) if wanted else []
         for i, verdict in zip(wanted, answers, strict=True):

@@ -38,14 +38,22 @@ def test_for_an_agreement_no_band_asks_about_fewer_rows(rows: list[tuple[float, 
 
 @given(ROWS, st.floats(0, 1))
 def test_for_a_share_no_band_agrees_more(rows: list[tuple[float, bool]], share: float) -> None:
-    exact = [p for p, _ in rows if p == 0.5]
-    rows = [row for row in rows if row[0] != 0.5]  # both ends are included, so a score of 0.5 is in every band
-    if not rows:
-        assert exact
+    allowed = [(a, i) for i, a in brute_force(rows) if i / len(rows) <= share]
+    if not allowed:  # both ends are included, so a score of 0.5 is in every band
+        assert any(p == 0.5 for p, _ in rows)
+        with pytest.raises(MetricError, match="no band asks about"):
+            fit_band([p for p, _ in rows], [f for _, f in rows], split="dev", share=share)
         return
     band = fit_band([p for p, _ in rows], [f for _, f in rows], split="dev", share=share)
     inside, apart = outcome(rows, band.low, band.high)
-    assert (apart, inside) == min((a, i) for i, a in brute_force(rows) if i / len(rows) <= share)
+    assert (apart, inside) == min(allowed)
+
+
+def test_where_every_band_asks_about_too_many_rows_it_is_told_how_many() -> None:
+    scores, flagged = [0.5, 0.5, 0.5, 0.1], [True, True, False, False]
+    with pytest.raises(MetricError, match=r"3 of 4 have a score of exactly 0\.5"):
+        fit_band(scores, flagged, split="dev", share=0.5)
+    assert fit_band(scores, flagged, split="dev", share=0.75).share == 0.75
 
 
 def test_many_rows_are_thinned_to_quantiles_and_the_promise_still_holds() -> None:

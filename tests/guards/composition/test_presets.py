@@ -123,7 +123,12 @@ def presets_of(guard: Guard, common: float, languages: dict[str, float]) -> Pres
     thresholds = Thresholds(common=common, languages=languages)
     fits: dict[Preset, PresetFit] = {"strict": PresetFit(thresholds=thresholds)}
     return Presets(
-        guard=guard.name, revision=guard.revision, identifier="i", split="dev", rates=RATES, targets={"prompt": fits}
+        guard=guard.name,
+        revision=guard.revision,
+        identifier=ByFirstWord.name,
+        split="dev",
+        rates=RATES,
+        targets={"prompt": fits},
     )
 
 
@@ -151,6 +156,17 @@ def test_without_an_identifier_the_common_threshold_applies() -> None:
     assert (told.classify(talk)[0].flagged, untold.classify(talk)[0].flagged) == (False, True)
     assert told.revision != untold.revision
     assert told.name == "scripted+strict"
+
+
+def test_thresholds_of_languages_that_another_identifier_told_apart_are_refused() -> None:
+    class Later(ByFirstWord):
+        name = "first word 2"
+
+    inner = guard_of()
+    with pytest.raises(ConfigError, match="told apart by `first word`, and here are by `first word 2`"):
+        AdjustedGuard(inner, presets_of(inner, 0.3, {"de": 0.6}), "strict", identifier=Later())
+    common_alone = presets_of(inner, 0.3, {})
+    assert AdjustedGuard(inner, common_alone, "strict", identifier=Later()).name == "scripted+strict"
 
 
 def test_a_failure_stays_one_and_a_target_without_thresholds_stays_as_it_is() -> None:

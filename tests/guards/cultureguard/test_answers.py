@@ -67,7 +67,7 @@ def test_the_beginning_of_an_answer_is_that_of_the_whole():
         "\uff5b\u201cUser Safety\u201d\uff1a\u201cunsafe\u201d\uff0c"
         "\u201cSafety Categories\u201d\uff1a\u201cViolence\u3001Threat\u201d\uff5d",
         '{"User Safety": "unsafe", "Safety Categories": "Violence\u060c Threat"}',
-        '{"Safety Categories": "S1, S11: Threat", "reason": {"why": "}"}, "User Safety": "unsafe"}',
+        '{"Safety Categories": "S1, S11: Threat", "reason": "why }", "User Safety": "unsafe"}',
         '{"User Safety": "unsafe", "Safety Categories": "Violence, Violence, Threat"}',
     ],
 )
@@ -100,6 +100,23 @@ def test_form_is_let_pass(text):
         '{"User Safety": "safe", "Safety Categories": 3}',
         '{"User Safety": "safe", "Response Safety": "unsafe"}',
         '{"User Safety": "safe", "Response Safety": "perhaps"}',
+        # one object inside another
+        '{"User Safety": "safe", "details": {"User Safety": "unsafe"}}',
+        '{"User Safety": "safe", "details": [{"Response Safety": "unsafe"}]}',
+        "{'User Safety': 'safe', 'details': {'harm': 'much'}}",
+        # a key or an object twice
+        '{"User Safety": "safe"} {"User Safety": "safe"}',
+        "{'User  Safety': 'unsafe', 'User Safety': 'safe'}",
+        '{"User Safety": "safe"} "User Safety": "harmful"',
+        '{"User Safety": "safe"} \uff5b\u201cUser Safety\u201d\uff1a\u201cunsafe\u201d\uff5d',
+        # an object that was cut off, before or after a whole one
+        '{"User Safety": "unsafe", "draft": {"User Safety": "safe"}',
+        '{"User Safety": "safe"} {"User Safety": "uns',
+        # unsafe beside the object, or in it
+        '{"User Safety": "safe"} unsafe',
+        '{"User Safety": "safe"}\nOn reflection this is UNSAFE.',
+        '{"User Safety": "safe", "verdict": "unsafe"}',
+        '{"User Safety": "safe"}' + " " * 20_000 + "unsafe",
         '{"a":' * 4000,
         "{" * 50_000,
     ],
@@ -166,6 +183,16 @@ def test_an_unknown_category_is_counted_and_the_verdict_stands():
 
 def test_unsafe_without_a_category_is_unsafe():
     assert unsafe('{"User Safety": "unsafe"}') == {"prompt": True}
+
+
+def test_what_is_said_beside_the_object_takes_back_only_what_is_called_safe():
+    said = '{"User Safety": "safe", "Response Safety": "unsafe"} The reply is unsafe.'
+    assert unsafe(said, reply=True) == {"prompt": None, "response": True}
+
+
+def test_an_answer_that_was_cut_off_behind_a_second_brace_is_not_safe():
+    said = read('{"User Safety": "safe"} {"User', complete=False).said["prompt"]
+    assert (said.unsafe, said.status) == (None, Status.UNPARSEABLE)
 
 
 def test_why_there_is_no_answer():

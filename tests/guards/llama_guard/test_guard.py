@@ -271,7 +271,7 @@ def test_a_server_is_asked_in_the_frame_of_the_generation(monkeypatch, tokenizer
         connected.update(settings, server=server, model=model)
         return ScriptedEngine(lambda _: "safe", logprob=logprob), "there"
 
-    monkeypatch.setattr("corral.guards.llama_guard.guard.connect_engine", connect)
+    monkeypatch.setattr("corral.guards.prompted.loading.connect_engine", connect)
     guard = load_guard("llama-guard", model="Llama-Guard-3-8B", server="http://host/v1", tokenizer=tokenizer)
     (verdict,) = guard.classify([Conversation.user("bread?")])
     assert verdict.flagged is False

@@ -13,7 +13,7 @@ import pytest
 from corral.core.errors import EngineError
 from corral.data.messages import Conversation, Message
 from corral.guards.base import Status
-from corral.guards.moderation_api.client import ModerationClient, read_moderation
+from corral.guards.moderation_api.client import Moderation, ModerationClient, read_moderation
 from corral.guards.moderation_api.guard import ModerationApiGuard
 from corral.models.engines.openai_connection import ConnectionSettings
 
@@ -114,11 +114,15 @@ def test_what_cannot_be_read_is_not_sent(serve: Callable[..., Endpoint]) -> None
 
 
 def test_a_score_is_moved_to_the_side_of_the_decision() -> None:
-    flagged = read_moderation(result(True, 0.2), CODES)
+    flagged, let_be, unknown = (
+        read_moderation(reply, CODES)
+        for reply in (result(True, 0.2), result(False, 0.9), result(True, 0.2, weather=0.8))
+    )
+    assert isinstance(flagged, Moderation)
+    assert isinstance(let_be, Moderation)
+    assert isinstance(unknown, Moderation)
     assert (flagged.p_harm, flagged.categories["openai_moderation/violence"]) == (0.5, 0.5)
-    let_be = read_moderation(result(False, 0.9), CODES)
     assert 0.49 < let_be.p_harm < 0.5
-    unknown = read_moderation(result(True, 0.2, weather=0.8), CODES)
     assert (unknown.p_harm, sorted(unknown.categories)) == (
         0.8,
         ["openai_moderation/hate", "openai_moderation/violence"],
@@ -141,6 +145,75 @@ def test_a_score_is_moved_to_the_side_of_the_decision() -> None:
 def test_an_answer_of_another_shape_is_no_verdict(reply: dict[str, Any]) -> None:
     with pytest.raises(EngineError):
         read_moderation(reply, CODES)
+
+
+def corral_reply(
+    action: str, mode: str = "enforce", *, status: str = "ok", p_harm: float | None = 0.9
+) -> dict[str, Any]:
+    """What Corral's server answers: of violence it has a score, of hate none."""
+    flagged = None if status != "ok" and action == "block" else action in ("flag", "block")
+    taken = "allow" if mode == "shadow" else action
+    scores = {"violence": 0.8 if flagged else 0.6, "hate": 0.0}
+    decision = {"action": action, "taken": taken, "flagged": flagged, "status": status, "p_harm": p_harm}
+    stopped = taken != "allow"
+    shown = {"flagged": stopped, "categories": dict.fromkeys(scores, stopped), "category_scores": scores}
+    return {"results": [shown], "corral": {"mode": mode, "decisions": [{**decision, "unscored": ["hate"]}]}}
+
+
+def test_a_decision_in_shadow_mode_is_taken_as_if_it_were_enforced() -> None:
+    shadow, enforced = (read_moderation(corral_reply("block", mode), CODES) for mode in ("shadow", "enforce"))
+    assert shadow == enforced
+    assert isinstance(shadow, Moderation)
+    assert (shadow.flagged, shadow.p_harm) == (True, 0.9)
+    assert shadow.categories == {"openai_moderation/violence": 0.8}  # of hate nobody said anything
+
+
+@pytest.mark.parametrize("mode", ["shadow", "enforce"])
+@pytest.mark.parametrize("status", ["error", "timeout", "unparseable"])
+def test_where_the_servers_guards_gave_no_verdict_there_is_none(
+    serve: Callable[..., Endpoint], status: str, mode: str
+) -> None:
+    endpoint = serve(lambda _: corral_reply("block", mode, status=status))
+    client = ModerationClient(endpoint.url, connection=FAST)
+    (verdict,) = ModerationApiGuard(client).classify([Conversation.user("a wolf")])
+    assert (verdict.flagged, verdict.status, verdict.p_harm) == (None, Status(status), None)
+    client.close()
+
+
+def test_what_one_guard_of_the_server_flagged_is_flagged_though_another_failed() -> None:
+    found = read_moderation(corral_reply("flag", status="timeout"), CODES)
+    assert isinstance(found, Moderation)
+    assert found.flagged
+
+
+def test_what_the_servers_policy_permits_is_not_flagged_by_a_score() -> None:
+    found = read_moderation(corral_reply("allow"), CODES)
+    assert isinstance(found, Moderation)
+    assert (found.flagged, found.p_harm < 0.5) == (False, True)
+    assert found.categories["openai_moderation/violence"] < 0.5
+
+
+def test_a_server_whose_guards_only_say_yes_or_no_stands_for_its_word() -> None:
+    found = read_moderation(corral_reply("block", p_harm=None), CODES)
+    assert isinstance(found, Moderation)
+    assert found.p_harm == 1.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decisions": []},
+        {"decisions": [{}]},
+        {"decisions": [{"flagged": False, "status": "fine", "p_harm": 0.1, "unscored": []}]},
+        {"decisions": [{"flagged": False, "status": [], "p_harm": 0.1, "unscored": []}]},
+        {"decisions": [{"flagged": "no", "status": "ok", "p_harm": 0.1, "unscored": []}]},
+        {"decisions": [{"flagged": False, "status": "ok", "p_harm": 7, "unscored": []}]},
+        {"decisions": [{"flagged": False, "status": "ok", "p_harm": 0.1}]},
+    ],
+)
+def test_a_corral_object_of_another_shape_is_no_verdict(change: dict[str, Any]) -> None:
+    with pytest.raises(EngineError):
+        read_moderation({**corral_reply("allow"), "corral": change}, CODES)
 
 
 def test_frames_are_sent_as_pictures(serve: Callable[..., Endpoint]) -> None:

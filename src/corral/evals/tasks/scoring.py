@@ -26,7 +26,7 @@ from corral.evals.scored import ScoredSet, scores_of
 from corral.evals.tasks.eval_set import EvalSet
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Verdict
-from corral.guards.composition.costs import CompositionCost, asked_of
+from corral.guards.composition.costs import Asked, CompositionCost, asked_of
 from corral.guards.composition.verdict import ComposedVerdict
 
 TASK_VERSION: Final = "1"
@@ -239,7 +239,7 @@ def _cost(judged: Sequence[Mapping[str, Any]]) -> CompositionCost | None:
         return None
     cost = CompositionCost()
     for each in asked:
-        cost.add(each)
+        cost.add(Asked(*call) for call in each)
     return cost
 
 

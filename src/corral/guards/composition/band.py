@@ -40,7 +40,7 @@ def fit_band(
 
     Raises:
         MetricError: no rows, unequal lengths, scores outside [0, 1], a split without a name, or not exactly one of
-            ``agreement`` and ``share``.
+            ``agreement`` and ``share``; or no band asks about so few rows, since every band holds a score of 0.5.
     """
     scores_N = np.asarray(cheap_p, dtype=np.float64)
     flagged_N = np.asarray(costly_flagged, dtype=bool)
@@ -57,6 +57,13 @@ def fit_band(
         allowed_LH, order_LH = apart_LH / n <= 1 - agreement, inside_LH * (n + 1) + apart_LH
     else:
         allowed_LH, order_LH = inside_LH / n <= (share or 0.0), apart_LH * (n + 1) + inside_LH
+    if not allowed_LH.any():  # an agreement always allows the band of all scores
+        least = int(inside_LH.min())
+        raise MetricError(
+            f"no band asks about at most `{share:g}` of the rows: {least} of {n} have a score of exactly 0.5",
+            where="share",
+            hint="Every band holds these. Give a larger share, or an agreement.",
+        )
     best = int(np.where(allowed_LH, order_LH, np.iinfo(np.int64).max).argmin())
     row, column = np.unravel_index(best, order_LH.shape)
     agreed = wilson(n - int(apart_LH[row, column]), n)

@@ -30,7 +30,7 @@ from corral.guards.loading import GUARDS, load_guard
 
 @runtime_checkable
 class HasPresets(Protocol):
-    """A guard whose weights come with thresholds."""
+    """A guard whose weights may come with thresholds."""
 
     @property
     def presets_file(self) -> Path | None:
@@ -54,31 +54,45 @@ def build_guard(spec: GuardSpec) -> Guard:
         case Ensemble():
             return _ensemble(spec)
         case Decode():
-            return DeobfuscatingGuard(build_guard(spec.decode), name=name_of(spec))
+            return DeobfuscatingGuard(build_guard(spec.decode), name=name_of(spec), part=name_of(spec.decode))
         case Adjust():
             guard = build_guard(spec.adjust)
-            return AdjustedGuard(guard, _presets(spec, guard), spec.preset, name=name_of(spec))
+            presets = _presets(spec, guard)
+            return AdjustedGuard(guard, presets, spec.preset, name=name_of(spec), part=name_of(spec.adjust))
 
 
-def check_spec(spec: GuardSpec, *, where: str = "guard") -> None:
-    """Refuse what can be told without loading weights: a guard that does not exist, a name that will not be used.
+def check_spec(spec: GuardSpec, *, where: str = "guard", part: bool = False) -> None:
+    """Refuse what can be told without loading weights.
+
+    Args:
+        spec: of a guard.
+        where: names the setting in messages.
+        part: it is part of a composition, and may have a name of its own.
 
     Raises:
         NotFoundError: no guard of that name.
-        ConfigError: a name of its own for a guard that is part of nothing.
+        ConfigError: a name of its own for a guard of the registry that is part of nothing, or a composition named like
+            a guard of the registry, which a policy could take for it.
     """
     for leaf in leaf_guards(spec):
         GUARDS.get(leaf.guard)
-    if isinstance(spec, NamedGuard) and spec.name not in (None, spec.guard):
+    if isinstance(spec, NamedGuard) and not part and spec.name not in (None, spec.guard):
         hint = "Leave `name` out, or use the guard inside a cascade or an ensemble."
         raise ConfigError("only parts of a composition have names of their own", where=f"{where}: name", hint=hint)
+    if not isinstance(spec, str | NamedGuard) and name_of(spec) in GUARDS.names():
+        raise ConfigError(
+            f"`{name_of(spec)}` is a guard that exists, and this composition another",
+            where=f"{where}: name",
+            hint="Give it another name.",
+        )
 
 
 def _cascade(spec: Cascade) -> CascadeGuard:
     band = load_config(Band, Path(spec.fit)) if spec.band is None and spec.fit else _given(spec)
     guards, names = _parts(spec.cascade)
     check_fitted_with(band.guards, dict(zip(names, guards, strict=True)), where=spec.fit or "cascade.band")
-    return CascadeGuard(*guards, band=band, name=name_of(spec), names=(names[0], names[1]))
+    cheap, costly = guards
+    return CascadeGuard(cheap, costly, band=band, name=name_of(spec), names=names)
 
 
 def _given(spec: Cascade) -> Band:
@@ -104,9 +118,9 @@ def _presets(spec: Adjust, guard: Guard) -> Presets:
     file = guard.presets_file if isinstance(guard, HasPresets) else None
     if file is None:
         raise ConfigError(
-            f"guard `{guard.name}` has no presets of its own",
-            where="adjust",
-            hint=f"Fit them (`corral eval calibrate presets --guard {guard.name} ...`) and name the file: "
-            "`thresholds: FILE`, or `--thresholds FILE`.",
+            f"no thresholds of the preset `{spec.preset}` were fitted for guard `{guard.name}`",
+            where="preset",
+            hint=f"Fit them: `corral eval calibrate presets --guard {guard.name} --rows FILE --out presets.json`. Then "
+            "name the file: `--thresholds presets.json`, or `thresholds: presets.json` beside `preset` in a policy.",
         )
     return Presets.load(file)

@@ -10,27 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from corral.core.config import Config
-from corral.core.files import sha256_json
-from corral.data.messages import Conversation, Target, TargetChoice
+from corral.data.messages import TARGETS, Conversation, Target, TargetChoice
 from corral.guards.asking import ask, ask_both, present_targets
 from corral.guards.base import Guard, Status, Verdict
-from corral.guards.composition.verdict import (
-    ComposedVerdict,
-    Part,
-    common_taxonomy,
-    composed,
-    distinct_names,
-    unanswered,
-)
+from corral.guards.composition.base import ComposedGuard
+from corral.guards.composition.verdict import ComposedVerdict, Part
 
 Score = Annotated[float, Field(ge=0, le=1)]
-_VERSION: Final = 1
-"""Raised whenever the same parts and settings give other verdicts."""
 
 
 class Band(Config):
@@ -66,7 +57,7 @@ class Band(Config):
         return self
 
 
-class CascadeGuard:
+class CascadeGuard(ComposedGuard):
     """Asks a costly guard only where a cheap one is uncertain.
 
     Args:
@@ -81,30 +72,19 @@ class CascadeGuard:
     """
 
     def __init__(
-        self, cheap: Guard, costly: Guard, *, band: Band, name: str | None = None, names: tuple[str, str] | None = None
+        self, cheap: Guard, costly: Guard, *, band: Band, name: str | None = None, names: Sequence[str] | None = None
     ) -> None:
+        inner = names or (cheap.name, costly.name)
+        super().__init__(
+            (cheap, costly),
+            inner,
+            kind="cascade",
+            name=name or f"cascade({','.join(inner)})",
+            settings=[band.low, band.high],
+        )
         self.cheap = cheap
         self.costly = costly
         self.band = band
-        self._names = distinct_names(names or (cheap.name, costly.name), where="cascade")
-        self._name = name or f"cascade({','.join(self._names)})"
-        parts = [[part, guard.revision] for part, guard in zip(self._names, (cheap, costly), strict=True)]
-        self._revision = sha256_json(["cascade", _VERSION, parts, band.low, band.high])[:16]
-
-    @property
-    def name(self) -> str:
-        """Name of the cascade."""
-        return self._name
-
-    @property
-    def revision(self) -> str:
-        """Hash of both parts' names and revisions and of the band."""
-        return self._revision
-
-    @property
-    def taxonomy(self) -> str:
-        """Taxonomy of both parts; "" when they differ."""
-        return common_taxonomy((self.cheap, self.costly))
 
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; see ``Guard.classify``."""
@@ -124,8 +104,7 @@ class CascadeGuard:
         pairs = [row for row, targets in enumerate(wanted) if len(targets) > 1]
         for row, answers in zip(pairs, ask_both(self.costly, [conversations[row] for row in pairs]), strict=True):
             second[row] = answers
-        both: tuple[Target, ...] = ("prompt", "response")
-        for target in both:
+        for target in TARGETS:
             rows = [row for row, targets in enumerate(wanted) if targets == [target]]
             asked = ask(self.costly, [conversations[row] for row in rows], target=target)
             for row, verdict in zip(rows, asked, strict=True):
@@ -141,12 +120,13 @@ class CascadeGuard:
         return verdict.p_harm is None or self.band.low <= verdict.p_harm <= self.band.high
 
     def _joined(self, cheap: Verdict, costly: Verdict | None) -> ComposedVerdict:
-        parts = [Part(self._names[0], cheap)] + ([] if costly is None else [Part(self._names[1], costly)])
+        said = (cheap,) if costly is None else (cheap, costly)
+        parts = [Part(name, verdict) for name, verdict in zip(self.part_names, said, strict=False)]
         decider = parts[-1]
         if decider.verdict.status is not Status.OK:
-            return unanswered(decider, parts, guard=self.name, revision=self.revision)
+            return self._unanswered(decider, parts)
         base = cheap if costly is None else _with_other_answers(costly, cheap)
-        return composed(base, parts, guard=self.name, revision=self.revision, decided_by=decider.guard)
+        return self._composed(base, parts, decided_by=decider.guard)
 
 
 def _with_other_answers(costly: Verdict, cheap: Verdict) -> Verdict:

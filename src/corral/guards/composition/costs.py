@@ -1,75 +1,153 @@
-"""What a composition spent, and what a cascade saved against asking its costly guard about everything."""
+"""What a composition spent, and what it saved against running one of its guards about everything."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from corral.core.config import Config
 from corral.guards.base import Status, Verdict
 from corral.guards.composition.verdict import ComposedVerdict, leaves
 
 
-@dataclass(slots=True)
-class PartCost:
-    """How often one guard was asked, and how long it took; ``calls`` count every form of a text that was judged."""
+class Asked(NamedTuple):
+    """One call behind a verdict.
 
-    calls: int = 0
+    Attributes:
+        path: of the guard within the composition (``verdict.leaves``).
+        guard: its own name.
+        revision: its revision.
+        latency_ms: its time.
+        answered: whether it gave a verdict.
+    """
+
+    path: str
+    guard: str
+    revision: str
+    latency_ms: float
+    answered: bool
+
+
+def asked_of(verdict: Verdict) -> list[Asked]:
+    """Calls behind a verdict; one for a guard that is not composed."""
+    return [
+        Asked(path, said.guard, said.revision, said.latency_ms, said.status is Status.OK)
+        for path, said in leaves(verdict)
+    ]
+
+
+class PartCost(Config):
+    """What a composition asked of one of its guards.
+
+    Seconds are the guard's own (``Verdict.latency_ms``).
+
+    Attributes:
+        path: of the guard within the composition (``verdict.leaves``).
+        guard: its own name.
+        revision: its revision.
+        rows: messages that it was asked about.
+        calls: how often it was asked; more than ``rows`` where several forms of a text were judged.
+        failed: calls that it did not answer.
+        seconds: its time for them.
+        seconds_alone: its time for every message: measured where it is in the same report, else estimated by its mean,
+            which in a cascade is that of the uncertain ones, longer or shorter than the rest.
+        measured: whether ``seconds_alone`` was.
+    """
+
+    path: str
+    guard: str
+    revision: str
+    rows: int
+    calls: int
+    failed: int
+    seconds: float
+    seconds_alone: float
+    measured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """A composition's time beside that of the part which would be run if there were no composition.
+
+    Attributes:
+        path: of that part.
+        alone: seconds that it takes for every message.
+        spent: seconds of the composition.
+    """
+
+    path: str
+    alone: float
+    spent: float
+
+    @property
+    def seconds(self) -> float:
+        """What was saved; negative where the composition took longer."""
+        return self.alone - self.spent
+
+
+def saving(parts: Sequence[PartCost], rows: int) -> Saving | None:
+    """Against a cascade's costly guard, else the dearest part; ``None`` unless two parts have a known time.
+
+    Args:
+        parts: of one composition.
+        rows: messages that it judged.
+    """
+    known = [(part.rows < rows, part.seconds_alone, part.path) for part in parts if part.seconds_alone]
+    if len(known) < 2:
+        return None
+    _, alone, path = max(known)
+    return Saving(path, alone, sum(part.seconds for part in parts))
+
+
+@dataclass(slots=True)
+class _Count:
     rows: int = 0
-    seconds: float = 0.0
+    calls: int = 0
     failed: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class CompositionCost:
     """The cost of one composition over many messages.
 
-    Seconds are the guards' own (``Verdict.latency_ms``). What a guard would have taken for every row is estimated by
-    its mean over the rows that it was asked about; in a cascade these are the uncertain ones, which may be longer or
-    shorter than the rest.
-
     Attributes:
         rows: messages judged.
-        parts: by name, in the order in which they were first asked.
     """
 
     rows: int = 0
-    parts: dict[str, PartCost] = field(default_factory=dict)
+    _counts: dict[tuple[str, str, str], _Count] = field(default_factory=dict)
 
-    def add(self, asked: Iterable[tuple[str, float, bool]]) -> None:
-        """Count one message: for each call the guard, its milliseconds, and whether it answered."""
+    def add(self, asked: Iterable[Asked]) -> None:
+        """Count one message by the calls behind its verdict."""
         self.rows += 1
-        seen: set[str] = set()
-        for name, latency_ms, answered in asked:
-            part = self.parts.setdefault(name, PartCost())
-            part.calls += 1
-            part.rows += name not in seen
-            part.seconds += latency_ms / 1e3
-            part.failed += not answered
-            seen.add(name)
+        seen: set[tuple[str, str, str]] = set()
+        for each in asked:
+            key = (each.path, each.guard, each.revision)
+            count = self._counts.setdefault(key, _Count())
+            count.rows += key not in seen
+            count.calls += 1
+            count.failed += not each.answered
+            count.seconds += each.latency_ms / 1e3
+            seen.add(key)
 
     @property
-    def seconds(self) -> float:
-        """All parts together."""
-        return sum(part.seconds for part in self.parts.values())
-
-    @property
-    def partly_asked(self) -> list[str]:
-        """Parts that were not asked about every message: what a cascade saves on."""
-        return [name for name, part in self.parts.items() if part.rows < self.rows]
-
-    def alone(self, name: str) -> float | None:
-        """Seconds that one part would have taken for every message, by its mean; ``None`` if it was never asked."""
-        part = self.parts[name]
-        return None if not part.rows else part.seconds / part.rows * self.rows
-
-    def share(self, name: str) -> float:
-        """Share of messages that a part was asked about."""
-        return self.parts[name].rows / self.rows if self.rows else 0.0
-
-
-def asked_of(verdict: Verdict) -> list[tuple[str, float, bool]]:
-    """Calls behind a verdict: guard, milliseconds, whether it answered; one call for a guard that is not composed."""
-    return [(part.guard, part.verdict.latency_ms, part.verdict.status is Status.OK) for part in leaves(verdict)]
+    def parts(self) -> tuple[PartCost, ...]:
+        """What was asked of each guard, in the order in which they were first asked."""
+        return tuple(
+            PartCost(
+                path=path,
+                guard=guard,
+                revision=revision,
+                rows=count.rows,
+                calls=count.calls,
+                failed=count.failed,
+                seconds=count.seconds,
+                seconds_alone=count.seconds / count.rows * self.rows,
+            )
+            for (path, guard, revision), count in self._counts.items()
+        )
 
 
 @dataclass(slots=True)
@@ -86,23 +164,17 @@ class CostMeter:
     def lines(self) -> Iterator[str]:
         """What each composition asked of its parts, and what was saved."""
         for name, cost in self.costs.items():
-            if sum(part.calls for part in cost.parts.values()) == cost.rows:
+            parts, rows = cost.parts, cost.rows
+            if sum(part.calls for part in parts) == rows:
                 continue  # one guard asked once a message: there is nothing to tell
-            asked = ", ".join(
-                f"{part} about {count.rows:,} of {cost.rows:,} ({cost.share(part):.1%})"
-                for part, count in cost.parts.items()
-            )
-            yield f"{name} asked {asked}; {cost.seconds:.1f} s{_saving(cost)}"
+            asked = ", ".join(f"{part.path} about {part.rows:,} of {rows:,} ({part.rows / rows:.1%})" for part in parts)
+            yield f"{name} asked {asked}; {sum(part.seconds for part in parts):.1f} s{_beside(saving(parts, rows))}"
 
 
-def _saving(cost: CompositionCost) -> str:
-    savings = []
-    for name in cost.partly_asked:
-        alone = cost.alone(name)
-        if alone is not None:
-            savings.append(f" where {name} alone would take about {alone:.1f} s ({_saved(alone - cost.seconds)})")
-    return "".join(savings)
-
-
-def _saved(seconds: float) -> str:
-    return f"{seconds:.1f} s saved" if seconds >= 0 else f"{-seconds:.1f} s more than without the cascade"
+def _beside(found: Saving | None) -> str:
+    if found is None:
+        return ""
+    more = (
+        f"{found.seconds:.1f} s saved" if found.seconds >= 0 else f"{-found.seconds:.1f} s more than without the rest"
+    )
+    return f" where {found.path} alone would take about {found.alone:.1f} s ({more})"

@@ -17,28 +17,17 @@ from pydantic import Field
 
 from corral.core.config import Config
 from corral.core.errors import ConfigError
-from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.guards.asking import ask, ask_both, present_targets
 from corral.guards.base import Guard, Status, Verdict
-from corral.guards.calibration import Calibration, FloatArray
-from corral.guards.composition.verdict import (
-    ComposedVerdict,
-    Part,
-    common_taxonomy,
-    composed,
-    distinct_names,
-    first_failed,
-    highest,
-    highest_categories,
-    unanswered,
-)
+from corral.guards.calibration import Calibration, CalibrationRow, FloatArray, sigmoid
+from corral.guards.composition.base import ComposedGuard
+from corral.guards.composition.verdict import ComposedVerdict, Part, first_failed, highest_answers
 
 Rule = Literal["mean", "max", "logit"]
 """``mean`` of the calibrated probabilities, their ``max``, or the weighted sum of their log-odds (``logit``)."""
 Missing = Literal["fail", "flag"]
 """When a member gave no verdict: ``fail`` gives none either; ``flag`` lets the others flag, but never clear."""
-_VERSION: Final = 1
 _LEAST: Final = 1e-9
 """Log-odds are taken of probabilities this far from 0 and 1 at least: a sure member is strong, not infinite."""
 
@@ -83,7 +72,7 @@ class EnsembleFit(Config):
     guards: Mapping[str, str] = Field(default_factory=dict)
 
 
-class EnsembleGuard:
+class EnsembleGuard(ComposedGuard):
     """Combines the scores of several guards.
 
     Args:
@@ -110,32 +99,19 @@ class EnsembleGuard:
     ) -> None:
         if len(guards) < 2:
             raise ConfigError(f"an ensemble of {len(guards)}", where="ensemble", hint="Name at least two guards.")
-        self.guards = tuple(guards)
-        self._names = distinct_names(list(names or [guard.name for guard in guards]), where="ensemble")
+        members = names or [guard.name for guard in guards]
+        super().__init__(
+            guards,
+            members,
+            kind="ensemble",
+            name=name or f"{rule}({','.join(members)})",
+            settings=[rule, missing, None if fit is None else fit.model_dump(mode="json", include={"targets"})],
+        )
         self._rule: Rule = rule
         self._fit = fit
         self._missing: Missing = missing
-        self._name = name or f"{rule}({','.join(self._names)})"
         if fit is not None:
-            _check_fit(fit, rule, self._names)
-        settings = [rule, missing, None if fit is None else fit.model_dump(mode="json", include={"targets"})]
-        parts = [[part, guard.revision] for part, guard in zip(self._names, guards, strict=True)]
-        self._revision = sha256_json(["ensemble", _VERSION, parts, settings])[:16]
-
-    @property
-    def name(self) -> str:
-        """Name of the ensemble."""
-        return self._name
-
-    @property
-    def revision(self) -> str:
-        """Hash of the members' names and revisions, the rule and the fit."""
-        return self._revision
-
-    @property
-    def taxonomy(self) -> str:
-        """Taxonomy of all members; "" when they differ."""
-        return common_taxonomy(self.guards)
+            _check_fit(fit, rule, self.part_names)
 
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; see ``Guard.classify``."""
@@ -151,30 +127,24 @@ class EnsembleGuard:
         ]
 
     def _combined(self, verdicts: Sequence[Verdict]) -> ComposedVerdict:
-        parts = [Part(name, verdict) for name, verdict in zip(self._names, verdicts, strict=True)]
+        parts = [Part(name, verdict) for name, verdict in zip(self.part_names, verdicts, strict=True)]
         answered = [part for part in parts if part.verdict.status is Status.OK]
         failed = first_failed(parts)
         if failed is not None and (self._missing == "fail" or not answered):
-            return unanswered(failed, parts, guard=self.name, revision=self.revision)
+            return self._unanswered(failed, parts)
         p_harm, decided_by = self._score(answered)
         if failed is not None and p_harm < 0.5:
-            return unanswered(failed, parts, guard=self.name, revision=self.revision)
+            return self._unanswered(failed, parts)
         said = [part.verdict for part in answered]
-        open_ones = tuple(dict.fromkeys(question for verdict in said for question in verdict.unanswered))
-        target = said[0].target
-        base = Verdict(
-            target,
-            self.name,
-            self.revision,
+        return self._composed(
+            said[0],
+            parts,
+            **highest_answers(said),
             flagged=p_harm >= 0.5,
             p_harm=p_harm,
-            p_refusal=None if "refusal" in open_ones else highest(each.p_refusal for each in said),
-            p_attack=None if "attack" in open_ones else highest(each.p_attack for each in said),
-            categories=highest_categories(said),
-            unanswered=open_ones,
             context_dropped=max(each.context_dropped for each in said),
+            decided_by=decided_by,
         )
-        return composed(base, parts, decided_by=decided_by)
 
     def _score(self, answered: Sequence[Part]) -> tuple[float, str]:
         """The combined probability of those that answered, and whose it is."""
@@ -190,7 +160,9 @@ class EnsembleGuard:
     def _target_fit(self, target: Target) -> TargetFit:
         fitted = None if self._fit is None else self._fit.targets.get(target)
         # Weights of an unfitted sum of log-odds add up to 1, so that members who agree keep their common score.
-        return fitted or TargetFit(members={name: MemberFit(weight=1 / len(self._names)) for name in self._names})
+        return fitted or TargetFit(
+            members={name: MemberFit(weight=1 / len(self.part_names)) for name in self.part_names}
+        )
 
 
 def harm_score(p_harm: float | None, flagged: bool | None) -> float:
@@ -206,10 +178,7 @@ def log_odds(p: float) -> float:
 
 def calibrated(logits_NM: FloatArray, members: Sequence[MemberFit]) -> FloatArray:
     """Each member's calibrated log-odds (N, M)."""
-    slopes_M = np.array([member.calibration.slope for member in members])
-    thresholds_M = np.array([member.calibration.threshold for member in members])
-    scaled_NM: FloatArray = slopes_M * (logits_NM - thresholds_M)
-    return scaled_NM
+    return CalibrationRow([member.calibration for member in members]).log_odds(logits_NM)
 
 
 def combine(logits_NM: FloatArray, members: Sequence[MemberFit], *, rule: Rule, bias: float = 0.0) -> FloatArray:
@@ -230,7 +199,7 @@ def combine(logits_NM: FloatArray, members: Sequence[MemberFit], *, rule: Rule, 
         summed_N: FloatArray = scaled_NM @ weights_M + bias
         return summed_N
     shares_M = weights_M / weights_M.sum() if weights_M.sum() > 0 else np.full(len(members), 1 / len(members))
-    mean_N = np.clip((0.5 + 0.5 * np.tanh(0.5 * scaled_NM)) @ shares_M, _LEAST, 1 - _LEAST)
+    mean_N = np.clip(sigmoid(scaled_NM) @ shares_M, _LEAST, 1 - _LEAST)
     odds_N: FloatArray = np.log(mean_N) - np.log1p(-mean_N)
     return odds_N
 

@@ -23,7 +23,7 @@ from corral.core.files import atomic_write_json
 from corral.core.metrics import Counts, confusion_at, threshold_at_fpr
 from corral.core.stats import wilson
 from corral.data.languages import UNKNOWN
-from corral.data.messages import Target
+from corral.data.messages import TARGETS, Target
 
 Preset = Literal["strict", "balanced", "permissive"]
 PRESETS: Final[tuple[Preset, ...]] = get_args(Preset)
@@ -152,8 +152,7 @@ def fit_presets(
             hint="Name the rows they are fitted on.",
         )
     targets: dict[Target, Mapping[Preset, PresetFit]] = {}
-    both: tuple[Target, ...] = ("prompt", "response")
-    for target in both:
+    for target in TARGETS:
         rows = np.flatnonzero(np.array([each == target for each in scores.targets], dtype=bool))
         labels = np.array(scores.harmful, dtype=np.int8)[rows]
         if int((labels == 0).sum()) < LEAST_NEGATIVES or not (labels == 1).any():

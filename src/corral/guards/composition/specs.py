@@ -14,6 +14,7 @@ guards of the registry and files of numbers, never code.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
@@ -92,7 +93,8 @@ _KINDS: Final[Mapping[str, type[Config]]] = {
 }
 
 
-def _kind(value: Any) -> str | None:
+def kind_of(value: Any) -> str | None:
+    """The key that tells what a spec is, ``name`` for a plain name; ``None`` for what is no spec."""
     if isinstance(value, str):
         return "name"
     for kind, model in _KINDS.items():
@@ -109,7 +111,7 @@ GuardSpec = Annotated[
     | Annotated[Decode, Tag("decode")]
     | Annotated[Adjust, Tag("adjust")],
     Discriminator(
-        _kind,
+        kind_of,
         custom_error_type="guard_spec",
         custom_error_message=f"a guard is a name, or a mapping with one of the keys {', '.join(_KINDS)}",
     ),
@@ -141,6 +143,11 @@ def parse_spec(value: Any, *, where: str = "guard") -> GuardSpec:
 def spec_json(spec: GuardSpec) -> Any:
     """The spec as plain JSON values, settings that were not given left out."""
     return TypeAdapter(GuardSpec).dump_python(spec, mode="json", exclude_unset=True)
+
+
+def written(spec: GuardSpec) -> str:
+    """The spec as ``--guard`` takes it: a name, or JSON, which is YAML."""
+    return spec if isinstance(spec, str) else json.dumps(spec_json(spec), ensure_ascii=False)
 
 
 def parts_of(spec: GuardSpec) -> tuple[GuardSpec, ...]:

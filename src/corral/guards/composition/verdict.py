@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from corral.core.errors import ConfigError
-from corral.guards.base import Guard, Status, Verdict
+from corral.guards.base import Status, Verdict
 
 _FIELDS: Final = tuple(each.name for each in fields(Verdict))
 
@@ -72,43 +71,30 @@ def first_failed(parts: Iterable[Part]) -> Part | None:
     return next((part for part in parts if part.verdict.status is not Status.OK), None)
 
 
-def highest(scores: Iterable[float | None]) -> float | None:
-    """The highest score that there is."""
+def highest_answers(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Fields of a verdict beside harm over several: the highest scores; a question that one left open stays open."""
+    codes = dict.fromkeys(code for verdict in verdicts for code in verdict.categories)
+    left_open = tuple(dict.fromkeys(question for verdict in verdicts for question in verdict.unanswered))
+    return {
+        "p_attack": None if "attack" in left_open else _highest(verdict.p_attack for verdict in verdicts),
+        "p_refusal": None if "refusal" in left_open else _highest(verdict.p_refusal for verdict in verdicts),
+        "categories": {code: max(verdict.categories.get(code, 0.0) for verdict in verdicts) for code in codes},
+        "unanswered": left_open,
+    }
+
+
+def _highest(scores: Iterable[float | None]) -> float | None:
     return max((score for score in scores if score is not None), default=None)
 
 
-def highest_categories(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """Each category's highest score."""
-    codes = dict.fromkeys(code for verdict in verdicts for code in verdict.categories)
-    return {code: max(verdict.categories.get(code, 0.0) for verdict in verdicts) for code in codes}
+def leaves(verdict: Verdict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Verdict]]:
+    """The answers of guards that are not made of others, each with its path.
 
-
-def common_taxonomy(guards: Iterable[Guard]) -> str:
-    """The taxonomy that all guards score; "" when they differ, since rules for either would then apply now and then."""
-    found = {guard.taxonomy for guard in guards}
-    return found.pop() if len(found) == 1 else ""
-
-
-def distinct_names(names: Sequence[str], *, where: str) -> tuple[str, ...]:
-    """The names of a composition's parts.
-
-    Raises:
-        ConfigError: two are the same, so that a verdict could not say which of them decided.
+    A path is the names of the parts from the outermost composition inwards, between slashes, so that two guards of one
+    name at two places stay apart; of a verdict that is not composed it is the guard's name.
     """
-    for name in names:
-        if names.count(name) > 1:
-            hint = f"Name one of them: `{{guard: {name}, name: another, settings: {{...}}}}`."
-            raise ConfigError(f"two parts are named `{name}`", where=where, hint=hint)
-    return tuple(names)
-
-
-def leaves(verdict: Verdict) -> Iterator[Part]:
-    """The answers of guards that are not made of others, through all compositions; each knows its own forms alone."""
     if not isinstance(verdict, ComposedVerdict):
-        yield Part(verdict.guard, verdict)
+        yield "/".join(path) or verdict.guard, verdict
         return
     for part in verdict.parts:
-        if isinstance(part.verdict, ComposedVerdict):
-            yield from leaves(part.verdict)
-        else:
-            yield part
+        yield from leaves(part.verdict, (*path, part.guard))

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from corral.core.errors import MetricError
-from corral.data.messages import Target
+from corral.data.messages import TARGETS, Target
 from corral.guards.calibration import FloatArray, fit_calibration, fit_weights
 from corral.guards.composition.ensemble import EnsembleFit, MemberFit, Rule, TargetFit, calibrated, combine
 
@@ -58,8 +58,7 @@ def fit_ensemble(
         MetricError: a split without a name, too few rows, or a member whose scores do not rise with the label.
     """
     fits: dict[Target, TargetFit] = {}
-    both: tuple[Target, ...] = ("prompt", "response")
-    for target in both:
+    for target in TARGETS:
         rows = np.flatnonzero(np.array([each == target for each in scores.targets], dtype=bool))
         labels_N = np.array(scores.harmful, dtype=np.float64)[rows]
         if min((labels_N == 1).sum(), (labels_N == 0).sum()) >= LEAST_ROWS:

@@ -8,21 +8,21 @@
 
 Reading is tolerant of form and strict in meaning. Let pass: words around the object, letter case, typographic or
 full-width quotation marks, colons and commas, quotation marks inside a value, a comma too many, categories as a list.
-What an answer says about one message is unknown, and never safe, when its key is missing, is given twice, or has
-another value; when several objects answer differently; when categories are named and nothing that is there is unsafe;
-and when the message is called safe while a response that is not there is called unsafe.
+An answer is one flat object that is whole: with a second one, one inside another, or one that was cut off, nothing is
+known. What an answer says about one message is unknown, and never safe, when its key is missing, is given twice, or has
+another value; when the answer says unsafe anywhere but in the values of its keys; when categories are named and nothing
+that is there is unsafe; and when the message is called safe while a response that is not there is called unsafe.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from corral.core.balanced import balanced_objects
-from corral.data.messages import Target
+from corral.data.messages import TARGETS, Target
 from corral.data.refusals import opens_with_refusal
 from corral.guards.base import Status
 from corral.guards.llama_guard.grammar import SAFE, UNSAFE
@@ -47,6 +47,8 @@ _KEY: Final = re.compile(
 )
 _QUOTES: Final = "\"'`\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\uff02 \t\r\n"
 _Fields = dict[str, list[Any]]
+_NONE: Final = "no object with a verdict"
+_SEVERAL: Final = "more than one object, or one inside another"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def split_categories(value: str) -> list[str]:
 def parse_answer(
     text: str, resolve: Callable[[str], str | None], *, reply: bool, complete: bool = True
 ) -> ParsedAnswer:
-    """Read what a model wrote; never raises. Linear in the length of the text, of which 20,000 characters are read.
+    """Read what a model wrote; never raises. Linear in the length of the text; beyond 20,000 characters none is read.
 
     Args:
         text: the model's words.
@@ -127,18 +129,15 @@ def parse_answer(
         reply: there is a response to judge.
         complete: false when the model was cut off.
     """
-    targets: tuple[Target, ...] = ("prompt", "response") if reply else ("prompt",)
-    found = _answers(text)
-    if len(found) != 1:
-        return ParsedAnswer(dict.fromkeys(targets, _no_answer(text, len(found), complete)))
-    (fields,) = found
+    targets: tuple[Target, ...] = TARGETS if reply else ("prompt",)
+    fields = _object(text)
+    if isinstance(fields, str):
+        return ParsedAnswer(dict.fromkeys(targets, _no_answer(text, fields, complete)))
     said = {target: _said(fields.get(KEY_OF[target], ()), KEY_OF[target]) for target in targets}
     named = [word for value in fields.get(CATEGORIES_KEY, ()) for word in _words(value)]
     ignored = fields.get(RESPONSE_KEY, []) if not reply else []
-    about_nothing = any(_said([value], RESPONSE_KEY).unsafe is not False for value in ignored)
-    if (named or about_nothing) and not any(each.unsafe for each in said.values()):
-        why = "categories are named" if named else "a response that is not there is called unsafe"
-        contradiction = Said(None, Status.UNPARSEABLE, f"{why}, but nothing that is there is unsafe")
+    if (why := _contradiction(text, fields, said, named=bool(named), ignored=ignored)) is not None:
+        contradiction = Said(None, Status.UNPARSEABLE, why)
         said = {target: contradiction if each.unsafe is False else each for target, each in said.items()}
     codes = [resolve(word) for word in named]
     known = tuple(dict.fromkeys(code for code in codes if code is not None))
@@ -149,14 +148,28 @@ def _word(unsafe: bool) -> str:
     return UNSAFE if unsafe else SAFE
 
 
-def _no_answer(text: str, answers: int, complete: bool) -> Said:
-    if answers:
-        return Said(None, Status.UNPARSEABLE, f"{answers} objects answer differently")
-    if not complete:
+def _no_answer(text: str, why: str, complete: bool) -> Said:
+    if why == _NONE and not complete:
         return Said(None, Status.TRUNCATED, "the answer was cut off before its object ended")
-    if opens_with_refusal(text):
+    if why == _NONE and opens_with_refusal(text):
         return Said(None, Status.REFUSED, "the model declined to judge")
-    return Said(None, Status.UNPARSEABLE, "no object with a verdict")
+    return Said(None, Status.UNPARSEABLE, why)
+
+
+def _contradiction(
+    text: str, fields: _Fields, said: Mapping[Target, Said], *, named: bool, ignored: Sequence[Any]
+) -> str | None:
+    """Why what is called safe may not be; ``None`` when nothing speaks against it."""
+    within = sum(str(value).lower().count(UNSAFE) for values in fields.values() for value in values)
+    if text.lower().count(UNSAFE) > within:
+        return f"the answer says `{UNSAFE}` beside its verdicts"
+    if any(each.unsafe for each in said.values()):
+        return None
+    if named:
+        return "categories are named, but nothing that is there is unsafe"
+    if any(_said([value], RESPONSE_KEY).unsafe is not False for value in ignored):
+        return "a response that is not there is called unsafe, but nothing that is there is"
+    return None
 
 
 def _said(values: Sequence[Any], key: str) -> Said:
@@ -177,52 +190,57 @@ def _words(value: Any) -> list[str]:
     return split_categories(value) if isinstance(value, str) else ["?"]
 
 
-def _answers(text: str) -> list[_Fields]:
-    """The objects in a text that have one of the keys, each once."""
-    found: list[_Fields] = []
-    for fields in _candidates(text[:_LONGEST]):
-        if fields not in found:
-            found.append(fields)
-    return found
-
-
-def _candidates(text: str) -> Iterator[_Fields]:
-    """What the objects of a text hold, read as it stands, else with the marks of other scripts as JSON's."""
-    found = [fields for each in balanced_objects(text) if (fields := _read(each))]
-    plain = text.translate(_MARKS)
-    if not found and plain != text:
-        found = [fields for each in balanced_objects(plain) if (fields := _read(each))]
-    yield from found
-
-
-def _read(text: str) -> _Fields:
-    """Values by key as they stand in an object; a key may have several, and other keys are left out."""
-    try:
-        value = json.loads(text, object_pairs_hook=_Pairs, parse_constant=str)
-    except (ValueError, RecursionError):
-        return _scan(text.translate(_MARKS))
-    return _collected(value)
+def _object(text: str) -> _Fields | str:
+    """Values by key of the one flat object in a text, or why there is none. A key may have several values."""
+    if len(text) > _LONGEST:
+        return f"an answer of more than {_LONGEST:,} characters"
+    plain = text.translate(_MARKS)  # one character for one, so that places in both are the same
+    start, stop = plain.find("{"), plain.rfind("}") + 1
+    if start < 0 or stop <= start:
+        return _NONE
+    around = f"{plain[:start]}\n{plain[stop:]}"
+    if "{" in around or "}" in around or _KEY.search(around):
+        return _SEVERAL
+    for each in dict.fromkeys((text[start:stop], plain[start:stop])):
+        try:
+            pairs = json.loads(each, object_pairs_hook=_Pairs, parse_constant=str)
+        except (ValueError, RecursionError):
+            continue
+        return _collected(pairs) or _NONE if _is_flat(pairs) else _SEVERAL
+    body = plain[start + 1 : stop - 1]
+    return _SEVERAL if "{" in body or "}" in body else _scan(body) or _NONE
 
 
 class _Pairs(list[tuple[str, Any]]):
     """The pairs of an object, whose keys may repeat."""
 
 
-def _collected(pairs: Any) -> _Fields:
+def _is_flat(pairs: Any) -> bool:
+    """Whether an object holds nothing but values, and lists of values."""
+    if not isinstance(pairs, _Pairs):
+        return False
+    values = [value for _, value in pairs]
+    inner = [each for value in values if isinstance(value, list) for each in value]
+    return not any(isinstance(value, _Pairs) for value in values) and not any(isinstance(each, list) for each in inner)
+
+
+def _collected(pairs: Sequence[tuple[str, Any]]) -> _Fields:
     fields: _Fields = {}
-    for key, value in pairs if isinstance(pairs, _Pairs) else ():
+    for key, value in pairs:
         if (known := _known_key(key)) is not None:
             fields.setdefault(known, []).append(value)
     return fields
 
 
-def _scan(text: str) -> _Fields:
-    """The same of text that is no JSON: a value goes from a key's colon to the next key or the end."""
+def _scan(body: str) -> _Fields:
+    """The same of an object's inside that is no JSON: a value goes from a key's colon to the next key or the end."""
     fields: _Fields = {}
-    keys = list(_KEY.finditer(text))
+    keys = list(_KEY.finditer(body))
+    if keys and body[: keys[0].start()].strip():
+        return {}  # something stands before the first key: whatever it is, it is not known
     for number, match in enumerate(keys, start=1):
-        stop = keys[number].start() if number < len(keys) else len(text)
-        value = text[match.end() : stop].strip(_QUOTES + ",{}")
+        stop = keys[number].start() if number < len(keys) else len(body)
+        value = body[match.end() : stop].strip(_QUOTES + ",")
         fields.setdefault(str(_known_key(match[1])), []).append(value)
     return fields
 

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from corral.core.errors import ConfigError, suggest
 from corral.core.files import sha256_json
-from corral.data.messages import Target
+from corral.data.messages import TARGETS, Target
 from corral.data.taxonomy import Taxonomy
 from corral.guards.cultureguard.answers import USER_KEY, format_answer, format_until
 from corral.guards.cultureguard.fitting import cultureguard_fitter
@@ -27,7 +27,6 @@ from corral.models.engines.base import Engine
 
 Decode = Literal["score", "generate"]
 DECODES: Final[tuple[Decode, ...]] = ("score", "generate")
-TARGETS: Final[tuple[Target, ...]] = ("prompt", "response")
 THRESHOLD: Final = 0.5
 MIN_MASS: Final = 0.5
 

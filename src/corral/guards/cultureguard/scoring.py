@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from corral.core.errors import CorralError
-from corral.data.messages import Conversation, Target
+from corral.data.messages import TARGETS, Conversation, Target
 from corral.guards.base import Status
 from corral.guards.cultureguard.answers import (
     CATEGORIES_KEY,
@@ -50,7 +50,7 @@ class Question:
     @property
     def targets(self) -> tuple[Target, ...]:
         """What the answer speaks of, in its order."""
-        return ("prompt", "response") if self.reply else ("prompt",)
+        return TARGETS if self.reply else ("prompt",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def score_answers(
         categories: let it write the categories of what it calls unsafe.
     """
     readings = [Reading(question) for question in questions]
-    for target in ("prompt", "response"):
+    for target in TARGETS:
         _score(engine, [r for r in readings if target in r.question.targets and not r.failed], target, lead)
     if categories:
         unsafe = [r for r in readings if not r.failed and any(r.decided(t) for t in r.question.targets)]

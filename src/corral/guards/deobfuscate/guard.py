@@ -12,19 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from corral.core.files import sha256_json
-from corral.data.messages import Conversation, Message, Target, TargetChoice, TextPart
+from corral.data.messages import TARGETS, Conversation, Message, Target, TargetChoice, TextPart
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Verdict
-from corral.guards.composition.verdict import (
-    ComposedVerdict,
-    Part,
-    composed,
-    first_failed,
-    highest,
-    highest_categories,
-    unanswered,
-)
+from corral.guards.composition.base import ComposedGuard
+from corral.guards.composition.verdict import ComposedVerdict, Part, first_failed, highest_answers
 from corral.guards.deobfuscate.readings import readings
 
 AS_WRITTEN: Final = "as written"
@@ -32,44 +24,29 @@ _VERSION: Final = 1
 """Raised whenever the readings of a text change."""
 
 
-class DeobfuscatingGuard:
+class DeobfuscatingGuard(ComposedGuard):
     """Reads codes and disguises before another guard judges.
 
     Args:
         guard: judges every reading.
-        name: name of the whole; by default the guard's with ``+decode``.
+        name: name of the whole; by default the part's with ``+decode``.
+        part: name of the guard within it; by default its own.
     """
 
-    def __init__(self, guard: Guard, *, name: str | None = None) -> None:
-        self._guard = guard
-        self._name = name or f"{guard.name}+decode"
-
-    @property
-    def name(self) -> str:
-        """Name of the guard with ``+decode``, unless it was given another."""
-        return self._name
-
-    @property
-    def revision(self) -> str:
-        """Hash of the guard's revision and of how texts are read."""
-        return sha256_json([self._guard.revision, _VERSION])[:16]
-
-    @property
-    def taxonomy(self) -> str:
-        """Taxonomy of the guard."""
-        return self._guard.taxonomy
+    def __init__(self, guard: Guard, *, name: str | None = None, part: str | None = None) -> None:
+        inner = part or guard.name
+        super().__init__((guard,), (inner,), kind="decode", name=name or f"{inner}+decode", settings=_VERSION)
 
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; see ``Guard.classify``."""
         read = [_read(conversation, conversation.target(target)) for conversation in conversations]
-        verdicts = iter(ask(self._guard, [each for some in read for each, _ in some], target=target))
-        return [self._pooled([Part(self._guard.name, next(verdicts), how) for _, how in some]) for some in read]
+        verdicts = iter(ask(self.guards[0], [each for some in read for each, _ in some], target=target))
+        return [self._pooled([Part(self.part_names[0], next(verdicts), how) for _, how in some]) for some in read]
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response of each conversation; see ``Guard.classify_both``."""
-        both: tuple[Target, ...] = ("prompt", "response")
         answers: list[dict[Target, Verdict]] = [{} for _ in conversations]
-        for target in both:
+        for target in TARGETS:
             rows = [i for i, each in enumerate(conversations) if each.judged_index(target) is not None]
             verdicts = self.classify([conversations[i] for i in rows], target=target)
             for row, verdict in zip(rows, verdicts, strict=True):
@@ -78,21 +55,11 @@ class DeobfuscatingGuard:
 
     def _pooled(self, parts: Sequence[Part]) -> ComposedVerdict:
         if (failed := first_failed(parts)) is not None:
-            return unanswered(failed, parts, guard=self.name, revision=self.revision)
+            return self._unanswered(failed, parts)
         verdicts = [part.verdict for part in parts]
         worst = max(parts, key=lambda part: (bool(part.verdict.flagged), part.verdict.p_harm or 0.0))
-        open_ones = tuple(dict.fromkeys(question for verdict in verdicts for question in verdict.unanswered))
-        return composed(
-            worst.verdict,
-            parts,
-            guard=self.name,
-            revision=self.revision,
-            p_attack=None if "attack" in open_ones else highest(verdict.p_attack for verdict in verdicts),
-            p_refusal=None if "refusal" in open_ones else highest(verdict.p_refusal for verdict in verdicts),
-            categories=highest_categories(verdicts),
-            unanswered=open_ones,
-            decided_by=", ".join(worst.form) or AS_WRITTEN,
-        )
+        decided_by = ", ".join(worst.form) or AS_WRITTEN
+        return self._composed(worst.verdict, parts, **highest_answers(verdicts), decided_by=decided_by)
 
 
 def _read(conversation: Conversation, target: Target) -> list[tuple[Conversation, tuple[str, ...]]]:

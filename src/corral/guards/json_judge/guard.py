@@ -19,6 +19,7 @@ from typing import Final, Literal
 from corral.core.errors import CorralError
 from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
+from corral.guards.asking import present_targets
 from corral.guards.base import Status, Verdict
 from corral.guards.failures import failure_detail
 from corral.guards.json_judge.asking import Asked, ask_judge
@@ -73,13 +74,7 @@ class JsonJudgeGuard:
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response of each conversation; see ``Guard.classify_both``."""
-        both: tuple[Target, ...] = ("prompt", "response")
-        present = [
-            (index, target)
-            for index, conversation in enumerate(conversations)
-            for target in both
-            if conversation.judged_index(target) is not None
-        ]
+        present = [(i, target) for i, each in enumerate(conversations) for target in present_targets(each)]
         found: list[dict[Target, Verdict]] = [{} for _ in conversations]
         for (index, target), verdict in zip(
             present, self._judge([(conversations[i], t) for i, t in present]), strict=True

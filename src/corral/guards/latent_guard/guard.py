@@ -21,6 +21,7 @@ from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.guards.base import Verdict
+from corral.guards.calibration import CalibrationRow
 from corral.guards.classifier import ClassifierGuard, FloatArray, Scores, Span
 from corral.guards.latent_guard.centres import Centres, packaged_centres
 from corral.guards.latent_guard.drift import MAX_DRIFT, require_steady
@@ -197,10 +198,8 @@ class LatentHarmGuard(ClassifierGuard):
     def conclude(self, scores_K: FloatArray, target: Target) -> LatentScores:
         """Both beliefs as calibrated probabilities; flagged when the model believes the prompt harmful."""
         record = self.centres.record
-        p_harm, p_refuses = (
-            float(calibration.apply(score))
-            for calibration, score in zip((record.harm_calibration, record.refusal_calibration), scores_K, strict=True)
-        )
+        calibrations = CalibrationRow([record.harm_calibration, record.refusal_calibration])
+        p_harm, p_refuses = calibrations.apply(scores_K).tolist()
         return LatentScores(
             flagged=p_harm >= 0.5,
             p_harm=p_harm,

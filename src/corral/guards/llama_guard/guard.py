@@ -12,6 +12,7 @@ from corral.core.errors import ConfigError, CorralError, DataError
 from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.data.taxonomy import Taxonomy
+from corral.guards.asking import present_targets
 from corral.guards.base import Status, Verdict
 from corral.guards.failures import failure_detail
 from corral.guards.limits import MAX_CHARS, unreadable
@@ -23,7 +24,7 @@ from corral.guards.llama_guard.turns import turns_to_judge
 from corral.guards.llama_guard.verdict import LlamaGuardVerdict
 from corral.guards.prompted.batches import Failure, ask_apart
 from corral.guards.prompted.framing import FrameName, check_frame, framed
-from corral.guards.prompted.loading import connect_engine, load_engine
+from corral.guards.prompted.loading import load_or_connect
 from corral.guards.prompted.meters import meter_for, window_for
 from corral.guards.prompted.probabilities import LabelScore
 from corral.guards.prompted.turns import Turn
@@ -166,15 +167,9 @@ class LlamaGuard:
         layout = generation_of(str(model)) if generation == "auto" else generation
         policy = PolicyPrompt.of(layout, taxonomy, detail=detail, examples=examples)
         wanted = find_generation(layout).frame if frame == "auto" else frame
-        engine: Engine
-        if server is not None:
-            engine, revision = connect_engine(server, str(model), tokenizer=tokenizer, frame=wanted)
-        elif tokenizer is not None:
-            raise ConfigError("a checkpoint brings its own tokenizer", where="tokenizer", hint="Leave it out.")
-        else:
-            engine, revision = load_engine(model, frame=wanted, dtype=dtype, device=device, threads=threads)
-        # Where the tokenizer is at hand, its template is the frame.
-        left: FrameName = wanted if server is not None and tokenizer is None else "chat"
+        engine, revision, left = load_or_connect(
+            model, server, tokenizer, frame=wanted, unchecked=wanted, dtype=dtype, device=device, threads=threads
+        )
         if label_prefix is None:
             small = policy.with_categories([policy.categories[0].code])
             label_prefix = find_label_prefix(engine, framed(small.render([Turn("User", "Hello!")]), left))
@@ -234,8 +229,7 @@ class LlamaGuard:
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response in one call; a target that the conversation does not have is absent."""
-        targets: tuple[Target, ...] = ("prompt", "response")
-        wanted = [[t for t in targets if c.judged_index(t) is not None] for c in conversations]
+        wanted = [present_targets(conversation) for conversation in conversations]
         pairs = [(c, t) for c, present in zip(conversations, wanted, strict=True) for t in present]
         verdicts = iter(self._judge(pairs))
         return [{t: next(verdicts) for t in present} for present in wanted]

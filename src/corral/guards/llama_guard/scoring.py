@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from corral.core.errors import CorralError, EngineError
 from corral.guards.llama_guard.grammar import LABELS, VerdictSyntaxError, format_verdict, parse_verdict
+from corral.guards.prompted.leads import ANSWER_LEADS
 from corral.guards.prompted.probabilities import LabelScore
 from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
 from corral.models.engines.each import generate_each
 from corral.models.engines.labels import LabelTokensEngine, label_logprobs, label_logprobs_each
-
-# A vocabulary, or a template that leaves the newlines after its header to the model, may want these before a label.
-LABEL_PREFIXES: Final = ("", " ", "\n", "\n\n")
 
 
 def label_scores(engine: Engine, prompts: Sequence[Prompt], *, label_prefix: str = "") -> list[LabelScore]:
@@ -52,13 +50,13 @@ def label_scores_each(
 
 
 def find_label_prefix(engine: Engine, prompt: Prompt) -> str:
-    """Which of ``LABEL_PREFIXES`` this model writes before a label: the one with the most mass, the first among equals.
+    """Which of ``ANSWER_LEADS`` this model writes before a label: the one with the most mass, the first among equals.
 
     Raises:
         DataError: the prompt does not fit the context.
         EngineError: the model could not answer.
     """
-    return max(LABEL_PREFIXES, key=lambda prefix: label_scores(engine, [prompt], label_prefix=prefix)[0].mass)
+    return max(ANSWER_LEADS, key=lambda prefix: label_scores(engine, [prompt], label_prefix=prefix)[0].mass)
 
 
 def decode_codes(

@@ -7,16 +7,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from corral.core.errors import CorralError
 from corral.core.files import sha256_json
 from corral.data.media import TimedFrame
-from corral.guards.base import Status
 from corral.guards.media.base import FrameScore
 from corral.guards.media.frame_guard import FrameGuard
 from corral.guards.media.pooling import Pooling, PoolingRule
 from corral.guards.media.sampling import Sampling, SamplingMethod
 from corral.guards.media.vision import LONGEST_SIDE, jpeg_data_uri
-from corral.guards.moderation_api.client import TAXONOMY, Moderation, ModerationClient
+from corral.guards.moderation_api.client import TAXONOMY, Moderation, ModerationClient, NoModeration
 
 
 class ModerationApiScorer:
@@ -36,7 +34,7 @@ class ModerationApiScorer:
         self.name = name
         self._client = client
         self._longest_side = longest_side
-        self.revision = sha256_json([client.url, client.model, longest_side])[:16]
+        self.revision = sha256_json([client.revision, longest_side])[:16]
 
     def score(self, frames: Iterable[TimedFrame]) -> list[FrameScore]:
         """Score each frame; see ``FrameScorer.score``."""
@@ -68,8 +66,7 @@ class ModerationApi:
         return FrameGuard(scorer, Sampling(sampling, frames, rate), Pooling(pooling, m), threshold)
 
 
-def _score(time_s: float, answer: Moderation | CorralError) -> FrameScore:
-    if isinstance(answer, CorralError):
-        detail = f"the moderation endpoint gave no answer ({type(answer).__name__})"
-        return FrameScore(time_s, None, status=Status.ERROR, detail=detail)
+def _score(time_s: float, answer: Moderation | NoModeration) -> FrameScore:
+    if isinstance(answer, NoModeration):
+        return FrameScore(time_s, None, status=answer.status, detail=answer.detail)
     return FrameScore(time_s, answer.p_harm, answer.categories)

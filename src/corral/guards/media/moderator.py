@@ -60,7 +60,7 @@ class MediaModerator(Moderator):
     """
 
     def __init__(self, text: Moderator, media: MediaChannel) -> None:
-        super().__init__(text.guards, text.policy)
+        super().__init__(text.guards, text.policy, specs=text.specs)
         self._media = media
         self._loaded: MediaGuard | None = None
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from corral.core.errors import CorralError
-from corral.core.files import sha256_json
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.guards.asking import present_targets
 from corral.guards.base import Status, Verdict
 from corral.guards.limits import MAX_CHARS, unreadable
-from corral.guards.moderation_api.client import TAXONOMY, Moderation, ModerationClient
+from corral.guards.moderation_api.client import TAXONOMY, Moderation, ModerationClient, NoModeration
 
 
 class ModerationApiGuard:
     """Judges each message by itself: the endpoint is shown no other turn, and not who said it.
 
     A hosted model may change behind its name. The revision holds the address and the name alone, so keep the date with
-    any figure.
+    any figure. Of another Corral server the decision of its policy is taken, in shadow mode too; where its guards gave
+    no verdict, neither does this one.
 
     Args:
         client: of the endpoint.
@@ -32,7 +31,7 @@ class ModerationApiGuard:
         self.name = name
         self._client = client
         self._max_chars = max_chars
-        self.revision = sha256_json([client.url, client.model])[:16]
+        self.revision = client.revision
 
     @staticmethod
     def load(*, base_url: str, model: str = "", max_chars: int = MAX_CHARS) -> ModerationApiGuard:
@@ -62,10 +61,9 @@ class ModerationApiGuard:
             for (_, target), reason in zip(asked, reasons, strict=True)
         ]
 
-    def _verdict(self, target: Target, answer: Moderation | CorralError, latency_ms: float) -> Verdict:
-        if isinstance(answer, CorralError):
-            # not the error's text: a server may quote what it was asked
-            return self._failed(target, f"the moderation endpoint gave no answer ({type(answer).__name__})")
+    def _verdict(self, target: Target, answer: Moderation | NoModeration, latency_ms: float) -> Verdict:
+        if isinstance(answer, NoModeration):
+            return self._failed(target, answer.detail, answer.status)
         return Verdict(
             target,
             self.name,
@@ -76,8 +74,8 @@ class ModerationApiGuard:
             latency_ms=latency_ms,
         )
 
-    def _failed(self, target: Target, reason: str) -> Verdict:
-        return Verdict.failed(target, self.name, self.revision, Status.ERROR, reason)
+    def _failed(self, target: Target, reason: str, status: Status = Status.ERROR) -> Verdict:
+        return Verdict.failed(target, self.name, self.revision, status, reason)
 
 
 def _judged_text(conversation: Conversation, target: Target) -> str:

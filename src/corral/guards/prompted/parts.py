@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from corral.guards.base import Status
-from corral.guards.prompted.probabilities import at_half
+from corral.guards.calibration import at_half
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,17 +39,6 @@ def mass(*logprobs: float) -> float:
     return min(1.0, _sum(logprobs))
 
 
-def at_half(p: float, threshold: float) -> float:
-    """A probability whose threshold is ``threshold`` as one whose threshold is 0.5.
-
-    Odds of p over odds of the threshold, so the order of scores is kept.
-    """
-    if threshold == 0.5:
-        return p
-    positive, negative = p * (1 - threshold), (1 - p) * threshold
-    return positive / (positive + negative)
-
-
 def _sum(logprobs: tuple[float, ...]) -> float:
     return math.fsum(map(math.exp, logprobs))
 

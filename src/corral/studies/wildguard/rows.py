@@ -21,7 +21,7 @@ from corral.core.errors import ConfigError
 from corral.core.progress import progress
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, rows_hash
-from corral.data.messages import Conversation
+from corral.data.messages import TARGETS, Conversation
 from corral.data.mixture import Mixture, MixtureEntry, build_mixture, sample_groups
 from corral.data.splits import group_fraction
 from corral.studies.drawing import asked_texts
@@ -249,7 +249,7 @@ def _account(
         "parts": dict(sorted(Counter(each.part for each in training).items())),
         "labels": {
             f"{target} {label} {value}": count
-            for target in ("prompt", "response")
+            for target in TARGETS
             for label in ("harmful", "refusal")
             for value in (True, False)
             if (count := sum(e.row.target == target and getattr(e.row, label) is value for e in training))

@@ -14,14 +14,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from corral.core.errors import CorralError, EngineError
 from corral.core.files import sha256_json
 from corral.core.journal import Journal
 from corral.core.progress import progress
 from corral.data.examples import ModerationExample
-from corral.data.messages import Conversation, Message, Target
+from corral.data.messages import Conversation, Message, Target, targets_of
 from corral.evals.tasks.moderator.prompts import plain_request, prompt_conversation, prompt_hash
 from corral.evals.tasks.moderator.settings import TASK_VERSION, Mode, ModeratorSettings
 from corral.guards.asking import ask
@@ -29,12 +29,6 @@ from corral.guards.base import Guard, Verdict
 from corral.models.engines.base import Engine, Generation, GenerationSettings
 from corral.models.engines.each import generate_each
 from corral.redteam.judges import Judge, Outcome
-
-TARGETS: Final[Mapping[Mode, tuple[Target, ...]]] = {
-    "prompt": ("prompt",),
-    "response": ("response",),
-    "both": ("prompt", "response"),
-}
 
 Row = Mapping[str, Any]
 
@@ -114,26 +108,26 @@ def check(
     nothing in it to hold back. Items without a reply have no verdict.
 
     Returns:
-        (N,) verdicts in the order of ``TARGETS[mode]``.
+        (N,) verdicts in the order of ``targets_of(mode)``.
     """
     fingerprint = {**answers.fingerprint, "guard": guard.name, "guard_revision": guard.revision}
     items = zip(answers.keys, answers.prompts, answers.replies, strict=True)
     asked = {
         f"{key}:{target}": _shown(example, reply, target)
         for key, example, reply in items
-        for target in TARGETS[mode]
+        for target in targets_of(mode)
         if reply is not None and (target == "prompt" or reply.strip())
     }
 
     def judge(some: Sequence[str]) -> Iterable[Row]:
-        for target in TARGETS[mode]:
+        for target in targets_of(mode):
             names = [name for name in some if name.endswith(f":{target}")]
             verdicts = ask(guard, [asked[name] for name in names], target=target)
             yield from ({"key": name, **verdict.to_json()} for name, verdict in zip(names, verdicts, strict=True))
 
     found = _Store(folder, settings).rows(f"verdicts-{guard.name}", fingerprint, asked, judge)
     return [
-        tuple(Verdict.from_json(found[name]) for target in TARGETS[mode] if (name := f"{key}:{target}") in found)
+        tuple(Verdict.from_json(found[name]) for target in targets_of(mode) if (name := f"{key}:{target}") in found)
         for key in answers.keys
     ]
 

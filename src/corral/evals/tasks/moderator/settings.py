@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from corral.core.stats import REPLICATES
+from corral.data.messages import TargetMode
 from corral.guards.policy import Policy
 from corral.models.engines.base import GenerationSettings
 
@@ -15,7 +16,7 @@ TASK_VERSION: Final = "1"
 CANNED_REFUSAL: Final = "I'm sorry, but I can't help with that."
 """Delivered in the place of what the policy does not let through."""
 
-Mode = Literal["prompt", "response", "both"]
+Mode = TargetMode
 """What the guard checks: the prompt alone, the reply in the light of the prompt, or one after the other."""
 
 
