@@ -130,5 +130,7 @@ def test_the_table_of_systems_says_what_the_evidence_shows(reference: ModuleType
 
 def test_a_system_without_evidence_is_said_to_have_none(reference: ModuleType, tmp_path: Path) -> None:
     table = reference.systems_table(tmp_path)
-    assert "[DuoGuard: a small classifier in several languages](systems/duoguard.md) | built, no evidence yet |" in table
+    assert (
+        "[DuoGuard: a small classifier in several languages](systems/duoguard.md) | built, no evidence yet |" in table
+    )
     assert "| WhisperInject: attacks hidden in audio | not built yet |" in table
