@@ -1,5 +1,5 @@
-"""Write ``docs/reference`` from the code (the command line from each ``--help``, the Python API from its docstrings)
-and ``docs/systems`` from each system's card and evidence.
+"""Write ``docs/reference`` from the code (the command line from each ``--help``, the Python API from its docstrings),
+``docs/systems`` from each system's card and evidence, and the table of all systems in ``docs/README.md``.
 
 ``make docs`` runs this; a test fails when the committed pages differ. With ``--check`` nothing is written and the exit
 code says whether they do.
@@ -27,16 +27,78 @@ from corral.core.recipes import Evidence, list_recipes
 
 REFERENCE = Path(__file__).parent / "reference"
 SYSTEMS = Path(__file__).parent / "systems"
+INDEX = Path(__file__).parent / "README.md"
 EVIDENCE = Path(__file__).parent.parent / "evidence"
 _NOTE = "<!-- Written by docs/build_reference.py; change the code and run `make docs`. -->\n\n"
 _WIDTH = 100
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples):$")
 
+PUBLISHED = {
+    "syne": "Llama-3-SynE: continual pre-training with synthetic data",
+    "stability_gap": "Stability gap: continual pre-training without the dip",
+    "control_llm": "Control LLM: new abilities beside frozen layers",
+    "chocollama": "ChocoLlama: a new language, its vocabulary with it",
+    "instruct_skillmix": "Instruct-SkillMix: instructions from combined skills",
+    "derta": "DeRTa: refusal at any place of an answer",
+    "egida": "Egida: preference tuning against jailbreaks",
+    "mogu": "MoGU: routing between a glad and a wary model",
+    "llama_rl": "LlamaRL: asynchronous reinforcement learning",
+    "swe_rl": "SWE-RL: reinforcement learning on software changes",
+    "auto_rule": "AutoRule: rewards from extracted rules",
+    "low_bit_study": "Low-bit study: what quantisation costs",
+    "llama_guard": "Llama Guard: a policy in words, judged by a language model",
+    "wildguard": "WildGuard: harm of prompt and reply, and refusal",
+    "duoguard": "DuoGuard: a small classifier in several languages",
+    "cultureguard": "CultureGuard: one JSON verdict in any language",
+    "latent_guard": "Latent Guard: harm as the guarded model itself sees it",
+    "content_moderation": "Content moderation of text, images and video",
+    "whisper_inject": "WhisperInject: attacks hidden in audio",
+}
+"""The nineteen published systems that Corral is built for, in the order in which they touch a model."""
+OWN = {
+    "default_guard": "The default guard",
+    "aligned_smollm2": "Aligned SmolLM2",
+    "redteam_styles": "Attack styles and judges",
+}
+"""What is our own, or gathered from many papers."""
+_BEGIN, _END = "<!-- systems: written by docs/build_reference.py -->\n", "<!-- end of systems -->\n"
+
 
 def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     reference = {REFERENCE / "cli.md": _NOTE + _command_line(), REFERENCE / "python.md": _NOTE + _python()}
-    return reference | {SYSTEMS / f"{name}.md": _NOTE + system_page(name) for name in list_recipes()}
+    systems = {SYSTEMS / f"{name}.md": _NOTE + system_page(name) for name in list_recipes()}
+    return reference | systems | {INDEX: with_systems(INDEX.read_text(encoding="utf-8"), systems_table())}
+
+
+def with_systems(index: str, table: str) -> str:
+    """The index of the documentation with this table between its marks."""
+    before, _, rest = index.partition(_BEGIN)
+    _, mark, after = rest.partition(_END)
+    if not mark:
+        raise SystemExit(f"{INDEX} lacks the marks that the table of systems stands between")
+    return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
+
+
+def systems_table(evidence: Path = EVIDENCE) -> str:
+    """Every system, and which of its claims the published evidence shows to hold."""
+    lines = ["| system | claims that hold | that do not |", "| --- | --- | --- |"]
+    for name, title in {**PUBLISHED, **OWN}.items():
+        shown = f"[{title}](systems/{name}.md)" if name in list_recipes() else title
+        lines.append(f"| {shown} | {_state(name, evidence)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _state(name: str, evidence: Path) -> str:
+    """The last two cells of a system."""
+    if name not in list_recipes():
+        return "not built yet | "
+    file = evidence / f"{name}.json"
+    if not file.exists():
+        return "built, no evidence yet | "
+    claims = Evidence.read(file).claims
+    cells = (", ".join(f"`{each.claim}`" for each in claims if each.holds is holds) for holds in (True, False))
+    return " | ".join(cells)
 
 
 def system_page(name: str, evidence: Path = EVIDENCE) -> str:

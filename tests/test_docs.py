@@ -113,3 +113,24 @@ def test_an_option_that_does_not_exist_is_found() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_options_that_a_page_shows_exist(page: Path) -> None:
     assert unknown_options(page.read_text(encoding="utf-8")) == []
+
+
+def test_the_table_of_systems_says_what_the_evidence_shows(reference: ModuleType) -> None:
+    from corral.core.recipes import list_recipes
+
+    assert len(reference.PUBLISHED) == 19
+    assert set(list_recipes()) <= {*reference.PUBLISHED, *reference.OWN}
+    rows = dict(line.strip("| ").split(" | ", 1) for line in reference.systems_table().splitlines()[2:])
+    assert len(rows) == 19 + len(reference.OWN)
+    aligned = next(states for name, states in rows.items() if "aligned_smollm2.md" in name)
+    holds, fails = aligned.split(" | ")
+    assert "`answers_benign`" in holds
+    assert fails == "`refuses_harmful`"
+
+
+def test_a_system_without_evidence_is_said_to_have_none(reference: ModuleType, tmp_path: Path) -> None:
+    table = reference.systems_table(tmp_path)
+    assert (
+        "[DuoGuard: a small classifier in several languages](systems/duoguard.md) | built, no evidence yet |" in table
+    )
+    assert "| WhisperInject: attacks hidden in audio | not built yet |" in table

@@ -109,12 +109,14 @@ def test_the_guard_in_8_bits_has_lines_where_it_was_measured(
     measured()
     cli.main(["bench", "guard-throughput"])
     assert "8 bits: no exact products" in capsys.readouterr().out
-    names = ("per_second", "ratio_vs_transformers", "p50_ms", "max_delta_p")
-    figures = dict(zip((f"default_guard_int8_{name}" for name in names), (120.0, 2.0, 14.5, 0.125), strict=True))
-    measured(**figures, default_guard_int8_reason=None)
+    found = {"per_second": 120.0, "ratio_vs_transformers": 2.0, "p50_ms": 14.5}
+    found |= {"max_delta_p": 0.125, "label_agreement": 0.977, "agrees": False}
+    measured(**{f"default_guard_int8_{name}": value for name, value in found.items()}, default_guard_int8_reason=None)
     cli.main(["bench", "guard-throughput"])
     out = capsys.readouterr().out
     assert all(shown in out for shown in ("120.0/s", "14.5 ms", "0.1250"))
+    assert "8 bits does NOT agree with float32 as bfloat16 has to: 97.70% same labels" in out
+    assert "not the default" in out
 
 
 def test_vllm_has_a_line_where_it_was_measured(

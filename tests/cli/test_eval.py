@@ -170,3 +170,16 @@ def test_a_composition_is_measured_with_its_cost(prompts: Path, capsys: pytest.C
     table = capsys.readouterr().out.split("Cost of compositions")[1]
     assert "60.0%" in table
     assert "big alone" in table
+
+
+def test_a_guard_that_only_failed_is_no_success_and_is_asked_again(
+    prompts: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--guard", "scripted", "--set", "scripted.faults={how: error}", "--sets", "xstest_prompts")
+    assert run("moderation", *arguments) == 1
+    said = capsys.readouterr().err
+    assert "failed on 10 of 10 rows, which a rerun asks again: the script says so" in said
+    assert "gave no score on any of the 10 rows of `xstest_prompts`" in said
+    monkeypatch.setattr("corral.guards.scripted.ScriptedGuard._fault", lambda guard, text: None)
+    assert run("moderation", *arguments, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["guards"][0]["sets"][0]["unscored"] == 0

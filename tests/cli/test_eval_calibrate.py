@@ -9,6 +9,7 @@ import pytest
 
 from corral.cli.main import main
 from corral.evals.development import labelled_rows
+from corral.guards.scripted import ScriptedGuard
 
 BIG = "{guard: scripted, name: big, settings: {words: [BIG]}}"
 
@@ -115,9 +116,45 @@ def test_labels_and_targets_are_read_as_they_are_written(tmp_path: Path) -> None
     [
         (("band", "--guard", "scripted"), "2 are needed"),
         (("ensemble", "--guard", "scripted"), "at least two guards"),
-        (("band", "--guard", "scripted", "--guard", "{decode: scripted}", "--rows", "nowhere/small"), "nowhere"),
+        (
+            ("band", "--guard", "scripted", "--guard", "{decode: scripted}", "--rows", "nowhere/small"),
+            "neither a file nor a recipe",
+        ),
+        (
+            ("band", "--guard", "scripted", "--guard", "{decode: scripted}", "--rows", "missing.jsonl"),
+            "`missing.jsonl` is neither a file nor a recipe",
+        ),
     ],
 )
 def test_mistakes_exit_with_2(arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert calibrate(*arguments) == 2
     assert said in capsys.readouterr().err
+
+
+def flaky(fault: str) -> list[str]:
+    """A guard that fails on the rows with this text, and one that does not."""
+    failing = f"{{decode: {{guard: scripted, settings: {{faults: {{'{fault}': error}}}}}}, name: flaky}}"
+    return ["--guard", failing, "--guard", "{decode: scripted}"]
+
+
+def test_rows_that_a_guard_failed_on_are_counted_and_asked_again(
+    rows: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert calibrate("band", *flaky("text 7 "), "--rows", rows) == 0
+    assert "`flaky` gave no verdict on 1 of 200 rows (1 error); they are left out" in capsys.readouterr().err
+    assert json.loads(Path("band.json").read_text())["n"] == 199
+    monkeypatch.setattr(ScriptedGuard, "_fault", lambda guard, text: None)
+    assert calibrate("band", *flaky("text 7 "), "--rows", rows) == 0
+    assert "no verdict" not in capsys.readouterr().err
+    assert json.loads(Path("band.json").read_text())["n"] == 200
+
+
+@pytest.mark.parametrize("command", ["band", "ensemble", "presets"])
+def test_nothing_is_fitted_where_a_guard_failed_on_many_rows(
+    rows: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("py3langid")
+    guards = flaky("text 1")  # 1, 10 to 19 and 100 to 199
+    assert calibrate(command, *guards[: 2 if command == "presets" else 4], "--rows", rows) == 1
+    assert "no verdict on 111 of 200 rows (111 error), which is more than 5%" in capsys.readouterr().err
+    assert not Path(f"{command}.json").exists()

@@ -123,3 +123,12 @@ def test_one_of_several_guards_has_to_be_named(aegis: Path, rule_guard: Any, tmp
         analyse(tmp_path)
     assert "first, second" in str(caught.value)
     assert analyse(tmp_path, guard="second").guard == "second"
+
+
+def test_rows_that_the_guard_failed_on_are_unscored_in_the_analysis_too(
+    aegis: Path, rule_guard: Any, tmp_path: Path
+) -> None:
+    failing = rule_guard(lambda text, target: None if "number 20 " in text else upside_down(text, target))
+    report = run_moderation([failing], choose_sets(["aegis_test"]), tmp_path, ModerationSettings(replicates=50))
+    write_report(report, tmp_path)
+    assert analyse(tmp_path).sets[0].unscored == 1

@@ -255,6 +255,14 @@ def test_a_second_run_asks_nothing_and_finds_the_same(tmp_path, goals, weak_engi
     assert second.items == first.items
 
 
+def test_a_second_run_asks_a_guard_again_that_failed(tmp_path, goals, weak_engine) -> None:
+    guard = ScriptedGuard("secret", faults={"": "error"})
+    asked = request(goals, guards=[guard])
+    assert run(tmp_path, weak_engine, asked).systems[1].no_verdict > 0
+    guard.faults.clear()
+    assert run(tmp_path, weak_engine, asked).systems[1].no_verdict == 0
+
+
 def test_sampled_answers_depend_on_seed_and_prompt_alone(tmp_path, goals) -> None:
     class Sampling:
         name = "sampling"

@@ -31,6 +31,7 @@ def test_the_tiny_profile_gives_every_claim_as_a_toy_or_not_and_reports_without_
     assert len(report["hypotheses"]) == 4
     everything = "".join(path.read_text() for path in run.artefacts.iterdir())
     assert "shopkeeper" not in everything
+    assert "Pooling on simulated clips" in (run.artefacts / "report.html").read_text()
 
 
 def test_broken_media_are_rejected_and_the_run_goes_on(run: Any) -> None:

@@ -35,7 +35,7 @@ for _name, _target in {
     "vllm-client": "vllm_client:measure_vllm",
     "default-guard": "default_guard:measure_default_guard",
     "default-guard-scores": "default_guard:score_by_default_guard",
-    "default-guard-int8": "default_guard:computes_int8",
+    "int8-possible": "default_guard:int8_possible",
     "plain-llama": "default_guard:measure_plain_llama",
 }.items():
     MEASUREMENTS.register(_name, f"corral.bench.guard_throughput.{_target}")

@@ -63,6 +63,8 @@ def _print_guard_throughput(report: dict[str, Any]) -> None:
         print(f"vLLM was not measured: {report['ratio_vs_vllm_reason']}.")
     if report["default_guard_int8_reason"]:
         print(f"The default guard was not measured in 8 bits: {report['default_guard_int8_reason']}.")
+    else:
+        print(_int8_verdict(report))
     accuracy = report["accuracy"]
     print_fields(
         [
@@ -73,6 +75,20 @@ def _print_guard_throughput(report: dict[str, Any]) -> None:
             ("prompt", f"{report['policy_tokens']} tokens and {report['tokens_per_request']:.0f} of the request"),
             ("seconds", report["seconds"]),
         ]
+    )
+
+
+def _int8_verdict(report: dict[str, Any]) -> str:
+    """Whether 8 bits say the same as float32, in a sentence."""
+    from corral.bench.guard_throughput.bounds import LABEL_AGREEMENT, MAX_DELTA_P
+
+    agrees, labels, delta = (
+        report[f"default_guard_int8_{name}"] for name in ("agrees", "label_agreement", "max_delta_p")
+    )
+    return (
+        f"The default guard in 8 bits {'agrees' if agrees else 'does NOT agree'} with float32 as bfloat16 has to: "
+        f"{labels:.2%} same labels ({LABEL_AGREEMENT:.0%} are asked for), scores up to {delta:.3f} apart "
+        f"({MAX_DELTA_P}). It is a mode to choose (`--set default.dtype=int8`), not the default."
     )
 
 

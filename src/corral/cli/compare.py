@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -56,8 +57,12 @@ def compare(
         str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False)
     ] = None,
     judge_by: Annotated[
-        JudgedBy, typer.Option(help="How the judge is asked: likelihood is for models too small to write a verdict.")
-    ] = JudgedBy.WORDS,
+        JudgedBy | None,
+        typer.Option(
+            help="How the judge is asked: likelihood is for models too small to write a verdict. [default: words]",
+            show_default=False,
+        ),
+    ] = None,
     requests: Annotated[
         Path | None,
         typer.Option(
@@ -68,7 +73,7 @@ def compare(
         Path | None,
         typer.Option(metavar="FOLDER", help="Where answers are kept; default: in CORRAL_CACHE.", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the intervals of differences.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Compare scorecards: paired differences with intervals, and ability against safety.
@@ -77,8 +82,9 @@ def compare(
     or judges differ are refused. With --judge the models answer everyday requests too, and the judge compares each
     pair of answers in both orders: a win rate, as far as the judge agrees with itself.
     """
-    if judge is None and (judge_server is not None or requests is not None):
-        raise UserError("there is no judge", where="--judge-server, --requests", hint="Name it with `--judge MODEL`.")
+    _require("--judge", judge, {"--judge-server": judge_server, "--judge-by": judge_by, "--requests": requests})
+    _require("--rejudge", rejudge, {"--set": setting})
+    _require("--rejudge` or `--judge", rejudge or judge, {"--cache": cache})
     from corral.evals.compare import Judges, write_comparison
     from corral.evals.compare import compare as compare_scorecards
     from corral.evals.compare.markdown import all_caveats, tables
@@ -88,7 +94,8 @@ def compare(
     judges = Judges(guard_settings=settings_by_guard(setting, GUARDS.names()) if setting else {})
     found = compare_scorecards(scorecards, tasks=chosen, rejudged=rejudge, judges=judges, cache=cache, seed=seed)
     if judge is not None:
-        judged = _judged(scorecards, judge, judge_server, by=judge_by, requests=requests, cache=cache)
+        by = judge_by or JudgedBy.WORDS
+        judged = _judged(scorecards, judge, judge_server, by=by, requests=requests, cache=cache)
         found = found.model_copy(update={"preferences": judged})
     write_comparison(found, out)
     if as_json:
@@ -118,5 +125,12 @@ def _judged(
     from corral.evals.tasks.win_rate.prompts import packaged_prompts, user_prompts
 
     prompts = packaged_prompts() if requests is None else user_prompts(requests)
-    with open_subject(judge, server=server) as opened:
-        return preferences(scorecards, opened, prompts=prompts, by=by.value, cache=cache)
+    asked = open_subject(judge, server=server)
+    return preferences(scorecards, asked, prompts=prompts, by=by.value, cache=cache)
+
+
+def _require(option: str, given: object, others: Mapping[str, object]) -> None:
+    """Refuse options that do nothing without another."""
+    idle = [name for name, value in others.items() if value]
+    if idle and not given:
+        raise UserError(f"`{idle[0]}` does nothing here", where=idle[0], hint=f"It is for `{option}`.")

@@ -15,11 +15,11 @@ from corral.cli.eval_moderator import moderator
 from corral.cli.eval_scorecard import list_tasks, scorecard
 from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.output import print_json, print_table, remark
-from corral.core.errors import NotFoundError, UserError
+from corral.core.errors import GuardError, NotFoundError, UserError
 
 if TYPE_CHECKING:
     from corral.evals.report_tables import Table
-    from corral.evals.results import GuardResult
+    from corral.evals.results import GuardResult, ModerationReport
     from corral.guards.base import Guard
 
 app = typer.Typer(
@@ -117,6 +117,7 @@ def moderation(
     else:
         _print(terminal_tables(report))
     remark(f"report: {out / 'report.md'} (also .json and .csv)")
+    _require_scores(report)
 
 
 @app.command("errors")
@@ -209,6 +210,17 @@ def _bag_of_words(profile: str) -> tuple[Guard, dict[str, int]]:
 def _remark_done(result: GuardResult) -> None:
     skipped = f", {len(result.skipped)} skipped" if result.skipped else ""
     remark(f"{result.name}: {len(result.sets)} sets measured{skipped}")
+
+
+def _require_scores(report: ModerationReport) -> None:
+    """Fail when a guard gave no score on any row of a set: the report then says nothing of the guard."""
+    for guard in report.guards:
+        silent = [each for each in guard.sets if each.unscored == each.n]
+        if silent:
+            raise GuardError(
+                f"guard `{guard.name}` gave no score on any of the {silent[0].n:,} rows of `{silent[0].name}`",
+                hint="The same command again asks for the rows that the guard failed on.",
+            )
 
 
 def _print(tables: Iterable[Table]) -> None:

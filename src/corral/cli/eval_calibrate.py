@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,7 +11,7 @@ import typer
 
 from corral.cli.guard_settings import chosen_specs, names_in, parse_guards, settings_by_guard
 from corral.cli.output import print_json, print_table, remark
-from corral.core.errors import UserError
+from corral.core.errors import NotFoundError, UserError
 
 if TYPE_CHECKING:
     from corral.data.examples import ModerationExample
@@ -90,14 +90,13 @@ def band(
     from corral.guards.composition.specs import Cascade
 
     specs = _specs(guard, setting, exactly=2)
-    guards = _loaded(specs)
     split_name, examples = _development(rows, split, at_most)
-    found = _scored(guards, examples, scores)
-    both = [(cheap, costly) for cheap, costly in zip(*found.values(), strict=True) if _ok(cheap) and _ok(costly)]
-    _tell_left_out(len(examples) - len(both))
+    guards = _loaded(specs)
+    _, found = _answered(guards, examples, scores)
+    by_cheap, by_costly = found.values()
     fitted = fit_band(
-        [harm_score(cheap["p_harm"], cheap["flagged"]) for cheap, _ in both],
-        [bool(costly["flagged"]) for _, costly in both],
+        [harm_score(said["p_harm"], said["flagged"]) for said in by_cheap],
+        [bool(said["flagged"]) for said in by_costly],
         split=split_name,
         agreement=agreement if agreement is not None or share is not None else 0.98,
         share=share,
@@ -140,17 +139,18 @@ def ensemble(
     from corral.guards.composition.weights import MemberScores, fit_ensemble
 
     specs = _specs(guard, setting, exactly=None)
-    guards = _loaded(specs)
     split_name, examples = _development(rows, split, at_most)
-    found = list(zip(*_scored(guards, examples, scores).values(), strict=True))
-    kept = [row for row, said in enumerate(found) if all(map(_ok, said))]
-    _tell_left_out(len(examples) - len(kept))
+    guards = _loaded(specs)
+    kept, found = _answered(guards, examples, scores)
     fitted = fit_ensemble(
         MemberScores(
-            targets=[examples[row].target for row in kept],
-            harmful=[bool(examples[row].harmful) for row in kept],
+            targets=[row.target for row in kept],
+            harmful=[bool(row.harmful) for row in kept],
             logits_NM=np.array(
-                [[log_odds(harm_score(said["p_harm"], said["flagged"])) for said in found[row]] for row in kept]
+                [
+                    [log_odds(harm_score(said["p_harm"], said["flagged"])) for said in of_row]
+                    for of_row in zip(*found.values(), strict=True)
+                ]
             ),
         ),
         {name: each.revision for name, each in guards.items()},
@@ -203,17 +203,16 @@ def presets(
     from corral.guards.composition.presets import DevelopmentScores, fit_presets
 
     identifier = Py3LangId()
-    ((name, loaded),) = _loaded(_specs(guard, setting, exactly=1)).items()
+    specs = _specs(guard, setting, exactly=1)
     split_name, examples = _development(rows, split, at_most)
-    found = _scored({name: loaded}, examples, scores)[name]
-    kept = [row for row, said in enumerate(found) if _ok(said)]
-    _tell_left_out(len(examples) - len(kept))
+    ((name, loaded),) = _loaded(specs).items()
+    kept, found = _answered({name: loaded}, examples, scores)
     fitted = fit_presets(
         DevelopmentScores(
-            targets=[examples[row].target for row in kept],
-            harmful=[bool(examples[row].harmful) for row in kept],
-            p_harm=[harm_score(found[row]["p_harm"], found[row]["flagged"]) for row in kept],
-            languages=identifier.identify([examples[row].text for row in kept]),
+            targets=[row.target for row in kept],
+            harmful=[bool(row.harmful) for row in kept],
+            p_harm=[harm_score(said["p_harm"], said["flagged"]) for said in found[name]],
+            languages=identifier.identify([row.text for row in kept]),
         ),
         guard=loaded.name,
         revision=loaded.revision,
@@ -263,9 +262,15 @@ def _development(rows: str, split: str | None, at_most: int) -> tuple[str, list[
 
     if Path(rows).is_file():
         return split or Path(rows).name, labelled_rows(Path(rows))
-    from corral.core.recipes import load_profile
+    from corral.core.recipes import list_recipes, load_profile
     from corral.studies.default_guard import DefaultGuardConfig, development_rows
 
+    if rows.partition("/")[0] not in list_recipes():
+        raise NotFoundError(
+            f"`{rows}` is neither a file nor a recipe",
+            where="--rows",
+            hint="Give a file of labelled rows, or a recipe such as `default_guard/small`.",
+        )
     recipe, config = load_profile(rows)
     if not isinstance(config, DefaultGuardConfig):
         raise UserError(f"recipe `{recipe.name}` has no mixture of training rows", where="--rows")
@@ -274,19 +279,13 @@ def _development(rows: str, split: str | None, at_most: int) -> tuple[str, list[
     ]
 
 
-def _scored(
+def _answered(
     guards: dict[str, Guard], examples: list[ModerationExample], folder: Path
-) -> dict[str, list[dict[str, Any]]]:
-    from corral.evals.development import score_development
+) -> tuple[list[ModerationExample], dict[str, list[Mapping[str, Any]]]]:
+    """The rows on which every guard gave a verdict, and what each guard said of them."""
+    from corral.evals.development import answered_rows, score_development
 
     remark(f"{len(examples):,} development rows")
-    return {name: score_development(guard, examples, folder) for name, guard in guards.items()}
-
-
-def _ok(said: dict[str, Any]) -> bool:
-    return bool(said["status"] == "ok")
-
-
-def _tell_left_out(count: int) -> None:
-    if count:
-        remark(f"{count:,} rows without a verdict are left out")
+    found = {name: score_development(guard, examples, folder) for name, guard in guards.items()}
+    kept = answered_rows(found)
+    return [examples[row] for row in kept], {name: [said[row] for row in kept] for name, said in found.items()}

@@ -14,8 +14,6 @@ from corral.core.errors import CorralError
 if TYPE_CHECKING:
     from corral.evals.scorecard import Scorecard, SkippedTask, TaskEntry
     from corral.evals.tasks.task import EvalTask
-    from corral.guards.base import Guard
-    from corral.guards.composition.specs import GuardSpec
 
 
 def scorecard(
@@ -59,16 +57,19 @@ def scorecard(
     stopped continues. Two such folders are compared by `corral compare`.
     """
     from corral.evals.scorecard import TaskSettings, choose_tasks, measure_subject, open_subject
+    from corral.guards.loading import load_guard
 
     specs = parse_guards(guard or [])  # a name that does not exist is told before a model is loaded
-    guard_settings = settings_by_guard(setting or [], names_in(specs))
+    specs = chosen_specs(specs, settings_by_guard(setting or [], names_in(specs)))
     settings = TaskSettings(limit=limit, seed=seed)
     chosen = choose_tasks([name.strip() for name in tasks.split(",") if name.strip()], settings)
-    with open_subject(model, _guards(specs, guard_settings), server=server) as subject:
+    guards = list(map(load_guard, specs))
+    with open_subject(model, guards, server=server) as subject:
         card = measure_subject(
             subject,
             chosen,
             settings=settings,
+            specs={each.name: spec for each, spec in zip(guards, specs, strict=True)},
             out=out,
             cache=cache,
             reuse=resume,
@@ -108,12 +109,6 @@ def _titles(task: EvalTask) -> str:
     more = len(task.measures) - len(headlines)
     shown = "; ".join(headlines) or "of each guard that is named"
     return f"{shown}; and {more} more" if more else shown
-
-
-def _guards(specs: list[GuardSpec], settings: dict[str, dict[str, object]]) -> list[Guard]:
-    from corral.guards.loading import load_guard
-
-    return [load_guard(spec) for spec in chosen_specs(specs, settings)]
 
 
 def _remark_done(ended: TaskEntry | SkippedTask) -> None:

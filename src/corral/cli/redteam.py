@@ -116,19 +116,25 @@ def judge(
     answers. The same command again goes on where it stopped.
     """
     from corral.core.files import atomic_write_json
-    from corral.redteam.agreement import agreement_of, judge_labelled
-    from corral.redteam.correction import correct_run
+    from corral.redteam.agreement import agreement_of, draw_labelled, judge_labelled
+    from corral.redteam.correction import correct_run, require_correctable
     from corral.redteam.labelled import LABELLED, labelled_set
     from corral.redteam.loading import guards_of, open_judges
     from corral.redteam.report import read_report
 
     run_report = None if correct is None else read_report(correct)
     sets = [labelled_set(name, question.value) for name in on or LABELLED]
+    for labelled in sets:
+        draw_labelled(labelled, limit=limit, seed=seed)  # one that cannot be read is told before a judge is asked
     found: list[Agreement] = []
     judged: list[JudgedReplies] = []
     names = judges or ["prefix-list"]
     settings = settings_by_guard(setting or [], guards_of(names))
     with open_judges(names, model=judge_model, server=judge_server, ensemble=ensemble, guard_settings=settings) as each:
+        if run_report is not None:
+            require_correctable(
+                run_report, [(one.name, one.revision, labelled.question) for one in each for labelled in sets]
+            )
         for one in each:
             for labelled in sets:
                 judged.append(judge_labelled(one, labelled, limit=limit, seed=seed, folder=out))
@@ -143,7 +149,7 @@ def judge(
             _print_agreement(found)
         remark(f"report: {out / 'agreement.json'}")
         return
-    correction = correct_run(run_report, judged)
+    correction = correct_run(run_report, judged, seed=seed)
     atomic_write_json(out / "corrected.json", correction.model_dump(mode="json"))
     if as_json:
         print_json({"agreement": report, **correction.model_dump(mode="json")})

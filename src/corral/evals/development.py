@@ -6,21 +6,27 @@ false) and perhaps ``target`` beside it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from corral.core.errors import DataError
+from corral.core.errors import DataError, GuardError
 from corral.core.files import sha256_json
 from corral.core.journal import Journal
+from corral.core.progress import milestone
 from corral.data.conversations import conversation_from_row
 from corral.data.examples import ModerationExample, prompt_key
 from corral.data.messages import TARGETS, Target
 from corral.data.readers import Row, read_rows
 from corral.evals.tasks.scoring import guard_folder, judge_rows
-from corral.guards.base import Guard
+from corral.guards.base import Guard, Status
 
 _LABELS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
+
+MOST_UNANSWERED: Final = 0.05
+"""Share of a development split on which a guard may give no verdict; a fit on the rest would be of other rows than its
+name says."""
 
 
 def labelled_rows(path: Path) -> list[ModerationExample]:
@@ -38,8 +44,10 @@ def labelled_rows(path: Path) -> list[ModerationExample]:
 
 def score_development(
     guard: Guard, rows: Sequence[ModerationExample], out: Path, *, batch_size: int = 64
-) -> list[dict[str, Any]]:
+) -> list[Mapping[str, Any]]:
     """What the guard says of each row, in order; a rerun with the same folder judges only what is missing.
+
+    Rows that the guard failed on are missing: they are asked again.
 
     Args:
         guard: judges.
@@ -57,14 +65,36 @@ def score_development(
     path = guard_folder(out, guard.name, guard.revision) / "development.jsonl"
     fingerprint = {"guard": guard.name, "revision": guard.revision, "rows_sha256": sha256_json(keys)}
     with Journal.open(path, key="id", fingerprint=fingerprint) as journal:
-        for target in TARGETS:
-            missing = {
-                key: row for key, row in zip(keys, rows, strict=True) if row.target == target and key not in journal
-            }
-            title = f"{guard.name}: {target}s of the development split"
-            judge_rows(guard, missing, journal, target=target, batch_size=batch_size, title=title)
-        found = {entry["id"]: entry for entry in journal.entries()}
+        missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in journal}
+        title = f"{guard.name}: development split"
+        failed = judge_rows(guard, missing, journal, batch_size=batch_size, title=title)
+        found = {entry["id"]: entry for entry in journal.entries()} | failed
     return [found[key] for key in keys]
+
+
+def answered_rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[int]:
+    """Places of the rows on which every guard gave a verdict; says how many were left out, and why.
+
+    Args:
+        found: guard to what it says of each row, from ``score_development``.
+
+    Raises:
+        GuardError: a guard gave no verdict on more than ``MOST_UNANSWERED`` of the rows.
+    """
+    for name, said in found.items():
+        without = Counter(each["status"] for each in said if each["status"] != Status.OK)
+        if not without:
+            continue
+        counts = ", ".join(f"{count:,} {status}" for status, count in without.most_common())
+        account = f"guard `{name}` gave no verdict on {without.total():,} of {len(said):,} rows ({counts})"
+        if without.total() > MOST_UNANSWERED * len(said):
+            raise GuardError(
+                f"{account}, which is more than {MOST_UNANSWERED:.0%}: nothing was fitted",
+                hint="The same command again asks for the rows that a guard failed on.",
+            )
+        milestone(f"{account}; they are left out")
+    by_row = zip(*found.values(), strict=True)
+    return [row for row, said in enumerate(by_row) if all(each["status"] == Status.OK for each in said)]
 
 
 def _labelled(row: Row) -> ModerationExample:

@@ -217,9 +217,9 @@ def _scored(out: Path, guard: GuardResult, result: SetResult, loader: RowLoader)
         )
     eval_set = SETS.get(result.name)
     scored = read_scored_set(out, guard.name, guard.revision, loader.load(eval_set))
-    if scored is None or scored.rows_sha256 != result.rows_sha256:
+    if scored is None or (scored.rows_sha256, scored.unscored) != (result.rows_sha256, result.unscored):
         raise DataError(
-            f"the rows of `{result.name}` are not those that were measured",
+            f"the rows of `{result.name}`, or their scores, are not those that were measured",
             hint="Run `corral eval moderation` again with the data of today.",
         )
     return scored

@@ -32,6 +32,11 @@ class Status(StrEnum):
     REFUSED = "refused"
     REJECTED = "rejected"
 
+    @property
+    def transient(self) -> bool:
+        """Whether the guard failed, and not on what it read: another time there may be an answer, so none is kept."""
+        return self in {Status.ERROR, Status.TIMEOUT}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -99,6 +99,26 @@ class JudgedReplies:
         )
 
 
+def draw_labelled(
+    labelled: LabelledSet, *, limit: int | None = None, seed: int = 0, root: Path | None = None
+) -> tuple[LabelledReply, ...]:
+    """The replies of a set that a judge would be given; drawn at random, in their order, where there is a limit.
+
+    Raises:
+        NotFoundError: the set is not in the data folder.
+        DataError: no reply, or a malformed row.
+    """
+    replies = list(labelled.read(root))
+    if not replies:
+        raise DataError("has no labelled reply", where=labelled.name)
+    if limit is None or len(replies) <= limit:
+        return tuple(replies)
+    # By replies, not requests: a set may have few requests with many replies each.
+    chance = [group_fraction(answer_id(each.request, each.reply), seed=seed) for each in replies]
+    drawn = sorted(range(len(replies)), key=chance.__getitem__)[:limit]
+    return tuple(replies[i] for i in sorted(drawn))
+
+
 def judge_labelled(
     judge: Judge,
     labelled: LabelledSet,
@@ -122,11 +142,9 @@ def judge_labelled(
         NotFoundError: the set is not in the data folder.
         DataError: no reply, or a malformed row.
     """
-    replies = _drawn(list(labelled.read(root)), limit, seed)
-    if not replies:
-        raise DataError("has no labelled reply", where=labelled.name)
+    replies = draw_labelled(labelled, limit=limit, seed=seed, root=root)
     outcomes = _labels(judge, replies, folder)
-    return JudgedReplies(judge.name, judge.revision, labelled, tuple(replies), tuple(outcomes))
+    return JudgedReplies(judge.name, judge.revision, labelled, replies, tuple(outcomes))
 
 
 def measure_agreement(
@@ -191,15 +209,6 @@ def agreement_of(judged: JudgedReplies, *, seed: int = 0, replicates: int = REPL
         )
 
     return [made(range(len(replies))), *(made(*part) for part in _parts(replies))]
-
-
-def _drawn(replies: list[LabelledReply], limit: int | None, seed: int) -> list[LabelledReply]:
-    """Replies drawn at random, in their order; a set may have few requests with many replies each."""
-    if limit is None or len(replies) <= limit:
-        return replies
-    chance = [group_fraction(answer_id(each.request, each.reply), seed=seed) for each in replies]
-    drawn = sorted(range(len(replies)), key=chance.__getitem__)[:limit]
-    return [replies[i] for i in sorted(drawn)]
 
 
 def _labels(judge: Judge, replies: Sequence[LabelledReply], folder: Path | None) -> list[Outcome]:

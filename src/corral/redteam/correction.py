@@ -8,7 +8,7 @@ delivers in the place of a reply is a refusal that no judge had to find, and is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -72,29 +72,46 @@ class Correction(BaseModel):
     caveats: tuple[str, ...] = ()
 
 
-def correct_run(report: RedteamReport, judged: Sequence[JudgedReplies], *, replicates: int = REPLICATES) -> Correction:
-    """Correct what a run's judges said by what the same judges said of labelled replies.
+Pair = tuple[str, str, Question]
+"""A judge, its revision, and what the labels are about that its error is measured on."""
 
-    Args:
-        report: of the run.
-        judged: one a judge and labelled set.
-        replicates: resamples of an interval.
+
+def require_correctable(report: RedteamReport, pairs: Collection[Pair]) -> None:
+    """Refuse a run that the pairs have nothing to say about; before replies are judged, since that may take hours.
 
     Raises:
-        UserError: no judge of the run is among them in the same revision.
-        MetricError: a set of which all labels are of one kind.
+        UserError: no judge of the run is among them in the same revision, or it has no such goals.
     """
-    shared = [each for each in judged if report.judges.get(each.judge) == each.judge_revision]
+    shared = [pair for pair in pairs if report.judges.get(pair[0]) == pair[1]]
     if not shared:
         ran = ", ".join(f"`{name}`" for name in report.judges)
         raise UserError(
             f"the run was judged by {ran}, and none of them was measured in the same revision",
             hint="Name a judge of the run with `--judge`, or rerun the run with this judge.",
         )
-    seed = int(report.settings["seed"])
-    rates = tuple(rate for each in shared for rate in _Corrector(each, seed, replicates).rates(report))
-    if not rates:
+    kinds = {_OF_QUESTION[question][1] for _, _, question in shared}
+    if not any(item.kind in kinds for items in report.items.values() for item in items):
         raise UserError("the run has no goal of the kind that the labels are about", hint="Give it `--benign` goals.")
+
+
+def correct_run(
+    report: RedteamReport, judged: Sequence[JudgedReplies], *, seed: int = 0, replicates: int = REPLICATES
+) -> Correction:
+    """Correct what a run's judges said by what the same judges said of labelled replies.
+
+    Args:
+        report: of the run.
+        judged: one a judge and labelled set.
+        seed: of the intervals.
+        replicates: resamples of an interval.
+
+    Raises:
+        UserError: see ``require_correctable``.
+        MetricError: a set of which all labels are of one kind.
+    """
+    require_correctable(report, [(each.judge, each.judge_revision, each.labelled.question) for each in judged])
+    shared = [each for each in judged if report.judges.get(each.judge) == each.judge_revision]
+    rates = tuple(rate for each in shared for rate in _Corrector(each, seed, replicates).rates(report))
     sets = " and ".join(f"`{name}`" for name in dict.fromkeys(each.labelled.name for each in shared))
     return Correction(rates=rates, caveats=(_CAVEAT.format(sets=sets),))
 

@@ -42,14 +42,20 @@ def guarded(guard: Guard, answers: Answers, store: Store, settings: RunSettings)
         for turn, conversation in enumerate(_shown(row, target))
     }
 
+    failed: dict[str, Row] = {}  # of this session alone: the next asks again
+
     def judge(names: Sequence[str]) -> Iterable[Row]:
         for target in targets_of(settings.mode):
             some = [name for name in names if asked[name][0] == target]
             verdicts = ask(guard, [asked[name][1] for name in some], target=target)
-            yield from ({KEY: name, **verdict.to_json()} for name, verdict in zip(some, verdicts, strict=True))
+            for name, verdict in zip(some, verdicts, strict=True):
+                if verdict.status.transient:
+                    failed[name] = verdict.to_json()
+                else:
+                    yield {KEY: name, **verdict.to_json()}
 
     fingerprint = {**answers.fingerprint, "guard": guard.name, "guard_revision": guard.revision}
-    found = store.rows(f"verdicts-{guard.name}", fingerprint, asked, judge)
+    found = store.rows(f"verdicts-{guard.name}", fingerprint, asked, judge) | failed
     by_attempt: dict[str, list[Verdict]] = {key: [] for key in answers.rows}
     for name, row in found.items():
         by_attempt[name.partition("/")[0]].append(Verdict.from_json(row))

@@ -134,7 +134,8 @@ def comparison_table(comparison: SystemComparison) -> Table:
 
 def correction_table(correction: Correction) -> Table:
     """Rates as judged and as corrected, by system and style."""
-    columns = ("system", "style", "figure", "judge", "labels", "answers", "judged", "corrected", "undecided as success")
+    subject = ("system", "style", "figure", "judge", "labels")
+    found = ("answers", "judged", "corrected", "undecided", "corrected, undecided as yes")
     rows = tuple(
         (
             each.system,
@@ -145,11 +146,12 @@ def correction_table(correction: Correction) -> Table:
             str(each.corrected.n),
             percent(each.judged),
             percent(each.corrected),
-            f"{percent(each.fail_closed)} ({each.undecided})",
+            str(each.undecided),
+            percent(each.fail_closed),
         )
         for each in correction.rates
     )
-    return Table("The judge's error corrected for, %", columns, rows)
+    return Table("The judge's error corrected for, %", (*subject, *found), rows)
 
 
 def remarks(report: RedteamReport) -> Iterator[str]:

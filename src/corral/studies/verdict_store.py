@@ -12,11 +12,10 @@ import numpy as np
 from corral.core.files import sha256_json
 from corral.core.journal import Journal
 from corral.core.metric_inputs import Flags, Floats
-from corral.core.progress import milestone, progress
+from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.data.examples import ModerationExample
-from corral.data.messages import TARGETS
-from corral.guards.asking import ask
+from corral.evals.tasks.scoring import judge_rows
 from corral.guards.base import Guard, Status, Verdict
 
 THRESHOLD: Final = 0.5
@@ -81,36 +80,23 @@ class VerdictStore:
         path = self._run.path / "scores" / f"{file_name(name)}-{sha256_json(key)[:16]}.jsonl"
         path.parent.mkdir(exist_ok=True)
         with Journal.open(path, key="id", fingerprint=key) as journal:
-            missing = [row for row in rows if _id(row) not in journal]
-            if missing:
-                self._ask(name, guard(), missing, journal)
-            found = {entry["id"]: entry for entry in journal.entries()}
+            missing = {_id(row): row for row in rows if _id(row) not in journal}
+            failed = self._ask(name, guard(), missing, journal) if missing else {}
+            found = {entry["id"]: entry for entry in journal.entries()} | failed
         return _judged([found[_id(row)] for row in rows])
 
-    def _ask(self, name: str, guard: Guard, rows: Sequence[ModerationExample], journal: Journal) -> None:
+    def _ask(
+        self, name: str, guard: Guard, rows: Mapping[str, ModerationExample], journal: Journal
+    ) -> dict[str, Mapping[str, Any]]:
         started = time.perf_counter()
         # Rows of one length are asked together, which pads less; the journal knows them by name.
-        ordered = sorted({_id(row): row for row in rows}.values(), key=lambda row: (row.target, len(row.text)))
-        with progress(len(ordered), f"Scoring by {name}") as bar:
-            for start in range(0, len(ordered), self._batch):
-                batch = ordered[start : start + self._batch]
-                for row, verdict in zip(batch, _verdicts(guard, batch), strict=True):
-                    journal.append(_entry(row, verdict))
-                journal.flush()
-                bar.advance(len(batch))
+        ordered = dict(sorted(rows.items(), key=lambda item: (item[1].target, len(item[1].text))))
+        title = f"Scoring by {name}"
+        failed = judge_rows(guard, ordered, journal, batch_size=self._batch, title=title, entry=_entry)
         seconds = time.perf_counter() - started
         milestone(f"scored {len(ordered)} rows by {name} in {seconds:.0f} s")
         self._run.log(cell="scores", name=name, file=journal.path.name, rows=len(ordered), seconds=seconds)
-
-
-def _verdicts(guard: Guard, rows: Sequence[ModerationExample]) -> list[Verdict]:
-    verdicts: list[Verdict | None] = [None] * len(rows)
-    for target in TARGETS:
-        wanted = [i for i, row in enumerate(rows) if row.target == target]
-        answers = ask(guard, [rows[i].conversation for i in wanted], target=target) if wanted else []
-        for i, verdict in zip(wanted, answers, strict=True):
-            verdicts[i] = verdict
-    return [verdict for verdict in verdicts if verdict is not None]
+        return failed
 
 
 def _id(row: ModerationExample) -> str:
@@ -119,9 +105,9 @@ def _id(row: ModerationExample) -> str:
     return f"{row.source}/{row.id}#{judged}"
 
 
-def _entry(row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
+def _entry(key: str, row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
     return {
-        "id": _id(row),
+        "id": key,
         "group": row.group,
         "harmful": row.harmful,
         "labels": sorted(code for code, present in row.categories.items() if present),

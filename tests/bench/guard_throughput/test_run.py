@@ -110,11 +110,13 @@ def test_the_default_guard_in_8_bits_has_figures_or_a_reason(
 ) -> None:
     report, _ = beside_vllm
     names = {name for name in report if name.startswith("default_guard_int8_")} - {"default_guard_int8_reason"}
-    assert len(names) == 6
+    assert len(names) == 7
     assert set(report["default_guard_accuracy"]) >= {"bfloat16"}
     if int8_is_exact():
         assert report["default_guard_int8_reason"] is None
         assert report["default_guard_int8_label_agreement"] >= 0.5
+        near = report["default_guard_int8_max_delta_p"] <= 0.02
+        assert report["default_guard_int8_agrees"] is (near and report["default_guard_int8_label_agreement"] >= 0.99)
         assert report["default_guard_int8_p50_ms"] > 0
     monkeypatch.setattr("corral.models.packed.int8.int8_is_exact", lambda: False)
     report, asked = measure_here(tiny, None, tmp_path)

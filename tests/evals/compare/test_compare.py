@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from corral.evals.tasks.delivered_answers import DeliveredAnswers, JudgedByGuard
 from corral.evals.tasks.perplexity.task import Perplexity
 from corral.evals.tasks.perplexity.texts import Document, TextSet
 from corral.evals.tasks.task import EvalTask, Subject
+from corral.guards.base import Guard
+from corral.guards.composition.specs import GuardSpec, parse_spec, spec_json
+from corral.guards.loading import load_guard
 from corral.guards.scripted import ScriptedGuard
 from corral.models.engines.scripted import ScriptedEngine
 from corral.models.engines.torch import TorchEngine
@@ -138,40 +141,75 @@ def test_another_judge_labels_the_cached_answers_of_both(tmp_path: Path, monkeyp
         compare(folders, rejudged=True, cache=tmp_path / "empty")
 
 
-def guarded_card(folder: Path, name: str, cache: Path, guard: ScriptedGuard, task: EvalTask) -> Path:
+def guarded_card(
+    folder: Path, name: str, cache: Path, guard: Guard, task: EvalTask, spec: Mapping[str, Any] | None = None
+) -> Path:
     subject = Subject(ScriptedEngine(lambda _: f"{name} answers", name=name), name, f"r-{name}", (guard,))
-    run = run_scorecard(subject, [task], SampleCache(cache), settings={"limit": 4, "seed": 0})
+    specs = {} if spec is None else {guard.name: parse_spec(spec)}
+    settings = {"limit": 4, "seed": 0}
+    run = run_scorecard(subject, [task], SampleCache(cache), settings=settings, specs=specs)
     write_scorecard(run.card, run.samples_file, folder / name)
     return folder / name
 
 
-def test_a_guard_that_judged_in_other_revisions_judges_again_as_it_is_today(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two revisions of one guard by name; today's knows another word."""
+@pytest.fixture
+def judged_task(tmp_path: Path) -> EvalTask:
     rows = tmp_path / "goals.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"Reveal colour {i}."}) + "\n" for i in range(4)))
     requests = DeliveredAnswers("judged", "Judged", "harmful", str(rows), limit=4)
-    task, cache = JudgedByGuard("attack_success_guard_judge", requests), tmp_path / "cache"
+    return JudgedByGuard("attack_success_guard_judge", requests)
+
+
+def test_a_guard_that_judged_in_other_revisions_judges_again_as_it_is_today(
+    tmp_path: Path, judged_task: EvalTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two revisions of one guard by name; today's knows another word."""
+    cache = tmp_path / "cache"
     folders = [
-        guarded_card(tmp_path, name, cache, ScriptedGuard(trigger), task)
+        guarded_card(tmp_path, name, cache, ScriptedGuard(trigger), judged_task)
         for name, trigger in (("kind", "old"), ("stern", "older"))
     ]
     with pytest.raises(UserError, match="judge"):
         compare(folders)
-    loaded: list[dict[str, Any]] = []
+    loaded: list[Any] = []
 
-    def load(name: str, **settings: Any) -> ScriptedGuard:
-        loaded.append(settings)
+    def load(spec: GuardSpec) -> ScriptedGuard:
+        loaded.append(spec_json(spec))
         return ScriptedGuard("kind")
 
     monkeypatch.setattr("corral.evals.compare.rejudge.load_guard", load)
-    judges = Judges(tasks=[task], guard_settings={"scripted": {"trigger": "kind"}})
+    judges = Judges(tasks=[judged_task], guard_settings={"scripted": {"trigger": "kind"}})
     found = compare(folders, rejudged=True, judges=judges, cache=cache)
     [change] = found.measures[0].changes
     assert (change.baseline.value, change.other.value) == (1.0, 0.0)
-    assert loaded == [{"trigger": "kind"}]
+    assert loaded == [{"guard": "scripted", "settings": {"trigger": "kind"}}]
     assert any("labelled by guard:scripted@" in caveat for caveat in found.caveats)
+
+
+def test_a_composition_that_judged_is_made_again_from_what_the_scorecard_holds(
+    tmp_path: Path, judged_task: EvalTask
+) -> None:
+    cache = tmp_path / "cache"
+    spec = {"decode": {"guard": "scripted", "settings": {"words": ["kind"]}}, "name": "mine"}
+    folders = [guarded_card(tmp_path, name, cache, load_guard(spec), judged_task, spec) for name in ("kind", "stern")]
+    path = folders[1] / "scorecard.json"
+    judge = read_scorecard(folders[1])[0].tasks[0].judge_revision
+    path.write_text(path.read_text().replace(judge, "guard:mine@older"))
+    [change] = compare(folders, rejudged=True, judges=Judges(tasks=[judged_task]), cache=cache).measures[0].changes
+    assert (change.baseline.value, change.other.value) == (1.0, 0.0)
+    foreign = Judges(tasks=[judged_task], guard_settings={"default": {"window": 64}})
+    with pytest.raises(UserError, match="`default` does not judge: `mine` does"):
+        compare(folders, rejudged=True, judges=foreign, cache=cache)
+
+
+def test_a_guard_of_which_nothing_is_known_is_not_loaded_again(tmp_path: Path, judged_task: EvalTask) -> None:
+    cache, guard = tmp_path / "cache", ScriptedGuard("kind", name="mine")
+    folders = [guarded_card(tmp_path, name, cache, guard, judged_task) for name in ("kind", "stern")]
+    path = folders[1] / "scorecard.json"
+    judge = read_scorecard(folders[1])[0].tasks[0].judge_revision
+    path.write_text(path.read_text().replace(judge, "guard:mine@older"))
+    with pytest.raises(UserError, match="does not say how it was made"):
+        compare(folders, rejudged=True, judges=Judges(tasks=[judged_task]), cache=cache)
 
 
 def test_a_task_of_ones_own_is_judged_again_only_where_it_is_given(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def prefers_after(prompt: Prompt) -> str:
     return "[[C]]" if first == second else "[[A]]" if "after" in first else "[[B]]"
 
 
-def judge(reply: Callable[[Prompt], str], revision: str = "j1") -> Subject:
-    return Subject(ScriptedEngine(reply, name="judge"), "judge", revision)
+def judge(reply: Callable[[Prompt], str], revision: str = "j1") -> AbstractContextManager[Subject]:
+    return nullcontext(Subject(ScriptedEngine(reply, name="judge"), "judge", revision))
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         loaded.append(model)
         reply = prefers_after if model == "judge" else lambda prompt: f"{model}: {prompt.messages[-1].text}"
         yield Subject(ScriptedEngine(reply, name=model), model, f"r-{model}")
+        loaded.append(f"{model} closed")
 
     for module in ("evals.compare.preference", "evals.scorecard"):
         monkeypatch.setattr(f"corral.{module}.open_subject", open_subject)
@@ -72,13 +73,13 @@ def test_the_model_whose_answers_are_better_wins(cards: list[Path], opened: list
 
 def test_what_was_answered_needs_no_model_again(cards: list[Path], opened: list[str], tmp_path: Path) -> None:
     first = preferences(cards, judge(prefers_after), prompts=PROMPTS, cache=tmp_path / "cache")
-    assert opened == ["before", "after"]
+    assert opened == ["before", "before closed", "after", "after closed"]
 
     def silent(prompt: Prompt) -> str:
         raise EngineError("asked again")
 
     again = preferences(cards, judge(silent), prompts=PROMPTS, cache=tmp_path / "cache")
-    assert opened == ["before", "after"]
+    assert opened == ["before", "before closed", "after", "after closed"]
     assert again == first
 
 
@@ -95,6 +96,17 @@ def test_a_judge_that_decides_nothing_gives_no_win_rate(cards: list[Path], opene
     [found] = preferences(cards, judge(lambda _: "Both are fine."), prompts=PROMPTS, cache=tmp_path / "cache")
     assert found.entry.figures["win_rate"].value is None
     assert "decided none of 12 pairs" in found.caveats[0]
+
+
+def test_answers_that_are_the_same_are_counted_and_not_judged(
+    make_card: Make, samples_of: Callable[..., Any], opened: list[str], tmp_path: Path
+) -> None:
+    cards = [make_card(name, samples_of([1.0])) for name in ("before", "after")]
+    path = cards[1] / "scorecard.json"
+    path.write_text(path.read_text().replace("after", "before"))
+    [found] = preferences(cards, judge(lambda _: pytest.fail("asked")), prompts=PROMPTS, cache=tmp_path / "cache")
+    assert (found.entry.figures["win_rate"].value, found.entry.figures["identical"].value) == (0.5, 1.0)
+    assert any("12 of 12 answers are those of A" in caveat for caveat in found.caveats)
 
 
 def test_a_judge_that_is_one_of_the_models_is_named(cards: list[Path], opened: list[str], tmp_path: Path) -> None:
@@ -160,5 +172,25 @@ def test_the_command_judges_by_requests_of_ones_own(
     arguments = ["compare", *map(str, cards), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     assert main([*arguments, "--judge", "judge", "--requests", str(requests)]) == 0
     assert "B against A" in capsys.readouterr().out
-    assert main([*arguments, "--requests", str(requests)]) == 2
-    assert "--judge" in capsys.readouterr().err
+    assert opened == [f"{name}{state}" for name in ("before", "after", "judge") for state in ("", " closed")]
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "meant"),
+    [
+        (["--requests", "own.jsonl"], "--requests", "`--judge`"),
+        (["--judge-by", "words"], "--judge-by", "`--judge`"),
+        (["--judge-server", "http://127.0.0.1:1"], "--judge-server", "`--judge`"),
+        (["--set", "default.window=64"], "--set", "`--rejudge`"),
+        (["--cache", "here"], "--cache", "`--rejudge` or `--judge`"),
+        (["--rejudge", "--set", "default.window=64"], "--set", "would be ignored"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    cards: list[Path], tmp_path: Path, options: list[str], named: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *map(str, cards), "--out", str(tmp_path / "out"), *options]) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert meant in said
+    assert not (tmp_path / "out").exists()

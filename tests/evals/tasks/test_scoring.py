@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,10 @@ import numpy as np
 import pytest
 
 from corral.core.errors import NotFoundError
+from corral.data.messages import Conversation, Target
 from corral.evals.tasks.moderation_sets import SETS
 from corral.evals.tasks.scoring import RowLoader, guard_folder, journal_path, read_scored_set, score_guard
+from corral.guards.base import Status, Verdict
 
 
 def by_word(text: str, target: str) -> dict[str, float]:
@@ -133,7 +134,7 @@ def test_a_set_without_rows_is_skipped(write_source: Callable[..., Path], rule_g
 
 
 def test_a_row_that_breaks_the_guard_is_unscored_and_costs_no_other_row(
-    aegis: Path, rule_guard: Any, tmp_path: Path
+    aegis: Path, rule_guard: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def breaking(text: str, target: str) -> dict[str, float]:
         if "number 2 " in text:
@@ -143,11 +144,10 @@ def test_a_row_that_breaks_the_guard_is_unscored_and_costs_no_other_row(
     scored = score_guard(rule_guard(breaking), [SETS.get("aegis_test")], RowLoader(), tmp_path)
     unscored = np.isnan(scored.sets["aegis_test"].scores_N)
     assert np.flatnonzero(unscored).tolist() == [2, 38]  # the prompt occurs twice
-    lines = journal_path(guard_folder(tmp_path, "rule", "r1"), SETS.get("aegis_test")).read_text().splitlines()
-    entry = json.loads(lines[2])
-    assert entry["status"] == "error"
-    assert "RuntimeError" in entry["detail"]
-    assert "number 2" not in entry["detail"]
+    said = capsys.readouterr().err
+    assert "failed on 2 of 40 rows, which a rerun asks again" in said
+    assert "RuntimeError" in said
+    assert "number 2" not in said
 
 
 def test_a_guard_that_always_loses_a_verdict_scores_nothing(
@@ -160,15 +160,46 @@ def test_a_guard_that_always_loses_a_verdict_scores_nothing(
     assert scored.sets["aegis_test"].unscored == 40
 
 
-def test_errors_are_unscored_and_a_journal_holds_no_text(aegis: Path, rule_guard: Any, tmp_path: Path) -> None:
-    guard = rule_guard(lambda text, target: None if "number 1 " in text else by_word(text, target))
-    scored = score_guard(guard, [SETS.get("aegis_test")], RowLoader(), tmp_path)
+def test_a_rerun_asks_the_rows_again_that_the_guard_failed_on(aegis: Path, rule_guard: Any, tmp_path: Path) -> None:
+    sets, path = [SETS.get("aegis_test")], journal_path(guard_folder(tmp_path, "rule", "r1"), SETS.get("aegis_test"))
+    failing = rule_guard(lambda text, target: None if "number 1 " in text else by_word(text, target))
+    scored = score_guard(failing, sets, RowLoader(), tmp_path)
     assert scored.sets["aegis_test"].unscored == 2  # the prompt occurs twice
-    path = journal_path(guard_folder(tmp_path, "rule", "r1"), SETS.get("aegis_test"))
-    text = path.read_text()
-    assert len(text.splitlines()) == 40
-    assert "question" not in text
-    assert json.loads(text.splitlines()[1])["status"] == "error"
+    assert len(path.read_text().splitlines()) == 38
+    again = read_scored_set(tmp_path, "rule", "r1", RowLoader().load(sets[0]))
+    assert again is not None
+    assert np.array_equal(again.scores_N, scored.sets["aegis_test"].scores_N, equal_nan=True)
+    mended = rule_guard(by_word)
+    assert score_guard(mended, sets, RowLoader(), tmp_path).sets["aegis_test"].unscored == 0
+    assert len(mended.judged) == 2
+    assert "question" not in path.read_text()
+
+
+def test_within_a_run_a_row_that_failed_is_not_asked_for_by_the_next_set(
+    write_source: Callable[..., Path], rule_guard: Any, tmp_path: Path
+) -> None:
+    write_source(
+        "do_not_answer",
+        do_not_answer_prompts=[{"id": 0, "question": "a question"}],
+        do_not_answer_responses=[{"id": 0, "model": "m", "response": "answer", "harmful": 0, "action": 0}],
+    )
+    failing = rule_guard(lambda text, target: None)
+    names = ("do_not_answer_harm", "do_not_answer_refusal_plain")
+    scored = score_guard(failing, [SETS.get(name) for name in names], RowLoader(), tmp_path)
+    assert len(failing.judged) == 1
+    assert [scored.sets[name].unscored for name in names] == [1, 1]
+
+
+def test_what_a_guard_says_of_the_row_itself_is_kept(aegis: Path, rule_guard: Any, tmp_path: Path) -> None:
+    class Cutting(rule_guard):  # type: ignore[misc]
+        def _verdict(self, conversation: Conversation, target: Target) -> Verdict:
+            super()._verdict(conversation, target)
+            return Verdict.failed(target, self.name, self.revision, Status.TRUNCATED, "too long")
+
+    for expected in (40, 0):
+        guard = Cutting(by_word)
+        scored = score_guard(guard, [SETS.get("aegis_test")], RowLoader(), tmp_path)
+        assert (len(guard.judged), scored.sets["aegis_test"].unscored) == (expected, 40)
 
 
 def test_a_guard_without_probabilities_is_read_by_its_decisions(aegis: Path, rule_guard: Any, tmp_path: Path) -> None:

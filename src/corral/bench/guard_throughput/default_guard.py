@@ -78,8 +78,8 @@ def score_by_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"p_harm": [p_harm for batch in batches for p_harm in _classify(guard, batch)]}
 
 
-def computes_int8(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether the default guard has its 8-bit mode here: ``possible``."""
+def int8_possible(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether this processor has the products that the default guard needs in its 8-bit mode: ``possible``."""
     from corral.models.packed.int8 import int8_is_exact
 
     return {"possible": int8_is_exact()}

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from corral.bench.guard_throughput.accuracy import compare
+from corral.bench.guard_throughput.bounds import LABEL_AGREEMENT, MAX_DELTA_P
 from corral.bench.isolated import Isolated
 from corral.bench.vllm import PYTHON_VARIABLE
 
@@ -83,17 +84,23 @@ def default_guard_figures(messages: int, rounds: DefaultGuardRounds) -> dict[str
 
 
 def int8_figures(messages: int, rounds: DefaultGuardRounds, accuracy: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The same of the guard in 8 bits, the peer's dtype being that of the default; nulls and the reason without it."""
-    named = ("per_second", "ratio_vs_transformers", "p50_ms", "max_delta_p", "label_agreement", "max_rss_mb")
+    """The same of the guard in 8 bits, the peer's dtype being that of the default; nulls and the reason without it.
+
+    ``agrees`` says whether its scores are as near to float32 as bfloat16 has to be. No check rests on it: it is a mode
+    that users choose, and not the default.
+    """
+    named = ("per_second", "ratio_vs_transformers", "p50_ms", "max_delta_p", "label_agreement", "agrees", "max_rss_mb")
     if rounds.int8 is None or accuracy is None:
         return {**{f"default_guard_int8_{name}": None for name in named}, "default_guard_int8_reason": NO_INT8}
     uniform = _loads(messages, rounds.int8, rounds.plain)["uniform"]
+    agrees = accuracy["label_agreement"] >= LABEL_AGREEMENT and accuracy["max_delta_p"] <= MAX_DELTA_P
     found = {
         "per_second": uniform["per_second"],
         "ratio_vs_transformers": uniform["ratio"],
         "p50_ms": median(rounds.int8.values["latency_ms"]),
         "max_rss_mb": rounds.int8.max_rss_mb,
         **{name: accuracy[name] for name in ("max_delta_p", "label_agreement")},
+        "agrees": agrees,
     }
     return {**{f"default_guard_int8_{name}": found[name] for name in named}, "default_guard_int8_reason": None}
 

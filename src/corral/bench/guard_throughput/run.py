@@ -57,7 +57,7 @@ def measure_guard_throughput(settings: ThroughputSettings, say: Say) -> dict[str
     generated = _generate(settings, requests, compared.texts, say)
     served = None if python is None else _vllm(python, settings, requests, say)
     accuracy = _accuracy(settings, compared.texts, generated.values["p_unsafe"], say)
-    int8 = bool(run_isolated("default-guard-int8", {}).values["possible"])
+    int8 = bool(run_isolated("int8-possible", {}).values["possible"])
     guard = _default_guard(settings, say, int8=int8)
     guard_accuracy = _default_guard_accuracy(settings, compared.texts, say, int8=int8)
 

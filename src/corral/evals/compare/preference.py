@@ -8,7 +8,7 @@ it, which must be the one that its scorecard was made of.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from corral.evals.scorecard.run import TaskBar, entry_of
 from corral.evals.scorecard.subject import open_subject, server_of
 from corral.evals.tasks.task import Subject
 from corral.evals.tasks.win_rate.prompts import ComparisonPrompt, packaged_prompts
-from corral.evals.tasks.win_rate.task import JudgedBy, WinRate
+from corral.evals.tasks.win_rate.task import JudgedBy, WinRate, answers
 from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
 
 _COIN: Final = 0.5
@@ -31,7 +31,7 @@ _COIN: Final = 0.5
 
 def preferences(
     folders: Sequence[Path | str],
-    judge: Subject,
+    judge: AbstractContextManager[Subject],
     *,
     prompts: Sequence[ComparisonPrompt] | None = None,
     by: JudgedBy = "words",
@@ -41,7 +41,8 @@ def preferences(
 
     Args:
         folders: of two scorecards or more; the first is the rival.
-        judge: compares the answers; its ``revision`` must name its weights.
+        judge: compares the answers; entered when all are there, so that one model at a time is in memory. Its
+            ``revision`` must name its weights.
         prompts: what is asked; the packaged requests when ``None``.
         by: the judge writes its verdict in words, or says how likely each is, for models too small to write one.
         cache: folder of what was answered; the default one when ``None``.
@@ -54,10 +55,11 @@ def preferences(
     first, *others = load_sides(folders)
     kept = SampleCache(cache or default_cache_folder())
     asked = tuple(prompts or packaged_prompts())
-    task = WinRate(judge, rival=_cached(first.card), prompts=asked, by=by)
     for side in (first, *others):
-        _answer(side, task, kept)
-    return tuple(_preference(first, other, task, kept) for other in others)
+        _answer(side, asked, kept)
+    with judge as opened:
+        task = WinRate(opened, rival=_cached(first.card), prompts=asked, by=by)
+        return tuple(_preference(first, other, task, kept) for other in others)
 
 
 class _ReopenedEngine(CachedEngine):
@@ -92,7 +94,7 @@ def _cached(card: Scorecard) -> Subject:
     return Subject(CachedEngine(card.subject), card.subject, card.revision)
 
 
-def _answer(side: Loaded, task: WinRate, cache: SampleCache) -> None:
+def _answer(side: Loaded, prompts: Sequence[ComparisonPrompt], cache: SampleCache) -> None:
     """Put a model's answers into the cache; one model at a time is in memory."""
     card = side.card
     if not card.revision:
@@ -101,8 +103,8 @@ def _answer(side: Loaded, task: WinRate, cache: SampleCache) -> None:
             hint="Give `revision` to `corral.scorecard`.",
         )
     with ExitStack() as opened, TaskBar(f"{side.letter} answers") as bar:
-        bar.start(len(task.prompts))
-        task.answers(Subject(_ReopenedEngine(card, opened), card.subject, card.revision), cache, bar)
+        bar.start(len(prompts))
+        answers(Subject(_ReopenedEngine(card, opened), card.subject, card.revision), prompts, cache, bar)
 
 
 def _preference(first: Loaded, other: Loaded, task: WinRate, cache: SampleCache) -> Preference:
@@ -117,12 +119,18 @@ def _caveats(found: Preference, judge: Subject, first: Loaded, other: Loaded) ->
         if side.card.revision == judge.revision:
             yield f"The judge is the model of {side.letter}: models prefer their own words."
     agrees = found.entry.figures["order_agreement"]
-    if agrees.value is None:
-        yield f"{found.letter}: the judge decided none of {found.requests} pairs, so there is no win rate."
-    elif agrees.ci95 is None or agrees.ci95[0] <= _COIN:
+    asked = agrees.n + agrees.unscored
+    if asked < found.requests:
+        yield (
+            f"{found.letter}: {found.requests - asked} of {found.requests} answers are those of A, word for word: "
+            "ties that no judge was asked about."
+        )
+    if asked and agrees.value is None:
+        yield f"{found.letter}: the judge decided none of {asked} pairs of different answers, so it prefers neither."
+    elif asked and (agrees.ci95 is None or agrees.ci95[0] <= _COIN):
         yield (
             f"{found.letter}: the judge names the same winner in both orders on {agrees.value:.0%} of the pairs that "
-            f"it decided ({agrees.n} of {found.requests}), which is not shown to be more than a coin's half: its win "
+            f"it decided ({agrees.n} of {asked}), which is not shown to be more than a coin's half: its win "
             "rate says nothing."
         )
     yield from found.entry.caveats

@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 from corral.core.errors import CorralError, EngineError, GuardError, UserError
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.evals.sample_cache import SampleCache
-from corral.evals.scorecard.results import Scorecard, TaskEntry
+from corral.evals.scorecard.results import GuardName, Scorecard, TaskEntry
 from corral.evals.scorecard.run import entry_of
 from corral.evals.scorecard.task_set import TASKS, TaskSettings, choose_tasks
 from corral.evals.tasks.delivered_answers import JudgedByGuard
 from corral.evals.tasks.task import EvalTask, SampleScore, SilentProgress, Subject, TaskResult
 from corral.guards.base import Guard, Verdict
-from corral.guards.loading import load_guard
+from corral.guards.composition.specs import leaf_guards, parse_spec, with_settings
+from corral.guards.loading import GUARDS, load_guard
 from corral.models.engines.base import CompletionLogprobs, Generation, GenerationSettings, Prompt
 
 
@@ -67,7 +68,8 @@ class Judges:
 
     Attributes:
         tasks: of the user, in the place of packaged ones of the same name; each brings its judge.
-        guard_settings: of the guard that judges where a task asks one, by the guard's name.
+        guard_settings: of the guard that judges where a task asks one, by the names of the guards it is made of; they
+            win over those that the scorecard holds.
     """
 
     tasks: Sequence[EvalTask] = ()
@@ -90,23 +92,35 @@ class Judges:
             )
         return choose_tasks([name], settings)[0]
 
-    def guard(self, name: str) -> Guard:
-        """The guard of that name, as it is today; loaded once.
+    def guard(self, named: GuardName) -> Guard:
+        """The guard of a scorecard, as it is today; loaded once.
 
         Raises:
-            UserError: it needs settings that were not given, or cannot be loaded.
+            UserError: the scorecard does not say how it is made, it cannot be loaded, or there are settings of another.
         """
-        if name not in self._loaded:
-            self._loaded[name] = load_guard(name, **self.guard_settings.get(name, {}))
-        return self._loaded[name]
+        if named.name not in self.loaded:
+            if named.spec is None and named.name not in GUARDS:
+                raise UserError(
+                    f"guard `{named.name}` cannot be loaded again: the scorecard does not say how it was made",
+                    hint="Make the scorecard with `corral eval scorecard`, or choose other tasks with `--tasks`.",
+                )
+            spec = parse_spec(named.spec or named.name)
+            names = {name for leaf in leaf_guards(spec) for name in (leaf.guard, leaf.name)}
+            if foreign := [name for name, own in self.guard_settings.items() if own and name not in names]:
+                raise UserError(
+                    f"`{foreign[0]}` does not judge: `{named.name}` does", where=f"settings of `{foreign[0]}`"
+                )
+            self.loaded[named.name] = load_guard(with_settings(spec, self.guard_settings))
+        return self.loaded[named.name]
 
     @cached_property
-    def _loaded(self) -> dict[str, Guard]:
+    def loaded(self) -> dict[str, Guard]:
+        """The guards that were asked for so far, by name."""
         return {}
 
 
 def rejudge(
-    card: Scorecard, task: str, cache: Path, judges: Judges, *, judging_guard: str = ""
+    card: Scorecard, task: str, cache: Path, judges: Judges, *, judging_guard: GuardName | None = None
 ) -> tuple[TaskEntry, tuple[SampleScore, ...]]:
     """One task of a scorecard with its cached answers labelled by the judge of today.
 
@@ -115,7 +129,7 @@ def rejudge(
         task: its name.
         cache: folder of what was answered.
         judges: what labels.
-        judging_guard: name of the guard that labels where the task asks one, the same for all scorecards.
+        judging_guard: the guard that labels where the task asks one, the same for all scorecards.
 
     Raises:
         UserError: the cache lacks answers, the task or its data are no longer those of the scorecard, or the task is
@@ -124,7 +138,7 @@ def rejudge(
     settings = TaskSettings(limit=card.settings.get("limit"), seed=card.settings.get("seed", 0))
     chosen = judges.task(task, settings)
     guards: tuple[Guard, ...] = tuple(CachedGuard(guard.name, guard.revision) for guard in card.guards)
-    if isinstance(chosen, JudgedByGuard) and judging_guard:
+    if isinstance(chosen, JudgedByGuard) and judging_guard is not None:
         guards = (judges.guard(judging_guard),)
     subject = Subject(CachedEngine(card.subject), card.subject, card.revision, guards)
     hint = "Run its scorecard again with the same settings."

@@ -117,13 +117,15 @@ def _rejudged(
     """The sides with every task that judges keep apart labelled anew, and what a reader must know."""
     apart = dict.fromkeys(conflict.task for conflict in _conflicts(sides, tasks) if conflict.aspect == "judge")
     found, judges = list(sides), {}
-    first_guard = next((guard.name for guard in sides[0].card.guards), "")
+    first_guard = next(iter(sides[0].card.guards), None)
     for task in apart:
         for number, side in enumerate(found):
             if side.card.entry(task) is not None:
                 entry, samples = rejudge(side.card, task, cache, by, judging_guard=first_guard)
                 found[number] = side.rejudged(entry, samples)
                 judges[task] = entry.judge_revision
+    if any(by.guard_settings.values()) and not by.loaded:
+        raise UserError("no guard judges again, so its settings would be ignored", where="--set")
     return found, [f"{task}: answers from the cache, labelled by {judge}." for task, judge in judges.items()]
 
 

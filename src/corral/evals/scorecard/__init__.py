@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from corral.evals.scorecard.subject import load_subject, open_subject
 from corral.evals.scorecard.task_set import SCORECARD_VERSION, TASKS, TaskSettings, choose_tasks
 from corral.evals.tasks.task import EvalTask, Subject
 from corral.guards.base import Guard
+from corral.guards.composition.specs import GuardSpec
 from corral.models.engines.base import Engine
 
 __all__ = [
@@ -85,6 +86,7 @@ def measure_subject(
     tasks: Sequence[EvalTask],
     *,
     settings: TaskSettings | None = None,
+    specs: Mapping[str, GuardSpec] | None = None,
     out: Path | None = None,
     cache: Path | None = None,
     reuse: bool = True,
@@ -94,6 +96,7 @@ def measure_subject(
     """Run tasks on a loaded subject and write the reports; arguments as for ``scorecard``.
 
     Args:
+        specs: guard to what ``load_guard`` makes it of: with them `corral compare --rejudge` can load it again.
         reuse: take what earlier runs answered from the cache.
         on_task: called as soon as a task has ended.
     """
@@ -104,6 +107,7 @@ def measure_subject(
             tasks,
             opened,
             settings={"limit": chosen.limit, "seed": chosen.seed, "tasks": [task.name for task in tasks]},
+            specs=specs,
             show_content=show_content,
             on_task=on_task,
         )

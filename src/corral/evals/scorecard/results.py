@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from corral.evals.results import Figure, PublishedRow
 from corral.evals.tasks.task import Area, Measure
@@ -58,10 +58,17 @@ class SkippedTask(_Model):
 
 
 class GuardName(_Model):
-    """A guard that was measured."""
+    """A guard that was measured.
+
+    Attributes:
+        name: as figures name it.
+        revision: of its weights and settings.
+        spec: what ``load_guard`` makes it of; ``None`` for a guard that Python code made.
+    """
 
     name: str
     revision: str
+    spec: JsonValue = None
 
 
 class MeasureRow(_Model):

@@ -19,6 +19,8 @@ from corral.evals.scorecard.folder import samples_bytes, samples_hash
 from corral.evals.scorecard.results import GuardName, Scorecard, SkippedTask, TaskEntry
 from corral.evals.scorecard.task_set import SCORECARD_VERSION
 from corral.evals.tasks.task import EvalTask, SampleScore, Subject, TaskResult, TaskSkip
+from corral.guards.base import Guard
+from corral.guards.composition.specs import GuardSpec, spec_json
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def run_scorecard(
     cache: SampleCache,
     *,
     settings: Mapping[str, Any] | None = None,
+    specs: Mapping[str, GuardSpec] | None = None,
     show_content: bool = False,
     on_task: Callable[[TaskEntry | SkippedTask], None] | None = None,
 ) -> ScorecardRun:
@@ -52,6 +55,7 @@ def run_scorecard(
         tasks: from ``task_set.choose_tasks``.
         cache: of what was answered, which a rerun continues.
         settings: JSON values for the record.
+        specs: guard to what ``load_guard`` makes it of, for the record.
         show_content: keep prompts and replies in ``samples_file``.
         on_task: called as soon as a task has ended.
     """
@@ -75,7 +79,7 @@ def run_scorecard(
         machine=_machine(),
         subject=subject.name,
         revision=subject.revision,
-        guards=tuple(GuardName(name=guard.name, revision=guard.revision) for guard in subject.guards),
+        guards=tuple(_named(guard, (specs or {}).get(guard.name)) for guard in subject.guards),
         settings=dict(settings or {}),
         tasks=tuple(entries),
         skipped=tuple(skipped),
@@ -121,6 +125,10 @@ def _machine() -> str:
     """What times depend on, in words; two scorecards compare times only if it is equal."""
     machine = describe_machine()
     return f"{platform.system()} {machine.processor}, {machine.cpus} CPUs, {machine.accelerator or 'no accelerator'}"
+
+
+def _named(guard: Guard, spec: GuardSpec | None) -> GuardName:
+    return GuardName(name=guard.name, revision=guard.revision, spec=None if spec is None else spec_json(spec))
 
 
 def _run(

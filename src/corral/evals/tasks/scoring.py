@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,8 @@ import numpy as np
 from corral.core.errors import NotFoundError
 from corral.core.journal import Journal
 from corral.core.metric_inputs import as_binary
-from corral.core.progress import progress
+from corral.core.progress import milestone, progress
 from corral.data.examples import ModerationExample
-from corral.data.messages import Target
 from corral.data.mixture import matches
 from corral.data.sources import load_source
 from corral.data.sources.public_columns import read_public_column
@@ -25,12 +24,15 @@ from corral.evals.results import Skipped
 from corral.evals.scored import ScoredSet, scores_of
 from corral.evals.tasks.eval_set import EvalSet
 from corral.guards.asking import ask
-from corral.guards.base import Guard, Verdict
+from corral.guards.base import Guard, Status, Verdict
 from corral.guards.composition.costs import Asked, CompositionCost, asked_of
 from corral.guards.composition.verdict import ComposedVerdict
 
 TASK_VERSION: Final = "1"
 """Raised whenever a set, a truth or a rule of the moderation task changes, so that figures stay apart."""
+
+JournalRow = Callable[[str, ModerationExample, Verdict], Mapping[str, Any]]
+"""From a key, its row and the verdict to what is kept under ``id``."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,12 @@ class GuardScorer:
         self._batch_size = batch_size
         self._resume = resume
         self._begun: set[Path] = set()
+        self._failed: dict[Path, dict[str, Mapping[str, Any]]] = {}
 
     def score(self, chosen: SetRows) -> ScoredSet | None:
         """The set as the guard scores it; ``None`` when the guard does not answer the set's question.
 
-        A row that the guard fails on is unscored, and judged again only without ``resume``.
+        A row that the guard fails on is unscored, and judged again in the next run.
 
         Raises:
             UserError: the journal was written by another revision of the guard or from other data.
@@ -128,10 +131,11 @@ class GuardScorer:
         resume = self._resume or path in self._begun
         with Journal.open(path, key="id", fingerprint=self._fingerprint(eval_set), resume=resume) as journal:
             self._begun.add(path)
-            missing = {row.id: row for row in chosen.rows if row.id not in journal}
+            failed = self._failed.setdefault(path, {})
+            missing = {row.id: row for row in chosen.rows if row.id not in journal and row.id not in failed}
             title = f"{self._guard.name}: {eval_set.name}"
-            judge_rows(self._guard, missing, journal, target=eval_set.target, batch_size=self._batch_size, title=title)
-            found = {entry["id"]: entry for entry in journal.entries()}
+            failed |= judge_rows(self._guard, missing, journal, batch_size=self._batch_size, title=title)
+            found = {entry["id"]: entry for entry in journal.entries()} | failed
         return _scored_set(chosen, found, self._guard.name, self._guard.revision)
 
     def _fingerprint(self, eval_set: EvalSet) -> dict[str, Any]:
@@ -145,34 +149,67 @@ class GuardScorer:
         }
 
 
+def journal_row(key: str, row: ModerationExample, verdict: Verdict) -> dict[str, Any]:
+    """What is kept of a verdict by default: never a text."""
+    del row
+    return {
+        "id": key,
+        "status": verdict.status.value,
+        "flagged": verdict.flagged,
+        "p_harm": verdict.p_harm,
+        "p_refusal": verdict.p_refusal,
+        "p_attack": verdict.p_attack,
+        "windows": verdict.windows,
+        "latency_ms": verdict.latency_ms,
+        "detail": verdict.detail,
+        **_composition(verdict),
+    }
+
+
 def judge_rows(
     guard: Guard,
     rows: Mapping[str, ModerationExample],
     journal: Journal,
     *,
-    target: Target,
     batch_size: int,
     title: str,
-) -> None:
-    """Judge rows and journal every verdict under the row's key; each batch reaches the disk before the next begins.
+    entry: JournalRow = journal_row,
+) -> dict[str, Mapping[str, Any]]:
+    """Judge rows and journal each answer under the row's key; a batch reaches the disk before the next begins.
+
+    Answers that say something of the row are kept, also that it cannot be read. A transient
+    failure of the guard is not: a server that was down says nothing of the row, and the next run asks again.
 
     Args:
         guard: judges.
-        rows: by key, none of them in the journal yet.
+        rows: by key, none of them in the journal yet; each is judged by its own target.
         journal: keyed by ``id``.
-        target: what is judged.
-        batch_size: rows a call.
+        batch_size: rows a call, all of one target.
         title: of the progress bar.
+        entry: what is kept of a verdict.
+
+    Returns:
+        What would have been kept of the rows that the guard failed on, by key.
     """
-    keys = list(rows)
-    with progress(len(keys), title) as bar:
-        for start in range(0, len(keys), batch_size):
-            batch = keys[start : start + batch_size]
-            verdicts = ask(guard, [rows[key].conversation for key in batch], target=target)
-            for key, verdict in zip(batch, verdicts, strict=True):
-                journal.append(_journal_row(key, verdict))
-            journal.flush()
-            bar.advance(len(batch))
+    failed: dict[str, Mapping[str, Any]] = {}
+    with progress(len(rows), title) as bar:
+        for target in dict.fromkeys(row.target for row in rows.values()):
+            keys = [key for key, row in rows.items() if row.target == target]
+            for start in range(0, len(keys), batch_size):
+                batch = keys[start : start + batch_size]
+                verdicts = ask(guard, [rows[key].conversation for key in batch], target=target)
+                for key, verdict in zip(batch, verdicts, strict=True):
+                    said = entry(key, rows[key], verdict)
+                    if verdict.status.transient:
+                        failed[key] = said
+                    else:
+                        journal.append(said)
+                journal.flush()
+                bar.advance(len(batch))
+    if failed:
+        first = next(iter(failed.values())).get("detail") or "no reason was given"
+        milestone(f"{title}: failed on {len(failed):,} of {len(rows):,} rows, which a rerun asks again: {first}")
+    return failed
 
 
 def guard_folder(out: Path, name: str, revision: str) -> Path:
@@ -193,22 +230,24 @@ def read_scored_set(out: Path, name: str, revision: str, chosen: SetRows) -> Sco
         out: output folder of that run.
         name: of the guard.
         revision: of the guard.
-        chosen: the rows that the run judged.
+        chosen: the rows that the run judged. One that is absent is one that the guard failed on: it is unscored.
 
     Raises:
-        NotFoundError: the run has no scores of the guard on these rows.
+        NotFoundError: the run has no scores of the guard on the source of these rows.
     """
     path = journal_path(guard_folder(out, name, revision), chosen.eval_set)
-    found: dict[str, Any] = {}
-    if path.is_file():
-        with path.open("rb") as lines:
-            found = {entry["id"]: entry for entry in map(json.loads, lines)}
-    if any(row.id not in found for row in chosen.rows):
+    if not path.is_file():
         raise NotFoundError(
-            f"guard `{name}` has not judged all rows of `{chosen.eval_set.name}`",
+            f"guard `{name}` has not judged `{chosen.eval_set.name}`",
             where=str(path),
             hint="Run `corral eval moderation` with this output folder first.",
         )
+    with path.open("rb") as lines:
+        found = {entry["id"]: entry for entry in map(json.loads, lines)}
+    for row in chosen.rows:
+        if row.id not in found:
+            failed = Verdict.failed(row.target, name, revision, Status.ERROR, "the guard failed")
+            found[row.id] = journal_row(row.id, row, failed)
     return _scored_set(chosen, found, name, revision)
 
 
@@ -279,22 +318,6 @@ def score_guard(
             reason = unanswered if chosen.rows else "no row meets its conditions"
             skipped.append(Skipped(set=eval_set.name, reason=reason))
     return ScoredGuard(guard.name, guard.revision, guard.taxonomy, scored, tuple(skipped))
-
-
-def _journal_row(key: str, verdict: Verdict) -> dict[str, Any]:
-    """What is kept of a verdict: never a text."""
-    return {
-        "id": key,
-        "status": verdict.status.value,
-        "flagged": verdict.flagged,
-        "p_harm": verdict.p_harm,
-        "p_refusal": verdict.p_refusal,
-        "p_attack": verdict.p_attack,
-        "windows": verdict.windows,
-        "latency_ms": verdict.latency_ms,
-        "detail": verdict.detail,
-        **_composition(verdict),
-    }
 
 
 def _composition(verdict: Verdict) -> dict[str, Any]:

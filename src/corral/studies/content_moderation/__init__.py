@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from corral.core.errors import ConfigError
 from corral.core.files import atomic_write_json, atomic_write_text
@@ -36,11 +36,15 @@ from corral.studies.content_moderation.drawing import (
     text_guard,
 )
 from corral.studies.content_moderation.findings import FINDERS, Study, hypotheses_of
-from corral.studies.content_moderation.pooling import pooling_table
+from corral.studies.content_moderation.pooling import as_table, pooling_table
 from corral.studies.content_moderation.settings import CLAIMS, ContentModerationConfig
 from corral.studies.drawing import source_files
 
 _REPEATED: Final = 6
+_NOTE: Final = (
+    "Pictures and clips here are made of shapes: they show that the pipeline works and what it costs. No accuracy on "
+    "pictures can be shown without a licensed set; the packaged picture model judges nudity alone."
+)
 
 
 class ContentModerationRecipe:
@@ -84,7 +88,8 @@ class ContentModerationRecipe:
         report = report_of(
             study.result,
             hypotheses=hypotheses_of(study, claims),
-            notes=_notes(pooling),
+            notes=[_NOTE],
+            more=[as_table(pooling)],
             seed=config.seed,
             replicates=config.replicates,
         )
@@ -184,22 +189,6 @@ def _repeats(moderator: ItemModerator, items: Sequence[Item]) -> bool:
     """Whether judging the items twice gives the very same scores."""
     first, second = ([verdict.p_harm for verdict in moderator.judge(items, PLAIN)] for _ in range(2))
     return first == second
-
-
-def _notes(pooling: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["| rule | frames | predicted | false alarms | recall | calibrated: false alarms | recall |"]
-    lines.append("|" + " --- |" * 7)
-    for row in pooling:
-        predicted = "-" if row["predicted_fpr"] is None else f"{row['predicted_fpr']:.3f}"
-        rates = " | ".join(
-            f"{row[name]['value']:.3f}" for name in ("fpr", "recall", "calibrated_fpr", "calibrated_recall")
-        )
-        lines.append(f"| {row['rule']} | {row['frames']} | {predicted} | {rates} |")
-    return [
-        "Pictures and clips here are made of shapes: they show that the pipeline works and what it costs. No accuracy "
-        "on pictures can be shown without a licensed set; the packaged picture model judges nudity alone.",
-        "Pooling on simulated clips with planted scores, frames independent:\n\n" + "\n".join(lines),
-    ]
 
 
 RECIPE: Final = ContentModerationRecipe()

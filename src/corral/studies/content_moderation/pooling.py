@@ -7,12 +7,14 @@ seen, and what calibration on clips does to it and to recall. Simulated: real fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from corral.core.metric_inputs import Floats
 from corral.core.stats import wilson
+from corral.evals.report_tables import Table
 from corral.guards.media.pooling import Pooling, clip_threshold, independent_flag_rate
 from corral.studies.content_moderation.settings import VideoConfig
 
@@ -43,6 +45,24 @@ def pooling_table(config: VideoConfig, *, seed: int) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows as reports print them."""
+    columns = ("rule", "frames", "false alarms predicted", "false alarms", "recall")
+    return Table(
+        "Pooling on simulated clips with planted scores, frames independent",
+        (*columns, "false alarms, calibrated", "recall, calibrated"),
+        tuple(
+            (
+                row["rule"],
+                str(row["frames"]),
+                "-" if row["predicted_fpr"] is None else f"{row['predicted_fpr']:.3f}",
+                *(f"{row[name]['value']:.3f}" for name in ("fpr", "recall", "calibrated_fpr", "calibrated_recall")),
+            )
+            for row in rows
+        ),
+    )
 
 
 def _clips(config: VideoConfig, k: int, seed: int) -> tuple[Floats, Floats, Floats]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corral.evals.report_tables import Table
 from corral.evals.tasks.content_moderation.conditions import PLAIN
 from corral.evals.tasks.content_moderation.html import BLURRED, THUMBNAIL, html, thumbnail_uri
 from corral.evals.tasks.content_moderation.items import Item, content_hash
@@ -40,7 +41,8 @@ def report(tmp_path: Path, items: list[Item]):  # type: ignore[no-untyped-def]
     guard = MediaModerator(load_media_guard("scripted-media"))
     result = Matrix([*items, *pictures], [TextModerator(ScriptedGuard()), guard], [PLAIN], tmp_path / "m").run()
     statement = Hypothesis("Guards <see> all.", "ours", "cannot say", "a test")
-    return report_of(result, hypotheses=[statement], notes=["A note.", "A table:\n\n| a |"], replicates=20)
+    pooling = Table("Pooling", ("rule", "frames"), (("top_mean, m = 2", "4"),))
+    return report_of(result, hypotheses=[statement], notes=["A note."], more=[pooling], replicates=20)
 
 
 def test_a_page_holds_every_table_and_no_content(report) -> None:  # type: ignore[no-untyped-def]
@@ -53,7 +55,8 @@ def test_a_page_holds_every_table_and_no_content(report) -> None:  # type: ignor
     assert "img-src data:" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "A note." in page
-    assert "| a |" not in page
+    assert "Pooling" in page
+    assert "top_mean, m = 2" in page
 
 
 def test_pictures_are_blurred_unless_they_are_asked_for(report) -> None:  # type: ignore[no-untyped-def]

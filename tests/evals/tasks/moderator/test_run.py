@@ -127,6 +127,13 @@ def test_the_target_answers_once_for_all_guards(prompts: Prompts, engine: Any, t
     assert (always_against_words.asr.value, always_against_words.rta.value) == (0.0, 0.9)
 
 
+def test_a_rerun_asks_a_guard_again_that_failed(prompts: Prompts, engine: Any, tmp_path: Path) -> None:
+    guard = ScriptedGuard(faults={"colour 7": "timeout"})
+    assert run_moderator(engine(), guard, prompts, JUDGE, mode="prompt", journal=tmp_path).no_verdict == 1
+    guard.faults.clear()
+    assert run_moderator(engine(), guard, prompts, JUDGE, mode="prompt", journal=tmp_path).no_verdict == 0
+
+
 def test_a_rerun_asks_nobody_again_and_finds_the_same(prompts: Prompts, engine: Any, tmp_path: Path) -> None:
     first = run_moderator(engine(), ALWAYS, prompts, JUDGE, journal=tmp_path)
     target = engine()

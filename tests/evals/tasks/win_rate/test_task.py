@@ -166,3 +166,28 @@ def test_a_judge_too_small_to_write_a_verdict_is_asked_by_likelihood(cache, prog
     assert values_of(found)["win_rate"] == 1.0
     assert found.judge_revision == "judge@7/1/likelihood"
     assert values_of(WinRate(small, prompts=PROMPTS).run(model("*"), cache, progress))["unparseable"] == 1.0
+
+
+def test_identical_answers_are_a_tie_that_no_judge_is_asked_about(cache, progress):
+    """A judge that follows the order would add its noise to both."""
+    asked = []
+
+    def first_wins(first, second):
+        asked.append((first, second))
+        return "[[A]]"
+
+    same = [ComparisonPrompt(f"s{i}", f"Same {i}", reference="*") for i in range(3)]
+    result = WinRate(judge(first_wins), prompts=(*PROMPTS, *same)).run(model("*"), cache, progress)
+    assert len(asked) == 2 * len(PROMPTS)
+    assert progress.done == progress.total
+    assert result.samples[-1].values == {"win": 0.5, "tie": 1.0, "identical": 1.0, "length_difference": 0.0}
+    assert values_of(result)["identical"] == pytest.approx(3 / 11)
+    assert result.figures["win_rate"].n == 11
+    assert result.figures["order_agreement"].n == result.figures["first_position"].n == 8
+
+
+def test_where_all_answers_are_identical_nothing_is_said_of_the_judge(cache, progress):
+    same = [ComparisonPrompt(str(i), f"Same {i}", reference="*") for i in range(3)]
+    silent = judge(lambda *_: pytest.fail("asked"))
+    found = values_of(WinRate(silent, prompts=tuple(same)).run(model("*"), cache, progress))
+    assert (found["win_rate"], found["ties"], found["order_agreement"]) == (0.5, 1.0, None)

@@ -63,7 +63,7 @@ def html(report: MatrixReport, *, show_content: bool = False) -> str:
             else None,
             *_galleries(report, show_content=show_content),
         ),
-        section("What to know", bullets(note for note in report.notes if not _is_table(note))),
+        section("What to know", bullets(report.notes)),
         pictures=True,
     )
 
@@ -114,8 +114,3 @@ def thumbnail_uri(item: Item, longest_side: int) -> str | None:
     with io.BytesIO() as buffer:
         image.save(buffer, format="PNG")
         return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _is_table(note: str) -> bool:
-    """Whether a note holds a Markdown table, which a page would show as a line of bars."""
-    return "\n|" in note

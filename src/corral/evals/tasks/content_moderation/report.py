@@ -48,6 +48,7 @@ class MatrixReport:
     robustness: tuple[Robustness, ...]
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
+    more: tuple[Table, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; texts are not among them."""
@@ -80,7 +81,7 @@ class MatrixReport:
             return out.getvalue()
 
     def tables(self) -> Iterator[Table]:
-        """Items, rates, changes and hypotheses, for every format."""
+        """Items, rates, changes and hypotheses, and what was measured beside, for every format."""
         items = count_by(self.result.items.values()).items()
         yield Table("Items", ("source, modality, label", "n"), tuple((name, str(n)) for name, n in items))
         yield Table(RATES, _RATES_HEAD, tuple(_rates_row(each) for each in self.rates))
@@ -90,6 +91,7 @@ class MatrixReport:
         if self.hypotheses:
             rows = tuple((h.statement, h.source, h.finding, h.because) for h in self.hypotheses)
             yield Table("What others found, and whether we do", _HYPOTHESES_HEAD, rows)
+        yield from self.more
 
     def worst_errors(self) -> Iterator[Cell]:
         """Wrong verdicts on items as they are, the surest first, at most ten a moderator."""
@@ -116,13 +118,23 @@ def report_of(
     *,
     hypotheses: Sequence[Hypothesis] = (),
     notes: Sequence[str] = (),
+    more: Sequence[Table] = (),
     seed: int = 0,
     replicates: int = 2000,
 ) -> MatrixReport:
-    """The report of what has been judged so far."""
+    """The report of what has been judged so far.
+
+    Args:
+        result: the cells.
+        hypotheses: of others, and whether our run agrees.
+        notes: what a reader must know.
+        more: tables of what was measured beside the matrix.
+        seed: of the intervals.
+        replicates: resamples of an interval.
+    """
     rates = rates_of(result, by_style=True, seed=seed, replicates=replicates)
     changes = robustness_of(result, seed=seed, replicates=replicates)
-    return MatrixReport(result, tuple(rates), tuple(changes), tuple(hypotheses), tuple(notes))
+    return MatrixReport(result, tuple(rates), tuple(changes), tuple(hypotheses), tuple(notes), tuple(more))
 
 
 _ITEM_COLUMNS: Final = ("id", "modality", "style", "category", "benign_kind", "language", "source", "cluster")

@@ -119,13 +119,19 @@ def check(
         if reply is not None and (target == "prompt" or reply.strip())
     }
 
+    failed: dict[str, Row] = {}  # of this session alone: the next asks again
+
     def judge(some: Sequence[str]) -> Iterable[Row]:
         for target in targets_of(mode):
             names = [name for name in some if name.endswith(f":{target}")]
             verdicts = ask(guard, [asked[name] for name in names], target=target)
-            yield from ({"key": name, **verdict.to_json()} for name, verdict in zip(names, verdicts, strict=True))
+            for name, verdict in zip(names, verdicts, strict=True):
+                if verdict.status.transient:
+                    failed[name] = verdict.to_json()
+                else:
+                    yield {"key": name, **verdict.to_json()}
 
-    found = _Store(folder, settings).rows(f"verdicts-{guard.name}", fingerprint, asked, judge)
+    found = _Store(folder, settings).rows(f"verdicts-{guard.name}", fingerprint, asked, judge) | failed
     return [
         tuple(Verdict.from_json(found[name]) for target in targets_of(mode) if (name := f"{key}:{target}") in found)
         for key in answers.keys

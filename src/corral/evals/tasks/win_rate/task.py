@@ -1,8 +1,9 @@
 """The task: the subject and a rival answer each request, and a judge compares the two in both orders.
 
 A pair counts 1, 0.5 or 0 in each order, and their mean as a whole: a judge that prefers whichever answer comes first
-makes a tie, not a win. A pair of which either order could not be read is unscored, and counted; it is nobody's win. So
-is one on which the judge failed, which a rerun asks again.
+makes a tie, not a win. Identical answers are a tie, and counted: no judge is asked, who could only follow the order. A
+pair of which either order could not be read is unscored, and counted; it is nobody's win. So is one on which the judge
+failed, which a rerun asks again.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ from corral.models.engines.base import GenerationSettings
 from corral.models.engines.each import generate_each
 from corral.models.engines.labels import label_logprobs_each
 
-_ANSWER_TOKENS: Final = 256
+_ANSWERING: Final = GenerationSettings(max_new_tokens=256)
 _JUDGE_TOKENS: Final = 256
+_BATCH: Final = 8
 _EVEN: Final = 0.5
+_ANSWERS_VERSION: Final = "1"
+"""Raised whenever how answers are asked for changes."""
+_TIE: Final[Mapping[str, float | None]] = {"win": _EVEN, "tie": 1.0, "identical": 1.0}
+"""Of identical answers; what is said of the judge does not apply."""
 
 Reply = TypeVar("Reply")
 JudgedBy = Literal["words", "likelihood"]
@@ -73,10 +79,10 @@ class WinRate:
     rival: Subject | None = None
     prompts: tuple[ComparisonPrompt, ...] = field(default_factory=packaged_prompts)
     limit: int | None = None
-    generation: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_ANSWER_TOKENS))
+    generation: GenerationSettings = _ANSWERING
     judging: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=_JUDGE_TOKENS))
     by: JudgedBy = "words"
-    batch_size: int = 8
+    batch_size: int = _BATCH
 
     def __post_init__(self) -> None:
         ids = [prompt.id for prompt in self.prompts]
@@ -99,7 +105,7 @@ class WinRate:
     @property
     def version(self) -> str:
         """Raised whenever rules change; the judge's question has a version of its own."""
-        return "1"
+        return "2"
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -109,6 +115,7 @@ class WinRate:
             _measure("win_rate", "Win rate", Mean(value="win"), True, chance=_EVEN, headline=True),
             _measure("win_rate_length_controlled", "Win rate at equal length", length, True, chance=_EVEN),
             _measure("ties", "Ties, orders that disagree among them", Mean(value="tie"), None),
+            _measure("identical", "Identical answers, ties no judge was asked about", Mean(value="identical"), None),
             _measure(
                 "order_agreement",
                 "Judge names the same winner in both orders",
@@ -129,56 +136,29 @@ class WinRate:
         """
         prompts = self.prompts[: self.limit]
         progress.start(len(prompts) * (3 if self.rival is None else 4))
-        ours = self.answers(subject, cache, progress)
-        theirs = (
-            [str(prompt.reference) for prompt in prompts]
-            if self.rival is None
-            else self.answers(self.rival, cache, progress)
-        )
-        orders = [
-            (_Comparison(p.text, a, b), _Comparison(p.text, b, a))
-            for p, a, b in zip(prompts, ours, theirs, strict=True)
-        ]
-        found, failed = self._judge([order for pair in orders for order in pair], cache, progress)
-        preferences = iter(found)
+
+        def asked(model: Subject) -> list[str]:
+            return answers(model, prompts, cache, progress, generation=self.generation, batch_size=self.batch_size)
+
+        ours = asked(subject)
+        theirs = [str(prompt.reference) for prompt in prompts] if self.rival is None else asked(self.rival)
+        pairs = list(zip(prompts, ours, theirs, strict=True))
+        differing = [(prompt.text, a, b) for prompt, a, b in pairs if a != b]
+        progress.advance(2 * (len(pairs) - len(differing)))
+        orders = [_Comparison(text, *order) for text, a, b in differing for order in ((a, b), (b, a))]
+        found, failed = self._judge(orders, cache, progress)
+        said = iter(found)
         samples = [
-            _sample(prompt, (next(preferences), next(preferences)), a, b)
-            for prompt, a, b in zip(prompts, ours, theirs, strict=True)
+            _sample(prompt, _TIE if a == b else _decided(next(said), next(said)), a, b) for prompt, a, b in pairs
         ]
         return TaskResult.of(
             self,
             samples,
-            data_hash=sha256_json({"answers": list(zip([p.text for p in prompts], theirs, strict=True))}),
+            data_hash=sha256_json({"answers": [[prompt.text, b] for prompt, _, b in pairs]}),
             judge_revision=f"{self.judge.name}@{self.judge.revision}/{JUDGE_VERSION}"
             + ("" if self.by == "words" else f"/{self.by}"),
             caveats=list(self._caveats(failed)),
         )
-
-    def answers(self, model: Subject, cache: SampleCache, progress: Progress) -> list[str]:
-        """What a model says to each prompt, which ``run`` then finds in the cache.
-
-        Raises:
-            DataError: a prompt that the model cannot read.
-            EngineError: the model could not answer; what was answered before is kept.
-        """
-
-        def compute(batch: Sequence[str]) -> list[dict[str, str]]:
-            replies = model.engine.generate([Conversation.user(text) for text in batch], self.generation)
-            return [{"answer": reply.text} for reply in _as_many(replies, batch)]
-
-        texts = [prompt.text for prompt in self.prompts[: self.limit]]
-        values = cache.fill(
-            model,
-            "win_rate_answers",
-            self.version,
-            settings=asdict(self.generation),
-            items=texts,
-            keys=[item_hash(text) for text in texts],
-            compute=compute,
-            batch_size=self.batch_size,
-            progress=progress,
-        )
-        return [value["answer"] for value in values]
 
     def _judge(
         self, comparisons: Sequence[_Comparison], cache: SampleCache, progress: Progress
@@ -224,6 +204,41 @@ class WinRate:
             yield f"The judge failed on {failed} questions, which count for nobody; the same command asks them again."
 
 
+def answers(
+    model: Subject,
+    prompts: Sequence[ComparisonPrompt],
+    cache: SampleCache,
+    progress: Progress,
+    *,
+    generation: GenerationSettings = _ANSWERING,
+    batch_size: int = _BATCH,
+) -> list[str]:
+    """What a model says to each prompt, which ``WinRate`` with the same settings then finds in the cache.
+
+    Raises:
+        DataError: a prompt that the model cannot read.
+        EngineError: the model could not answer; what was answered before is kept.
+    """
+
+    def compute(batch: Sequence[str]) -> list[dict[str, str]]:
+        replies = model.engine.generate([Conversation.user(text) for text in batch], generation)
+        return [{"answer": reply.text} for reply in _as_many(replies, batch)]
+
+    texts = [prompt.text for prompt in prompts]
+    values = cache.fill(
+        model,
+        "win_rate_answers",
+        _ANSWERS_VERSION,
+        settings=asdict(generation),
+        items=texts,
+        keys=[item_hash(text) for text in texts],
+        compute=compute,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [value["answer"] for value in values]
+
+
 def _reply(said: str | CorralError) -> str | EngineError:
     """What is kept: an error of the prompt, which stays one, is an empty reply."""
     if isinstance(said, CorralError):
@@ -237,33 +252,24 @@ def _as_many(replies: Sequence[Reply], asked: Sequence[object]) -> Sequence[Repl
     return replies
 
 
-def _sample(
-    prompt: ComparisonPrompt, preferences: tuple[Preference | None, Preference | None], ours: str, theirs: str
-) -> SampleScore:
-    in_front, behind = preferences
-    values: dict[str, float | None] = {
-        "win": None,
-        "tie": None,
-        "consistent": None,
-        "first": None,
-        "length_difference": float(len(ours) - len(theirs)),
-        "unparseable": preferences.count(None) / len(preferences),
-    }
-    values |= _decided(subject_share(in_front, subject_first=True), subject_share(behind, subject_first=False))
+def _sample(prompt: ComparisonPrompt, values: Mapping[str, float | None], ours: str, theirs: str) -> SampleScore:
     texts = {"request": prompt.text, "answer": ours, "rival": theirs}
+    values = {**values, "length_difference": float(len(ours) - len(theirs))}
     return SampleScore(prompt.id, prompt_key(prompt.text), values, texts=texts)
 
 
-def _decided(in_front: float | None, behind: float | None) -> Mapping[str, float]:
-    """What the two orders say together; nothing unless both were read."""
-    if in_front is None or behind is None:
-        return {}
-    win = (in_front + behind) / 2
-    return {
+def _decided(in_front: Preference | None, behind: Preference | None) -> Mapping[str, float | None]:
+    """What the judge says of two answers with the subject's in front, and behind; nothing unless both were read."""
+    first, second = subject_share(in_front, subject_first=True), subject_share(behind, subject_first=False)
+    values: dict[str, float | None] = {"identical": 0.0, "unparseable": (in_front, behind).count(None) / 2}
+    if first is None or second is None:
+        return values | dict.fromkeys(("win", "tie", "consistent", "first"))
+    win = (first + second) / 2
+    return values | {
         "win": win,
         "tie": float(win == _EVEN),
-        "consistent": float(in_front == behind),
-        "first": (in_front + 1 - behind) / 2,
+        "consistent": float(first == second),
+        "first": (first + 1 - second) / 2,
     }
 
 
