@@ -69,11 +69,11 @@ def test_what_names_no_column_and_file_is_an_error(prompts):
         parse_column(f"no_such={prompts}")
 
 
-def test_the_command_takes_files_alone(prompts, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("corral.guards.loading.load_guard", lambda spec: KeywordGuard())
+def test_the_command_takes_files_alone(prompts, tmp_path, capsys):
     out = str(tmp_path / "out")
-    column = f"simple_safety_tests={prompts}"
-    assert main(["eval", "moderation", "--column", column, "--sets", "", "--out", out, "--json"]) == 0
+    guard = ["--guard", "scripted", "--set", "scripted.words=[sea]"]
+    chosen = ["--column", f"simple_safety_tests={prompts}", "--sets", ""]
+    assert main(["eval", "moderation", *guard, *chosen, "--out", out, "--json"]) == 0
     (guard,) = json.loads(capsys.readouterr().out)["guards"]
     assert [each["name"] for each in guard["sets"]] == ["simple_safety_tests_file"]
     assert main(["eval", "errors", "--out", out]) != 0
