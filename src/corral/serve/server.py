@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from corral.core.errors import CorralError
-from corral.data.media import MediaAccess
 from corral.guards.base import Guard
 from corral.guards.composition.specs import with_settings
 from corral.guards.loading import load_guard
@@ -21,7 +20,6 @@ from corral.serve.audit.records import record_policies
 from corral.serve.batching import BatchLimits
 from corral.serve.console.sessions import Sessions
 from corral.serve.content import load_secret
-from corral.serve.fetch import fetch_public
 from corral.serve.health import HealthCheck
 from corral.serve.keys import KeyStore
 from corral.serve.moderation import Moderation
@@ -83,10 +81,14 @@ class Server:
         for tenant in changed:
             self.metrics.policy_reloads.labels("ok").inc()
             log(logging.INFO, "policy_reloaded", tenant=tenant, policy_hash=self.policies.of(tenant).hash)
-        for tenant, problem in self.policies.problems.items():
+        problems = self.policies.problems
+        self.metrics.policies_stale.set(len(problems))
+        for tenant, problem in problems.items():
             if before.get(tenant) != problem:
                 self.metrics.policy_reloads.labels("refused").inc()
                 log(logging.ERROR, "policy_refused", tenant=tenant, reason=problem.splitlines()[0])
+        for tenant in before.keys() - problems.keys():
+            log(logging.INFO, "policy_mended", tenant=tenant)
         if changed:
             await self.record_policies()
 
@@ -141,7 +143,6 @@ def build_server(
         timeout=limits.guard_seconds,
         cache_size=settings.verdict_cache,
         media=lambda: load_media_guard(settings.media_guard),
-        access=MediaAccess(fetch=fetch_public if settings.fetch_images else None),
         observe=metrics.guard_observer,
     )
     audit = AuditLog(database, timeout=limits.audit_seconds, observe=metrics.observe_commit)
