@@ -61,6 +61,11 @@ class AdjustedGuard:
         self._revision = sha256_json(["adjusted", _VERSION, guard.revision, fitted, self._identifier.name])[:16]
 
     @property
+    def parts(self) -> dict[str, Guard]:
+        """The guard that is adjusted."""
+        return {self._guard.name: self._guard}
+
+    @property
     def name(self) -> str:
         """Name of the guard and the preset."""
         return self._name

@@ -92,6 +92,11 @@ class CascadeGuard:
         self._revision = sha256_json(["cascade", _VERSION, parts, band.low, band.high])[:16]
 
     @property
+    def parts(self) -> dict[str, Guard]:
+        """The two, by their names within the cascade."""
+        return dict(zip(self._names, (self.cheap, self.costly), strict=True))
+
+    @property
     def name(self) -> str:
         """Name of the cascade."""
         return self._name

@@ -123,6 +123,11 @@ class EnsembleGuard:
         self._revision = sha256_json(["ensemble", _VERSION, parts, settings])[:16]
 
     @property
+    def parts(self) -> dict[str, Guard]:
+        """The members, by their names within the ensemble."""
+        return dict(zip(self._names, self.guards, strict=True))
+
+    @property
     def name(self) -> str:
         """Name of the ensemble."""
         return self._name

@@ -45,6 +45,11 @@ class DeobfuscatingGuard:
         self._name = name or f"{guard.name}+decode"
 
     @property
+    def parts(self) -> dict[str, Guard]:
+        """The guard that judges every reading."""
+        return {self._guard.name: self._guard}
+
+    @property
     def name(self) -> str:
         """Name of the guard with ``+decode``, unless it was given another."""
         return self._name
