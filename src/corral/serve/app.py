@@ -22,6 +22,7 @@ from corral.serve.console.routes import add_console
 from corral.serve.errors import RequestError, error_response, json_response
 from corral.serve.fetch import fetch_public
 from corral.serve.moderations import MODEL, moderate
+from corral.serve.pictures import RemotePictures
 from corral.serve.schemas import ChatRequest, ModerationRequest
 from corral.serve.server import Server
 from corral.serve.telemetry import CONTENT_TYPE
@@ -64,14 +65,14 @@ def create_app(server: Server) -> AccessLayer:
 
 def _add_api(routes: FastAPI, server: Server) -> None:
     limits = server.settings.limits
-    images = MediaAccess(fetch=fetch_public) if server.settings.fetch_images else None
-    gateway = ChatGateway(server.moderation, server.upstream, limits, images)
+    pictures = RemotePictures(MediaAccess(fetch=fetch_public)) if server.settings.fetch_images else None
+    gateway = ChatGateway(server.moderation, server.upstream, limits, pictures)
 
     @routes.post("/v1/moderations", openapi_extra=_body(ModerationRequest), responses=_RESPONSES)
     async def moderations(request: Request) -> Response:
         """Judge texts, as OpenAI's moderation API does."""
         body = await request.body()
-        return await while_connected(request, moderate(request, body, server.moderation, limits))
+        return await while_connected(request, moderate(request, body, server.moderation, limits, pictures))
 
     @routes.post(CHAT_ROUTE, openapi_extra=_body(ChatRequest), responses=_RESPONSES | _UPSTREAM_RESPONSES)
     async def chat_completions(request: Request) -> Response:
@@ -97,11 +98,12 @@ def _add_operations(routes: FastAPI, server: Server) -> None:
 
     @routes.get("/readyz", responses={503: {"description": "Not ready."}})
     async def readyz() -> Response:
-        """The last canary was classified, and the audit log can be read."""
+        """The last canary was classified, and the audit log can be read; says where policies are stale."""
         health = server.health.health
         ready = health.ready and server.moderation.pool.in_order
         # Public, so it does not say what is wrong; the log and the console do.
-        return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        stale = {"policies": "stale"} if server.policies.problems else {}
+        return json_response({"status": "ready" if ready else "not ready"} | stale, 200 if ready else 503)
 
     @routes.get("/metrics", responses=_RESPONSES)
     async def metrics() -> Response:

@@ -34,6 +34,7 @@ class Limits(Config):
         body_bytes: largest request body.
         inputs: most inputs of one moderation request, and most messages of one chat request.
         text_chars: longest single text; the guard's own limit where that is lower.
+        images: most pictures of one request.
         queue_items: conversations that may wait for one guard; more are answered 429.
         queue_tokens: the same in estimated tokens, so that few long texts count like many short ones.
         queue_seconds: a queue whose oldest conversation waits longer takes no more, whatever its size: what is let in
@@ -50,6 +51,7 @@ class Limits(Config):
     body_bytes: Count = 8 * 2**20
     inputs: Count = 512
     text_chars: Count = 200_000
+    images: Count = 16
     queue_items: Count = 512
     queue_tokens: Count = 131_072
     queue_seconds: Seconds = 10.0

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from corral.core.errors import NotFoundError
-from corral.data.media import MediaAccess
 from corral.serve.chat.reply import completion, extension, read_choices, refused_choice
-from corral.serve.chat.request import ReadChat, read_chat, with_images
+from corral.serve.chat.request import ReadChat, read_chat, with_messages
 from corral.serve.chat.stream import GuardedStream, refused_stream
 from corral.serve.errors import RequestError, json_response
 from corral.serve.moderation import Moderation, Outcome, Question
+from corral.serve.pictures import RemotePictures
 from corral.serve.schemas import ChatRequest, parse_request
 from corral.serve.settings import Limits
 from corral.serve.upstream import Upstream
@@ -30,16 +30,16 @@ class ChatGateway:
         moderation: judges and records.
         upstream: the model; ``None`` offers no chat.
         limits: sizes and times.
-        images: follows remote addresses of images; ``None`` leaves them to the policy's ``on_error``.
+        pictures: fetches those named by address; ``None`` leaves them to the policy's ``on_error``.
     """
 
     def __init__(
-        self, moderation: Moderation, upstream: Upstream | None, limits: Limits, images: MediaAccess | None = None
+        self, moderation: Moderation, upstream: Upstream | None, limits: Limits, pictures: RemotePictures | None = None
     ) -> None:
         self._moderation = moderation
         self._upstream = upstream
         self._limits = limits
-        self._images = images
+        self._pictures = pictures
 
     async def answer(self, request: Request, body: bytes) -> Response:
         """Answer one request."""
@@ -48,8 +48,8 @@ class ChatGateway:
             raise RequestError(404, "This server has no model to chat with.", code="no_upstream")
         chat = read_chat(asked, self._limits)
         question = self._question(request, asked)
-        if self._images is not None:
-            chat = await asyncio.to_thread(with_images, chat, self._images)
+        if self._pictures is not None:
+            chat = with_messages(chat, await self._pictures.inlined(chat.conversation.messages, param="messages"))
         prompt = await self._moderation.decide(question, chat.judged, "prompt")
         if asked.stream:
             return await self._streamed(self._upstream, chat, question, prompt)
