@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
@@ -23,9 +23,11 @@ from corral.serve.errors import RequestError, error_response, json_response
 from corral.serve.fetch import fetch_public
 from corral.serve.moderations import MODEL, moderate
 from corral.serve.pictures import RemotePictures
-from corral.serve.schemas import ChatRequest, ModerationRequest
+from corral.serve.schemas import ChatRequest, ModerationRequest, is_model_name
 from corral.serve.server import Server
 from corral.serve.telemetry import CONTENT_TYPE
+
+_MOST_MODELS: Final = 1000
 
 
 def create_app(server: Server) -> AccessLayer:
@@ -85,7 +87,7 @@ def _add_api(routes: FastAPI, server: Server) -> None:
         """The moderation model, the guards, and the model behind the gateway."""
         names = [MODEL, *server.moderation.pool.guards]
         if server.upstream is not None:
-            names += await server.upstream.models()
+            names += [name for name in await server.upstream.models() if is_model_name(name)][:_MOST_MODELS]
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "corral"} for name in dict.fromkeys(names)]
         return json_response({"object": "list", "data": data})
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from corral.core.config import Config
+from corral.core.errors import ConfigError
 from corral.guards.composition.specs import GuardSpec
 
 EMBEDDED_UPSTREAM: Final = "embedded:smollm2-135m-instruct"
@@ -25,6 +26,19 @@ def default_state() -> Path:
         return Path(named)
     root = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(root) / "corral"
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that its owner alone reads, where it is not there yet.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        hint = "Name another folder with --state, or another --database."
+        raise ConfigError(f"the folder cannot be made: {error.strerror}", where=str(folder), hint=hint) from error
 
 
 class Limits(Config):
@@ -45,7 +59,9 @@ class Limits(Config):
         guard_seconds: a verdict that takes longer is a verdict of status ``timeout``.
         upstream_seconds: longest wait for the model behind the gateway.
         audit_seconds: longest wait for a row to be committed; then the request is answered 503.
-        reply_chars: longest reply that is read from the model behind the gateway.
+        reply_chars: longest reply that is read from the model behind the gateway, all its choices together.
+        stream_seconds: longest time from the first to the last event of a stream.
+        stream_windows: most decisions about one stream.
     """
 
     body_bytes: Count = 8 * 2**20
@@ -62,6 +78,8 @@ class Limits(Config):
     upstream_seconds: Seconds = 120.0
     audit_seconds: Seconds = 20.0
     reply_chars: Count = 1_000_000
+    stream_seconds: Seconds = 600.0
+    stream_windows: Count = 10_000
 
 
 class ServeSettings(Config):

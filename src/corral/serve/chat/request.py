@@ -6,7 +6,6 @@ clients choose (tool calls are numbered anew), and fields about the user, which 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -35,7 +34,6 @@ _PLAIN_VALUES: Final = frozenset({
     "function", "object", "string", "number", "integer", "boolean", "array", "null", "auto", "none", "required",
     "json_schema", "json_object", "text", "content",
 })  # fmt: skip
-_MODEL: Final = re.compile(r"[\w.:/@+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,6 @@ def read_chat(asked: ChatRequest, limits: Limits) -> ReadChat:
     """
     if len(asked.messages) > limits.inputs:
         raise RequestError(400, f"More than {limits.inputs} messages.", code="too_many_inputs", param="messages")
-    if asked.model is not None and not _MODEL.fullmatch(asked.model):
-        raise RequestError(400, "Not the name of a model.", code="invalid_value", param="model")
     messages = tuple(_message(value, f"messages[{i}]", limits) for i, value in enumerate(asked.messages))
     check_count(messages, limits.images, param="messages")
     names = tuple(_name(value, f"messages[{i}]") for i, value in enumerate(asked.messages))
