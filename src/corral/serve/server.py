@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from corral.core.errors import CorralError
+from corral.core.errors import ConfigError, CorralError, suggest
 from corral.guards.base import Guard
-from corral.guards.composition.specs import with_settings
-from corral.guards.loading import load_guard
-from corral.guards.media.loading import load_media_guard
+from corral.guards.composition.specs import by_name, leaf_names, with_settings
+from corral.guards.loading import check_settings, load_guard
+from corral.guards.media.loading import MEDIA_GUARDS, load_media_guard
 from corral.serve.audit.database import AuditError, Database
 from corral.serve.audit.log import AuditLog
 from corral.serve.audit.records import record_policies
@@ -128,9 +128,11 @@ def build_server(
     metrics = Metrics()
     database = Database(settings.database_url)
     try:
-        loaded = guards or [load_guard(with_settings(spec, settings.guard_settings)) for spec in settings.guards]
-        by_name = {guard.name: guard for guard in loaded}
-        policies = PolicyStore(settings.policies, by_name, list(by_name))
+        loaded = guards or _load_guards(settings)
+        media_settings = settings.guard_settings.get(settings.media_guard, {})
+        check_settings(settings.media_guard, MEDIA_GUARDS.get(settings.media_guard), media_settings)
+        named = {guard.name: guard for guard in loaded}
+        policies = PolicyStore(settings.policies, named, list(named))
         keys = KeyStore(database)
         secret = load_secret(settings.state)
         chosen_upstream = upstream or load_upstream(settings)
@@ -142,13 +144,24 @@ def build_server(
         _batch_limits(limits),
         timeout=limits.guard_seconds,
         cache_size=settings.verdict_cache,
-        media=lambda: load_media_guard(settings.media_guard),
+        media=lambda: load_media_guard(settings.media_guard, **media_settings),
         observe=metrics.guard_observer,
     )
     audit = AuditLog(database, timeout=limits.audit_seconds, observe=metrics.observe_commit)
     moderation = Moderation(pool, policies, audit, metrics, secret=secret)
     health = HealthCheck(pool, audit, metrics)
     return Server(settings, metrics, database, keys, policies, audit, moderation, health, chosen_upstream)
+
+
+def _load_guards(settings: ServeSettings) -> list[Guard]:
+    specs = by_name(settings.guards, where="guards")
+    known = [*leaf_names(specs.values()), settings.media_guard]
+    for name in settings.guard_settings:
+        if name not in known:
+            raise ConfigError(
+                f"guard `{name}` is set and not asked", where=f"guard_settings.{name}", hint=suggest(name, known)
+            )
+    return [load_guard(with_settings(spec, settings.guard_settings)) for spec in specs.values()]
 
 
 def _batch_limits(limits: Limits) -> BatchLimits:

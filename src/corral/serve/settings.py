@@ -89,7 +89,7 @@ class ServeSettings(Config):
         host: address to bind; any but loopback needs an API key to exist.
         port: 0 lets the system choose.
         guards: asked where a policy names none; names or compositions.
-        guard_settings: by guard, what its ``load`` takes.
+        guard_settings: by guard, that of images too, what its ``load`` takes.
         media_guard: judges images; loaded with the first one.
         upstream: base URL of an OpenAI-compatible API, ``embedded:NAME``, or ``none``.
         policies: a policy file for everybody, or a folder of ``TENANT.yaml`` with a ``default.yaml``.
