@@ -122,7 +122,7 @@ def read_settings(config: Path | None, given: dict[str, Any], guard_settings: li
     chosen = settings_by_guard(guard_settings, [*names_in(settings.guards), settings.media_guard])
     merged = {
         name: {**settings.guard_settings.get(name, {}), **chosen.get(name, {})}
-        for name in {*settings.guard_settings, *chosen}
+        for name in {*settings.guard_settings, *(name for name, own in chosen.items() if own)}
     }
     return settings.model_copy(update={"guard_settings": merged})
 

@@ -78,10 +78,10 @@ Observe = Callable[[int, float, float], None]
 
 
 class Batcher(Generic[In, Out]):
-    """One guard behind a queue.
+    """One guard, or anything else that computes in batches, in a thread behind a queue.
 
     Args:
-        name: of the guard, for messages.
+        name: of it, for messages.
         run: called in the thread with a batch; gives one result an item, in order.
         limits: of queue and batch.
         observe: told of every call, in the thread.

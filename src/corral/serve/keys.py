@@ -21,7 +21,8 @@ from corral.serve.audit.tables import KEYS
 from corral.serve.policies import DEFAULT_TENANT, TENANT_PATTERN
 
 SCOPES: Final = ("moderate", "chat", "metrics", "review", "admin")
-"""``review`` reads and labels decisions in the console, ``admin`` also edits policies."""
+"""``review`` reads and labels decisions in the console, ``admin`` also edits policies: those of the key's tenant, or of
+all where that is ``default``."""
 
 _PREFIX: Final = "corral_"
 _RANDOM_BYTES: Final = 32
