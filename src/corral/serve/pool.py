@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from corral.core.errors import CorralError
 from corral.core.files import canonical_json
@@ -194,7 +194,10 @@ class GuardPool:
 
     def close(self, *, drain_seconds: float = 0.0) -> None:
         """Answer what waits for at most so long, and take no more."""
-        for batcher in (*self._batchers.values(), *([self._pictures] if self._pictures else [])):
+        batchers: list[Batcher[Any, Verdict]] = [*self._batchers.values()]
+        if self._pictures is not None:
+            batchers.append(self._pictures)
+        for batcher in batchers:
             batcher.close(drain_seconds=drain_seconds)
 
     def _ask_text(self, guard: Guard, conversations: Sequence[Conversation], asked: Sequence[list[_Question]]) -> None:
