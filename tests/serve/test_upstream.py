@@ -108,6 +108,17 @@ def test_a_server_that_is_not_there_is_502() -> None:
     assert "127.0.0.1" not in str(refused.value)
 
 
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(
+    peer: tuple[str, type[Answering]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, handler = peer
+    handler.answer = {"choices": [{"message": {"content": "x" * 100_000}}]}
+    monkeypatch.setattr("corral.serve.upstream._MOST_BYTES", 10_000)
+    with pytest.raises(RequestError) as refused:
+        complete(url)
+    assert refused.value.status == 502
+
+
 def test_a_stream_comes_event_by_event(peer: tuple[str, type[Answering]]) -> None:
     url, handler = peer
     handler.answer = [{"choices": [{"delta": {"content": piece}}]} for piece in ("a", "b")]
@@ -254,10 +265,12 @@ def test_requests_beyond_those_that_may_wait_are_refused_and_nobody_elses_thread
 
 def test_too_many_chats_are_429(start: Any) -> None:
     slow = Slow()
-    running = start(upstream=EngineUpstream(lambda: slow), limits={"upstream_seconds": 0.2})
+    running = start(upstream=EngineUpstream(lambda: slow))
     with futures.ThreadPoolExecutor(24) as threads:
-        answers = list(threads.map(lambda i: running.chat(f"hello {i}"), range(24)))
-    slow.go.set()
-    assert {answer.status_code for answer in answers} == {429, 504}
+        asked = [threads.submit(running.chat, "hello") for _ in range(24)]
+        futures.wait(asked, return_when=futures.FIRST_COMPLETED)  # the first to be answered is one that is refused
+        slow.go.set()
+        answers = [each.result() for each in asked]
+    assert {answer.status_code for answer in answers} == {200, 429}
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert int(refused.headers["retry-after"]) >= 1

@@ -169,7 +169,7 @@ def shown_model(reply: Mapping[str, Any], model: str | None) -> str:
 
 
 def usage_of(given: object) -> dict[str, Any] | None:
-    """The counts of tokens that are known, and nothing else."""
+    """The counts of tokens that are known, and nothing else; ``None`` where there are none."""
     if not isinstance(given, Mapping):
         return None
     found: dict[str, Any] = {}
@@ -179,7 +179,7 @@ def usage_of(given: object) -> dict[str, Any] | None:
             found[name] = {each: value[each] for each in inner if each in value and _is_count(value[each])}
         elif not inner and _is_count(value):
             found[name] = value
-    return found
+    return found or None
 
 
 def _is_count(value: object) -> bool:
