@@ -1,14 +1,15 @@
 """The moderation server under load, as JSON on standard output.
 
-    python benchmarks/serve_load.py [--seconds 20] [--guard default] [--baseline]
+    python benchmarks/serve_load.py [--seconds 20] [--guard default] [--threads N] [--baseline]
 
 Everything runs on this machine's loopback: the guard alone (offline), a server with that guard, and one client process
 a phase. Closed loop: so many clients, each asks again when it is answered. Open loop: requests come at random moments
 (Poisson) at a share of what the closed loop reached, whatever the server does, so that waiting counts. Overload: twice
 as many as it can take; what is refused must be refused fast, and ``/healthz`` must answer meanwhile.
 
-``--baseline`` also runs a naive server: FastAPI around transformers' ``LlamaModel`` cut to the guard's layers, one
-request after the other, in the guard's dtype and in float32.
+``--baseline`` also runs a naive server: FastAPI around transformers' ``LlamaModel`` cut to the guard's layers, in the
+guard's dtype and in float32. Both servers get the same machine: one process, as many torch threads (``--threads``), one
+computation at a time, the same uvicorn settings and the same clients; the report says how many of each.
 
 Client CPU seconds stand beside every figure: client and server share the machine's cores.
 """
@@ -29,7 +30,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 
@@ -39,6 +40,7 @@ WORDS_PER_TEXT = 24
 INPUTS = (16, 1)
 CLIENTS = 16
 OVERLOAD = 2.0
+CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def text(number: int) -> str:
@@ -47,12 +49,15 @@ def text(number: int) -> str:
     return f"{number}: " + " ".join(chosen.choice(WORDS) for _ in range(WORDS_PER_TEXT))
 
 
-def offline(guard: str, seconds: float) -> float:
+def offline(guard: str, seconds: float, threads: int) -> float:
     """Texts a second of the guard alone, in batches of the server's size."""
+    import torch
+
     from corral.data.messages import Conversation
     from corral.guards.loading import load_guard
     from corral.serve.settings import Limits
 
+    torch.set_num_threads(threads)
     loaded = load_guard(guard)
     size = Limits().batch_items
     done, started = 0, time.perf_counter()
@@ -173,10 +178,15 @@ async def open_loop(client: httpx2.AsyncClient, inputs: int, rate: float, second
     return tally
 
 
+def client_of(url: str) -> httpx2.AsyncClient:
+    """What every server is asked by."""
+    limits = httpx2.Limits(max_connections=2000, max_keepalive_connections=2000)
+    return httpx2.AsyncClient(base_url=url, timeout=120, limits=limits)
+
+
 async def phases(url: str, seconds: float, inputs: int) -> dict[str, Any]:
     """Closed loop, then open loop at 50 % and 90 % of what it reached, then overload."""
-    limits = httpx2.Limits(max_connections=2000, max_keepalive_connections=2000)
-    async with httpx2.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+    async with client_of(url) as client:
         await closed_loop(client, inputs, min(3.0, seconds), 10**12)  # warm
         found = {"closed": await timed(closed_loop(client, inputs, seconds, 0))}
         rate = found["closed"]["texts_per_second"] / inputs
@@ -193,13 +203,15 @@ async def timed(phase: Any) -> dict[str, Any]:
 
 
 NAIVE = """
-import sys, torch, uvicorn
+import sys, threading, torch, uvicorn
 from fastapi import FastAPI
 from corral.models.loading import load_backbone, load_tokenizer
 
 tokenizer = load_tokenizer("embedded:smollm2-135m-instruct")
 model = load_backbone("embedded:smollm2-135m-instruct", layers=int(sys.argv[2]), dtype=getattr(torch, sys.argv[3]))
 model.eval()
+torch.set_num_threads(int(sys.argv[4]))
+one_at_a_time = threading.Lock()
 app = FastAPI()
 
 @app.get("/healthz")
@@ -212,16 +224,16 @@ def moderate(body: dict):
     results = []
     for text in given:
         chat = tokenizer.apply_chat_template([{"role": "user", "content": text}], return_tensors="pt", return_dict=True)
-        with torch.inference_mode():
+        with one_at_a_time, torch.inference_mode():
             score = model(**chat).last_hidden_state.float().mean().item()
         results.append({"flagged": score > 1e9})
     return {"results": results}
 
-uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error", access_log=False, backlog=2048, timeout_keep_alive=30)
 """
 
 
-def baseline(seconds: float, dtype: str) -> dict[str, Any]:
+def baseline(seconds: float, dtype: str, threads: int) -> dict[str, Any]:
     """Texts a second of the naive server, closed loop."""
     from corral.core.files import read_json
     from corral.guards.default.guard import PACKAGED_WEIGHTS
@@ -229,19 +241,21 @@ def baseline(seconds: float, dtype: str) -> dict[str, Any]:
     layers = str(read_json(PACKAGED_WEIGHTS / "guard.json")["layers"])
 
     async def main(url: str) -> dict[str, Any]:
-        async with httpx2.AsyncClient(base_url=url, timeout=120) as client:
+        async with client_of(url) as client:
+            await closed_loop(client, 1, min(3.0, seconds), 10**12)  # warm
             return {f"inputs_{n}": await timed(closed_loop(client, n, seconds, 0)) for n in INPUTS}
 
-    with serving([sys.executable, "-c", NAIVE, "8197", layers, dtype], 8197, "/healthz") as url:
+    with serving([sys.executable, "-c", NAIVE, "8197", layers, dtype, str(threads)], 8197, "/healthz") as url:
         return asyncio.run(main(url))
 
 
-def measure(guard: str, seconds: float, *, with_baseline: bool) -> dict[str, Any]:
+def measure(guard: str, seconds: float, threads: int, *, with_baseline: bool) -> dict[str, Any]:
     """Every figure, and what it was measured on."""
-    alone = offline(guard, seconds)
+    alone = offline(guard, seconds, threads)
     found: dict[str, Any] = {"offline_texts_per_second": round(alone, 2)}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "corral.cli.main", "serve", "--port", "8198", "--upstream", "none"]
+        command += ["--threads", str(threads)]
         with serving([*command, "--guard", guard, "--state", folder], 8198, "/readyz") as url:
             for inputs in INPUTS:
                 found[f"inputs_{inputs}"] = asyncio.run(phases(url, seconds, inputs))
@@ -250,13 +264,20 @@ def measure(guard: str, seconds: float, *, with_baseline: bool) -> dict[str, Any
         found[f"ratio_to_offline_{inputs}"] = round(reached / alone, 3)
     if with_baseline:
         for dtype in ("bfloat16", "float32"):
-            naive = found[f"naive_{dtype}"] = baseline(seconds, dtype)
+            naive = found[f"naive_{dtype}"] = baseline(seconds, dtype, threads)
             ratios = (
                 found[f"inputs_{n}"]["closed"]["texts_per_second"] / naive[f"inputs_{n}"]["texts_per_second"]
                 for n in INPUTS
             )
             found[f"ratio_to_naive_{dtype}"] = [round(ratio, 2) for ratio in ratios]
     return found | {
+        "concurrency": {
+            "server_processes": 1,
+            "computations_at_once": 1,
+            "torch_threads": threads,
+            "clients": CLIENTS,
+            "inputs_a_request": list(INPUTS),
+        },
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}",
         "load_before": os.getloadavg()[0],
         "client_max_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, 1),
@@ -268,6 +289,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")
     parser.add_argument("--guard", default="default")
+    parser.add_argument("--threads", type=int, default=CORES, help="of torch, in every server and offline")
     parser.add_argument("--baseline", action="store_true", help="measure a naive server too")
     given = parser.parse_args()
-    print(json.dumps(measure(given.guard, given.seconds, with_baseline=given.baseline), indent=2))
+    print(json.dumps(measure(given.guard, given.seconds, given.threads, with_baseline=given.baseline), indent=2))

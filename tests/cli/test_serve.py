@@ -18,11 +18,14 @@ import pytest
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 import httpx2
+import yaml
 
 from corral.cli.main import main
 from corral.cli.serve import read_settings
-from corral.core.errors import ConfigError
+from corral.core.config import load_config
+from corral.core.errors import ConfigError, UserError
 from corral.serve.server import build_server
+from corral.serve.settings import ServeSettings
 
 
 @contextmanager
@@ -97,6 +100,14 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, capsys: pytest.Capture
         (["keys", "ls"], "there is no database"),
         (["audit", "export", "--since", "yesterday"], "yesterday"),
         (["audit", "verify", "--expect", "x"], "not a head"),
+        (["audit", "verify", "--expect", f"{2**63}:{'0' * 64}"], "not a head"),
+        (["audit", "verify", "--expect", f"{'9' * 5000}:{'0' * 64}"], "not a head"),
+        (["audit", "prune", "--keep-days", "999999999999"], "36500"),
+        (["keys", "create", "x", "--per-minute", str(2**64)], "1,000,000"),
+        (["--database", "sqlite:///:memory:"], "in memory"),
+        (["--database", "sqlite://"], "in memory"),
+        (["--database", "sqlite:////dev/null/x/serve.sqlite3"], "cannot be made"),
+        (["--database", "sqlite:///file:x?mode=memory&uri=true"], "in memory"),
         (["keys", "create", "x", "--scope", "root"], "root"),
     ],
 )
@@ -170,3 +181,50 @@ def test_the_default_server_answers_the_openai_client_with_the_embedded_models(t
         # Greedy both times: the stream says what the whole reply said, or both were stopped.
         if chunks[-1].choices[0].finish_reason != "content_filter":
             assert said.choices[0].message.content.startswith(text.strip()[:20])
+
+
+def test_settings_are_the_same_when_written_and_read_again(tmp_path: Path) -> None:
+    big = {"guard": "llama-guard", "name": "big", "settings": {"model": "M", "window": 1024}}
+    settings = load_config(
+        ServeSettings,
+        {
+            "guards": [{"cascade": ["default", big], "band": [0.2, 0.8], "name": "careful"}, {"decode": "scripted"}],
+            "guard_settings": {"big": {"min_mass": 0.4}, "scripted": {"words": ["BIG"]}, "vision": {"frames": 3}},
+            "media_guard": "vision",
+            "policies": str(tmp_path / "policies"),
+            "state": str(tmp_path),
+            "hosts": ["corral.example"],
+            "limits": {"inputs": 5, "linger_ms": 0.5},
+        },
+    )
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+    assert read_settings(file, {}, []) == settings
+
+
+TWICE = "guards: [{cascade: [scripted, {guard: scripted, name: b}], band: [0, 1]}, "
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TWICE + "{cascade: [scripted, {guard: scripted, name: b}], band: [0.9, 0.91]}]\n", "two guards are named"),
+        ("guards: [scripted, {guard: scripted, settings: {delay: 1}}]\n", "two guards are named"),
+        ("guards: [scripted]\nguard_settings: {scriptd: {delay: 3}}\n", "scriptd"),
+        ("guards: [scripted]\nguard_settings: {default: {window: 9}}\n", "default"),
+        ("guards: [scripted]\nmedia_guard: scripted-media\nguard_settings: {scripted-media: {odd: 1}}\n", "odd"),
+        ("guards: [scripted]\nmedia_guard: nonsense\n", "nonsense"),
+    ],
+)
+def test_a_file_whose_guards_or_settings_would_not_count_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(text + "upstream: none\n")
+    with pytest.raises(UserError, match=said):
+        build_server(read_settings(config, {"state": tmp_path}, []))
+
+
+def test_settings_on_the_command_line_reach_the_guard_of_images(tmp_path: Path) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("guards: [scripted]\nmedia_guard: scripted-media\nguard_settings: {scripted-media: {m: 2}}\n")
+    settings = read_settings(config, {}, ["scripted-media.threshold=0.9"])
+    assert settings.guard_settings["scripted-media"] == {"m": 2, "threshold": 0.9}

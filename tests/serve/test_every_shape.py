@@ -235,11 +235,57 @@ def test_every_part_of_a_reply_is_judged(shape: str, start: Any) -> None:
 
 def test_a_harmless_tool_call_gets_through_whole(start: Any, events: Any) -> None:
     running = start(upstream=Answers({"content": None, "tool_calls": [CALL]}))
-    message = running.chat("hello").json()["choices"][0]["message"]
-    assert message["tool_calls"] == [CALL]
-    found = events(running.chat("hello", stream=True).text)
+    answer = running.chat("hello")
+    (call,) = answer.json()["choices"][0]["message"]["tool_calls"]
+    assert call == {**CALL, "id": f"call_{answer.headers['x-request-id']}_0_0"}
+    streamed = running.chat("hello", stream=True)
+    found = events(streamed.text)
     calls = [call for e in found for c in e["choices"] for call in c["delta"].get("tool_calls", [])]
-    assert calls == [{"index": 0, **CALL}]
+    assert calls == [{"index": 0, **CALL, "id": f"call_{streamed.headers['x-request-id']}_0_0"}]
+
+
+NOISE = {BAD: 1, "note": BAD, "tokens": {BAD: 2}}
+HOSTILE_CALL = {"id": BAD, "type": BAD, "function": {"name": "look", "arguments": "{}", **NOISE}, **NOISE}
+HOSTILE = {
+    "id": BAD, "object": BAD, "model": BAD, "system_fingerprint": BAD, "service_tier": BAD,
+    "usage": {**NOISE, "prompt_tokens": 3, "total_tokens": BAD, "prompt_tokens_details": {**NOISE, "cached_tokens": 2}},
+    **NOISE,
+}  # fmt: skip
+
+
+class Hostile(Recording):
+    """An upstream that writes into every field that no guard reads."""
+
+    async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        message = {"role": BAD, "content": "fine", "annotations": [BAD], "tool_calls": [HOSTILE_CALL], **NOISE}
+        choice = {"index": 7, "finish_reason": BAD, "logprobs": {"content": [BAD]}, "message": message, **NOISE}
+        return {**HOSTILE, "choices": [choice]}
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        calls = [{**HOSTILE_CALL, "index": 0}]
+        delta = {"role": BAD, "content": "fine", "annotations": [BAD], "tool_calls": calls, **NOISE}
+        yield {**HOSTILE, "choices": [{"index": 0, "delta": delta, "logprobs": {"content": [BAD]}, **NOISE}]}
+        yield {**HOSTILE, "choices": [{"index": 0, "delta": {}, "finish_reason": BAD}]}
+
+    async def models(self) -> list[str]:
+        return ["llama-3", BAD]
+
+
+@pytest.mark.parametrize("mode", ["windows", "buffer", "post_hoc"])
+def test_nothing_that_no_guard_reads_comes_from_the_model(mode: str, start: Any, events: Any) -> None:
+    running = start(upstream=Hostile(), policies={"default": f"stream: {{mode: {mode}}}\n"})
+    whole = running.chat("hello")
+    streamed = running.chat("hello", stream=True, stream_options={"include_usage": True})
+    for answer in (whole, streamed, running.client.get("/v1/models")):
+        assert answer.status_code == 200
+        assert "TRIGGER" not in answer.text
+    counted = {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}}
+    assert whole.json()["usage"] == events(streamed.text)[-1]["usage"] == counted
+    assert whole.json()["choices"][0]["message"]["tool_calls"][0]["function"] == CALL["function"]
+    said = [choice["delta"] for event in events(streamed.text) for choice in event["choices"]]
+    (call,) = (call for delta in said for call in delta.get("tool_calls", []))
+    assert (call["index"], call["type"], call["function"]) == (0, "function", CALL["function"])
+    assert "llama-3" in running.client.get("/v1/models").text
 
 
 def test_a_model_that_fails_is_502_without_its_words(start: Any) -> None:

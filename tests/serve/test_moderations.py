@@ -175,3 +175,14 @@ def test_a_picture_alone_is_judged_by_the_media_guard_alone(start: Any) -> None:
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture("red")}}]}
     ).json()
     assert said["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_the_guard_of_images_is_loaded_with_its_settings(start: Any, tmp_path: Any) -> None:
+    part = [{"type": "image_url", "image_url": {"url": picture("red")}}]
+
+    def revision(name: str, **settings: Any) -> str:
+        chosen = {"scripted-media": settings}
+        running = start(state=tmp_path / name, media_guard="scripted-media", guard_settings=chosen)
+        return str(running.moderate(part).json()["corral"]["decisions"][0]["verdicts"][0]["revision"])
+
+    assert revision("a", threshold=0.9) != revision("b")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,13 +78,55 @@ def test_a_broken_file_leaves_the_policy_before_it_in_force(folder: Path, text: 
     assert policies.problems == {}
 
 
-def test_a_removed_file_gives_everybodys_policy_and_a_removed_default_stays(folder: Path) -> None:
+def test_a_removed_file_gives_everybodys_policy(folder: Path) -> None:
     policies = store(folder)
     (folder / "acme.yaml").unlink()
-    (folder / "default.yaml").unlink()
     assert policies.reload() == ["acme"]
     assert policies.of("acme").id == "everybody"
-    assert "default" in policies.problems
+    assert policies.problems == {}
+
+
+def renamed(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+
+
+def emptied(folder: Path) -> None:
+    """As a mount point is when the mount is away."""
+    renamed(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("take_away", [renamed, emptied])
+def test_while_the_files_are_away_every_policy_stays_and_it_is_said(
+    tmp_path: Path, take_away: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "default.yaml").write_text("id: everybody\nmode: shadow\n")
+    (folder / "acme.yaml").write_text("id: acme\n")
+    policies = store(folder)
+    take_away(folder)
+    assert policies.reload() == []
+    assert (policies.of("acme").id, policies.of("acme").mode) == ("acme", "enforce")
+    assert "default.yaml" in policies.problems["default"]
+    with pytest.raises(PolicyError, match="any more"):
+        policies.save("acme", "id: other\n")
+    if folder.exists():
+        folder.rmdir()
+    folder.with_name("elsewhere").rename(folder)
+    assert policies.reload() == []
+    assert policies.problems == {}
+    assert policies.of("acme").id == "acme"
+
+
+def test_a_single_file_that_is_away_stays_in_force_and_it_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("id: mine\n")
+    policies = store(file)
+    file.rename(tmp_path / "elsewhere.yaml")
+    assert policies.reload() == []
+    assert policies.of("any").id == "mine"
+    assert "no such file" in policies.problems["default"]
 
 
 def test_a_new_tenant_appears(folder: Path) -> None:
@@ -142,3 +186,25 @@ def test_clients_add_guards_and_never_remove_one(folder: Path) -> None:
 def test_an_overlap_as_large_as_the_window_is_refused(folder: Path) -> None:
     with pytest.raises(PolicyError, match="overlap"):
         store(folder).save("acme", "stream: {window_chars: 100, overlap_chars: 100}\n")
+
+
+def test_readiness_metrics_and_log_tell_of_policies_that_are_away(
+    start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = start(policies={"default": "id: everybody\n", "acme": "id: acme\n"})
+    assert running.client.get("/readyz").json() == {"status": "ready"}
+    folder = tmp_path / "state" / "policies"
+    folder.rename(tmp_path / "elsewhere")
+    logger = logging.getLogger("corral.serve")
+    logger.addHandler(caplog.handler)
+    running.client.portal.call(running.server.refresh)
+    logger.removeHandler(caplog.handler)
+    answer = running.client.get("/readyz")
+    # The last good set is in force: requests are answered as before.
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "policies": "stale"})
+    assert running.metric("policies_stale") == 1
+    assert "policy_refused" in caplog.messages
+    (tmp_path / "elsewhere").rename(folder)
+    running.client.portal.call(running.server.refresh)
+    assert running.client.get("/readyz").json() == {"status": "ready"}
+    assert running.metric("policies_stale") == 0

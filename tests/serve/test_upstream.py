@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures as futures
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from corral.core.errors import ConfigError, EngineError
 from corral.models.engines.scripted import ScriptedEngine
+from corral.serve.batching import QueueFullError
 from corral.serve.engine_upstream import EngineUpstream
 from corral.serve.errors import RequestError
 from corral.serve.settings import ServeSettings
@@ -106,6 +108,17 @@ def test_a_server_that_is_not_there_is_502() -> None:
     assert "127.0.0.1" not in str(refused.value)
 
 
+def test_an_answer_that_is_too_long_is_not_read_to_its_end(
+    peer: tuple[str, type[Answering]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, handler = peer
+    handler.answer = {"choices": [{"message": {"content": "x" * 100_000}}]}
+    monkeypatch.setattr("corral.serve.upstream._MOST_BYTES", 10_000)
+    with pytest.raises(RequestError) as refused:
+        complete(url)
+    assert refused.value.status == 502
+
+
 def test_a_stream_comes_event_by_event(peer: tuple[str, type[Answering]]) -> None:
     url, handler = peer
     handler.answer = [{"choices": [{"delta": {"content": piece}}]} for piece in ("a", "b")]
@@ -192,3 +205,72 @@ def test_what_the_embedded_model_cannot_do_is_refused(field: str) -> None:
     with pytest.raises(RequestError) as refused:
         asyncio.run(engine().complete({**BODY, field: {"type": "x"}}))
     assert (refused.value.status, refused.value.param) == (400, field)
+
+
+class Slow(ScriptedEngine):
+    """Waits for ``go`` before it answers, and notes how many answers are under way."""
+
+    def __init__(self) -> None:
+        super().__init__({"hello": "hi"})
+        self.go = threading.Event()
+        self.now = 0
+        self.most = 0
+        self.asked = 0
+
+    def generate(self, prompts: Any, settings: Any) -> Any:
+        self.now += 1
+        self.asked += 1
+        self.most = max(self.most, self.now)
+        assert self.go.wait(30)
+        self.now -= 1
+        return super().generate(prompts, settings)
+
+
+def test_requests_that_were_given_up_leave_one_computation_and_free_their_places() -> None:
+    slow = Slow()
+
+    async def main() -> Any:
+        upstream = EngineUpstream(lambda: slow)
+        for _ in range(40):  # more than may wait: each gives its place back
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await upstream.complete(BODY)
+        slow.go.set()
+        return await asyncio.wait_for(upstream.complete(BODY), 30)
+
+    assert asyncio.run(main())["choices"][0]["message"]["content"] == "hi"
+    assert (slow.most, slow.asked) == (1, 2)
+
+
+def test_requests_beyond_those_that_may_wait_are_refused_and_nobody_elses_thread_is_taken() -> None:
+    slow = Slow()
+
+    async def main() -> list[Any]:
+        upstream = EngineUpstream(lambda: slow)
+        first = asyncio.create_task(upstream.complete(BODY))
+        while slow.now == 0:
+            await asyncio.sleep(0.01)
+        others = [asyncio.create_task(upstream.complete(BODY)) for _ in range(30)]
+        await asyncio.sleep(0)
+        # The threads that the console and the log are served with.
+        assert await asyncio.wait_for(asyncio.to_thread(threading.active_count), 5) > 0
+        slow.go.set()
+        return await asyncio.gather(first, *others, return_exceptions=True)
+
+    answers = asyncio.run(main())
+    assert sum(isinstance(answer, QueueFullError) for answer in answers) == 14
+    assert sum(isinstance(answer, dict) for answer in answers) == 17
+    assert slow.most == 1
+
+
+def test_too_many_chats_are_429(start: Any) -> None:
+    slow = Slow()
+    running = start(upstream=EngineUpstream(lambda: slow))
+    with futures.ThreadPoolExecutor(24) as threads:
+        asked = [threads.submit(running.chat, "hello") for _ in range(24)]
+        futures.wait(asked, return_when=futures.FIRST_COMPLETED)  # the first to be answered is one that is refused
+        slow.go.set()
+        answers = [each.result() for each in asked]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert int(refused.headers["retry-after"]) >= 1

@@ -44,25 +44,22 @@ def parse_guards(texts: Sequence[str], *, parts: bool = False) -> list[GuardSpec
         NotFoundError: no guard of that name.
     """
     from corral.guards.composition.building import check_spec
-    from corral.guards.composition.specs import name_of, parse_spec
+    from corral.guards.composition.specs import by_name, parse_spec
 
-    specs: dict[str, GuardSpec] = {}
+    specs: list[GuardSpec] = []
     for text in texts:
         braces = text.lstrip().startswith("{")
         spec = parse_spec(parse_yaml(text, where="--guard") if braces else text, where="--guard")
         check_spec(spec, where="--guard", part=parts)
-        if specs.setdefault(name_of(spec), spec) != spec:
-            hint = "Give one of them another: `{..., name: NAME}`."
-            raise ConfigError(f"two guards are named `{name_of(spec)}`", where="--guard", hint=hint)
-    return list(specs.values())
+        specs.append(spec)
+    return list(by_name(specs, where="--guard").values())
 
 
 def names_in(specs: Sequence[GuardSpec]) -> list[str]:
     """Names that ``--set`` may use: of the guards at the bottom of compositions, in the registry or their own."""
-    from corral.guards.composition.specs import leaf_guards
+    from corral.guards.composition.specs import leaf_names
 
-    leaves = [leaf for spec in specs for leaf in leaf_guards(spec)]
-    return list(dict.fromkeys(name for leaf in leaves for name in (leaf.guard, leaf.name) if name is not None))
+    return leaf_names(specs)
 
 
 def chosen_specs(specs: Sequence[GuardSpec], settings: Mapping[str, Mapping[str, Any]]) -> list[GuardSpec]:

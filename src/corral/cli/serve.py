@@ -119,10 +119,10 @@ def read_settings(config: Path | None, given: dict[str, Any], guard_settings: li
     settings = load_config(ServeSettings, {} if config is None else config, overrides)
     if not guard_settings:
         return settings
-    chosen = settings_by_guard(guard_settings, names_in(settings.guards))
+    chosen = settings_by_guard(guard_settings, [*names_in(settings.guards), settings.media_guard])
     merged = {
         name: {**settings.guard_settings.get(name, {}), **chosen.get(name, {})}
-        for name in {*settings.guard_settings, *chosen}
+        for name in {*settings.guard_settings, *(name for name, own in chosen.items() if own)}
     }
     return settings.model_copy(update={"guard_settings": merged})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from corral.core.errors import UserError
 
 if TYPE_CHECKING:
     from corral.serve.audit.chain import Link
+
+_MOST_DAYS: Final = 36_500
+"""A hundred years; a calendar that goes back too far has no such day."""
 
 audit_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Check, export and prune the audit log.")
 
@@ -92,7 +95,7 @@ def export(
 @audit_app.command()
 def prune(
     *,
-    keep_days: Annotated[int, typer.Option(min=0, help="Remove decisions older than so many days.")],
+    keep_days: Annotated[int, typer.Option(min=0, max=_MOST_DAYS, help="Remove decisions older than so many days.")],
     content_only: Annotated[
         bool, typer.Option("--content-only", help="Erase kept texts and keep the rows: the chain stays whole.")
     ] = False,
@@ -110,10 +113,14 @@ def prune(
 
 def _link(text: str) -> Link:
     from corral.serve.audit.chain import Link
+    from corral.serve.audit.tables import LARGEST_SEQ
 
     seq, colon, digest = text.partition(":")
-    if not (colon and seq.isdecimal() and len(digest) == 64):
-        raise UserError(f"`{text}` is not a head", where="--expect", hint="As `corral serve audit verify` prints it.")
+    numbered = seq.isdecimal() and len(seq) < 20 and int(seq) <= LARGEST_SEQ
+    if not (colon and numbered and len(digest) == 64):
+        raise UserError(
+            f"`{text[:100]}` is not a head", where="--expect", hint="As `corral serve audit verify` prints it."
+        )
     return Link(int(seq), digest)
 
 

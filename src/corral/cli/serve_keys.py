@@ -20,7 +20,9 @@ keys_app = typer.Typer(add_completion=False, no_args_is_help=True, help="Make, l
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     *,
-    tenant: Annotated[str, typer.Option(help="Whose policy applies.")] = "default",
+    tenant: Annotated[
+        str, typer.Option(help="Whose policy applies, and whose decisions the console shows; default sees all.")
+    ] = "default",
     scope: Annotated[
         list[str] | None,
         typer.Option(

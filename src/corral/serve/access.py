@@ -90,7 +90,8 @@ class AccessLayer:
         except Exception as error:
             if exchange.answered_at is None:
                 await refusal(error, scope["state"]["request_id"])(scope, exchange.receive, exchange.send)
-            elif exchange.status == 200:  # a stream that broke: the connection ends without its last part
+            elif exchange.status == 200 and not isinstance(error, ClientDisconnect):
+                # A stream that broke: the connection ends without its last part.
                 where = failure_detail("mid-answer", error)
                 log(logging.ERROR, "defect", request=scope["state"]["request_id"], error=where)
         finally:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
@@ -22,9 +22,12 @@ from corral.serve.console.routes import add_console
 from corral.serve.errors import RequestError, error_response, json_response
 from corral.serve.fetch import fetch_public
 from corral.serve.moderations import MODEL, moderate
-from corral.serve.schemas import ChatRequest, ModerationRequest
+from corral.serve.pictures import RemotePictures
+from corral.serve.schemas import ChatRequest, ModerationRequest, is_model_name
 from corral.serve.server import Server
 from corral.serve.telemetry import CONTENT_TYPE
+
+_MOST_MODELS: Final = 1000
 
 
 def create_app(server: Server) -> AccessLayer:
@@ -64,14 +67,14 @@ def create_app(server: Server) -> AccessLayer:
 
 def _add_api(routes: FastAPI, server: Server) -> None:
     limits = server.settings.limits
-    images = MediaAccess(fetch=fetch_public) if server.settings.fetch_images else None
-    gateway = ChatGateway(server.moderation, server.upstream, limits, images)
+    pictures = RemotePictures(MediaAccess(fetch=fetch_public)) if server.settings.fetch_images else None
+    gateway = ChatGateway(server.moderation, server.upstream, limits, pictures)
 
     @routes.post("/v1/moderations", openapi_extra=_body(ModerationRequest), responses=_RESPONSES)
     async def moderations(request: Request) -> Response:
         """Judge texts, as OpenAI's moderation API does."""
         body = await request.body()
-        return await while_connected(request, moderate(request, body, server.moderation, limits))
+        return await while_connected(request, moderate(request, body, server.moderation, limits, pictures))
 
     @routes.post(CHAT_ROUTE, openapi_extra=_body(ChatRequest), responses=_RESPONSES | _UPSTREAM_RESPONSES)
     async def chat_completions(request: Request) -> Response:
@@ -84,7 +87,7 @@ def _add_api(routes: FastAPI, server: Server) -> None:
         """The moderation model, the guards, and the model behind the gateway."""
         names = [MODEL, *server.moderation.pool.guards]
         if server.upstream is not None:
-            names += await server.upstream.models()
+            names += [name for name in await server.upstream.models() if is_model_name(name)][:_MOST_MODELS]
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "corral"} for name in dict.fromkeys(names)]
         return json_response({"object": "list", "data": data})
 
@@ -97,11 +100,12 @@ def _add_operations(routes: FastAPI, server: Server) -> None:
 
     @routes.get("/readyz", responses={503: {"description": "Not ready."}})
     async def readyz() -> Response:
-        """The last canary was classified, and the audit log can be read."""
+        """The last canary was classified, and the audit log can be read; says where policies are stale."""
         health = server.health.health
         ready = health.ready and server.moderation.pool.in_order
         # Public, so it does not say what is wrong; the log and the console do.
-        return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        stale = {"policies": "stale"} if server.policies.problems else {}
+        return json_response({"status": "ready" if ready else "not ready"} | stale, 200 if ready else 503)
 
     @routes.get("/metrics", responses=_RESPONSES)
     async def metrics() -> Response:

@@ -34,7 +34,7 @@ class QueueFullError(CorralError):
     """The queue has no room; ``retry_after`` is in seconds."""
 
     def __init__(self, name: str, retry_after: int) -> None:
-        super().__init__(f"the queue of guard `{name}` is full", hint=f"Try again in {retry_after} s.")
+        super().__init__(f"the queue of `{name}` is full", hint=f"Try again in {retry_after} s.")
         self.retry_after = retry_after
 
 
@@ -78,10 +78,10 @@ Observe = Callable[[int, float, float], None]
 
 
 class Batcher(Generic[In, Out]):
-    """One guard behind a queue.
+    """One guard, or anything else that computes in batches, in a thread behind a queue.
 
     Args:
-        name: of the guard, for messages.
+        name: of it, for messages.
         run: called in the thread with a batch; gives one result an item, in order.
         limits: of queue and batch.
         observe: told of every call, in the thread.
@@ -139,7 +139,7 @@ class Batcher(Generic[In, Out]):
         total = sum(tokens)
         with self._changed:
             if not self.in_order:
-                raise OutOfOrderError(f"guard `{self.name}` does not answer")
+                raise OutOfOrderError(f"`{self.name}` does not answer")
             # A request larger than the whole queue is let in when nothing else waits, or it never could be.
             if self._items and (
                 self._items + len(values) > self._limits.queue_items
@@ -201,7 +201,7 @@ class Batcher(Generic[In, Out]):
     def _started(self) -> _Worker:
         worker = _Worker()
         # A daemon: a guard that hangs must not keep the process from ending.
-        threading.Thread(target=self._work, args=(worker,), name=f"guard-{self.name}", daemon=True).start()
+        threading.Thread(target=self._work, args=(worker,), name=f"queue-{self.name}", daemon=True).start()
         return worker
 
     def _work(self, worker: _Worker) -> None:

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from corral.core.errors import ConfigError
 from corral.core.files import canonical_json
 from corral.data.messages import Conversation, ImagePart, Message
+from corral.serve.settings import make_private_folder
 
 _SECRET_BYTES: Final = 32
 _SECRET_FILE: Final = "secret"  # noqa: S105 - the name of a file
@@ -26,10 +27,10 @@ def load_secret(folder: Path) -> bytes:
     """The server's secret, made on first use and readable by its owner only.
 
     Raises:
-        ConfigError: the file is there and is not a secret of the right length.
+        ConfigError: the file is there and is not a secret of the right length, or the folder cannot be made.
     """
     path = folder / _SECRET_FILE
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private_folder(folder)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -1,28 +1,36 @@
-"""An engine in this process as the model behind the gateway, in OpenAI's shapes."""
+"""An engine in this process as the model behind the gateway, in OpenAI's shapes.
+
+Everything that the engine does happens in one thread of its own, one request after the other: the threads that serve
+the console and the audit log are never taken, and a request whose client went away still holds its place until the
+engine is done with it, since a computation cannot be stopped from outside.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from corral.core.errors import ConfigError, CorralError, DataError
 from corral.data.messages import Conversation
-from corral.models.engines.base import Engine, GenerationSettings
+from corral.models.engines.base import Engine, Generation, GenerationSettings
+from corral.serve.batching import Batcher, BatchLimits
 from corral.serve.errors import RequestError, engine_refusal
 from corral.serve.settings import EMBEDDED_UPSTREAM
 
 _DEFAULT_MAX_TOKENS: Final = 256
-_PIECES_AHEAD: Final = 64
-_ENGINE_QUEUE: Final = 16
+_ONE_AT_A_TIME: Final = BatchLimits(
+    queue_items=16, queue_tokens=16, queue_seconds=math.inf, batch_items=1, linger_seconds=0, hang_seconds=math.inf
+)
 
 
 class EngineUpstream:
-    """An engine in this process: one request at a time, in a thread of its own; a few may wait.
+    """An engine in this process; sixteen requests may wait for it, more are answered 429.
 
     Args:
         load: makes the engine, with the first request or ``warm_up``.
@@ -33,21 +41,26 @@ class EngineUpstream:
         self.name = name
         self._load = load
         self._engine: Engine | None = None
-        self._loading = threading.Lock()
-        self._free = asyncio.Lock()
-        self._waiting = 0
+        self._thread: Batcher[Callable[[], Any], Any] = Batcher(name, _called, _ONE_AT_A_TIME)
 
     async def models(self) -> list[str]:
         """The one model."""
         return [self.name]
 
     async def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A whole answer, or several."""
+        """A whole answer, or several.
+
+        Raises:
+            QueueFullError: too many wait.
+            RequestError: what the engine cannot do.
+        """
         conversation, settings = _engine_request(body)
-        async with self._turn():
-            engine = await self._ready()
-            prompts = [conversation] * (body.get("n") or 1)
-            generations = await _in_thread(lambda: engine.generate(prompts, settings))
+        prompts = [conversation] * (body.get("n") or 1)
+        done = self._queued(lambda: self._loaded().generate(prompts, settings))
+        try:
+            generations: list[Generation] = await done
+        except CorralError as error:
+            raise engine_refusal(error) from error
         tokens = sum(len(each.token_ids) for each in generations)
         prompt_tokens = generations[0].prompt_tokens
         return _object("chat.completion", self.name) | {
@@ -67,100 +80,73 @@ class EngineUpstream:
         }
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """Text as it is sampled; an engine's stream does not tell the limit of tokens from the end of the text."""
+        """Text as it is sampled; an engine's stream does not tell the limit of tokens from the end of the text.
+
+        Raises:
+            QueueFullError: too many wait.
+            RequestError: what the engine cannot do.
+        """
         conversation, settings = _engine_request(body)
         if (body.get("n") or 1) > 1:
             raise RequestError(400, "The embedded model streams one choice.", code="unsupported", param="n")
+        loop = asyncio.get_running_loop()
+        # Not bounded but by the tokens that were asked for: a client that reads slowly must not hold the engine.
+        arrived: asyncio.Queue[str | None] = asyncio.Queue()
+        given_up = threading.Event()
+
+        def produce() -> None:
+            try:
+                for piece in self._loaded().stream(conversation, settings):
+                    if given_up.is_set():
+                        return
+                    loop.call_soon_threadsafe(arrived.put_nowait, piece)
+            finally:
+                loop.call_soon_threadsafe(arrived.put_nowait, None)
+
         head = _object("chat.completion.chunk", self.name)
 
         def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
             return head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
 
-        async with self._turn():
-            engine = await self._ready()
-            yield chunk({"role": "assistant", "content": ""})
-            async with aclosing(_pieces(engine.stream(conversation, settings))) as pieces:
-                async for piece in pieces:
-                    yield chunk({"content": piece})
-            yield chunk({}, "stop")
+        done = self._queued(produce)
+        try:
+            opening: dict[str, Any] = {"role": "assistant"}
+            while (piece := await arrived.get()) is not None:
+                yield chunk(opening | {"content": piece})
+                opening = {}
+            await done
+            yield chunk(opening, "stop")
+        except CorralError as error:
+            raise engine_refusal(error) from error
+        finally:
+            given_up.set()
+            done.cancel()
 
     def warm_up(self) -> None:
         """Load the engine in the background; an error shows when it is asked."""
-        threading.Thread(target=self._try_to_load, name="upstream-loading", daemon=True).start()
+
+        def try_to_load() -> None:
+            with suppress(CorralError):
+                self._loaded()
+
+        self._queued(try_to_load)
 
     async def aclose(self) -> None:
-        """Nothing is held that the process's end does not free."""
+        """Take no more; what is under way ends with the process."""
+        self._thread.close()
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """The engine to oneself; refused when too many wait already."""
-        if self._waiting >= _ENGINE_QUEUE:
-            raise RequestError(429, "Too many chats wait for the embedded model.", code="queue_full", retry_after=5)
-        self._waiting += 1
-        try:
-            async with self._free:
-                yield
-        finally:
-            self._waiting -= 1
-
-    def _try_to_load(self) -> None:
-        with suppress(CorralError):
-            self._loaded()
-
-    async def _ready(self) -> Engine:
-        return self._engine or await _in_thread(self._loaded)
+    def _queued(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        return self._thread.submit([call], [1], timeout=math.inf)[0]
 
     def _loaded(self) -> Engine:
-        with self._loading:
-            if self._engine is None:
-                self._engine = self._load()
-            return self._engine
+        """The engine; called in its thread alone."""
+        if self._engine is None:
+            self._engine = self._load()
+        return self._engine
 
 
-async def _in_thread(call: Callable[[], Any]) -> Any:
-    try:
-        return await asyncio.to_thread(call)
-    except CorralError as error:
-        raise engine_refusal(error) from error
-
-
-async def _pieces(pieces: Iterator[str]) -> AsyncGenerator[str]:
-    """What a blocking iterator yields, taken in a thread; closing this ends it after the piece at hand."""
-    loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[str | BaseException | None] = asyncio.Queue()
-    room = threading.Semaphore(_PIECES_AHEAD)
-    given_up = threading.Event()
-
-    def produce() -> None:
-        outcome: BaseException | None = None
-        try:
-            for piece in pieces:
-                room.acquire()
-                if given_up.is_set():
-                    return
-                loop.call_soon_threadsafe(arrived.put_nowait, piece)
-        except BaseException as error:  # handed to the consumer
-            outcome = error
-        finally:
-            if not given_up.is_set():
-                loop.call_soon_threadsafe(arrived.put_nowait, outcome)
-
-    working = asyncio.create_task(asyncio.to_thread(produce))
-    try:
-        while True:
-            piece = await arrived.get()
-            if piece is None:
-                return
-            if isinstance(piece, CorralError):
-                raise engine_refusal(piece) from piece
-            if isinstance(piece, BaseException):
-                raise piece
-            room.release()
-            yield piece
-    finally:
-        given_up.set()
-        room.release()
-        await asyncio.shield(working)
+def _called(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    return [call() for call in calls]
 
 
 def _engine_request(body: Mapping[str, Any]) -> tuple[Conversation, GenerationSettings]:

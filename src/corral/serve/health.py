@@ -41,7 +41,8 @@ class HealthCheck:
     """Classifies the canary and reads the database.
 
     Args:
-        pool: every guard in it is asked.
+        pool: every guard in it is asked, and every guard within those that are made of others: a costly guard that is
+            asked about few texts must not be found missing by one of them.
         audit: its database is read, and its last commit must have gone well.
         metrics: shows the outcome.
     """
@@ -74,8 +75,12 @@ class HealthCheck:
     async def _canary(self) -> list[str]:
         self._number += 1  # another text each time, which no cache knows
         conversation = Conversation.user(f"{CANARY} {self._number}")
-        verdicts = (await self._pool.judge([conversation], list(self._pool.guards)))[0]
-        return [f"guard `{v.guard}`: {v.detail or v.status.value}" for v in verdicts if v.status is not Status.OK]
+        verdicts = await self._pool.judge_everywhere(conversation)
+        return [
+            f"guard `{path}`: {verdict.detail or verdict.status.value}"
+            for path, verdict in verdicts.items()
+            if verdict.status is not Status.OK
+        ]
 
     def _read_database(self) -> None:
         with self._audit.database.read() as connection:

@@ -21,11 +21,13 @@ from corral.serve.audit.tables import KEYS
 from corral.serve.policies import DEFAULT_TENANT, TENANT_PATTERN
 
 SCOPES: Final = ("moderate", "chat", "metrics", "review", "admin")
-"""``review`` reads and labels decisions in the console, ``admin`` also edits policies."""
+"""``review`` reads and labels decisions in the console, ``admin`` also edits policies: those of the key's tenant, or of
+all where that is ``default``."""
 
 _PREFIX: Final = "corral_"
 _RANDOM_BYTES: Final = 32
 _LONGEST_NAME: Final = 64
+_HIGHEST_RATE: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,10 @@ class KeyStore:
             raise ConfigError(f"`{tenant}` is not a tenant's name", where="tenant", hint="Use a-z, 0-9, `_` and `-`.")
         if unknown := [scope for scope in scopes if scope not in SCOPES]:
             raise ConfigError(f"no scope is named `{unknown[0]}`", where="scope", hint=suggest(unknown[0], SCOPES))
-        if not scopes or per_minute < 0:
-            raise ConfigError("a key needs a scope, and a rate of 0 or more", where="scope")
+        if not scopes:
+            raise ConfigError("a key needs a scope", where="scope")
+        if not 0 <= per_minute <= _HIGHEST_RATE:
+            raise ConfigError(f"a rate is a number from 0 to {_HIGHEST_RATE:,}", where="per_minute")
         token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
         key = ApiKey(f"key_{secrets.token_hex(6)}", name, tenant, frozenset(scopes), per_minute, _now_us())
         with self._database.write() as connection:

@@ -20,7 +20,7 @@ from corral.guards.policy import Action, Decision
 from corral.serve.audit.database import AuditError
 from corral.serve.audit.log import AuditEntry, AuditLog
 from corral.serve.content import content_hash, judged_text, kept_content
-from corral.serve.policies import PolicyStore, ServePolicy
+from corral.serve.policies import DEFAULT_TENANT, PolicyStore, ServePolicy
 from corral.serve.pool import GuardPool
 from corral.serve.telemetry import Metrics, span
 
@@ -38,6 +38,14 @@ class Caller:
     key_id: str = ""
     name: str = ""
     scopes: frozenset[str] = frozenset()
+
+    @property
+    def sees(self) -> str | None:
+        """The one tenant whose decisions and policies the console shows; ``None`` for the operator, who sees all.
+
+        The operator's keys are those of the tenant ``default``, whose policy is everybody's.
+        """
+        return None if self.tenant == DEFAULT_TENANT else self.tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +100,28 @@ class Moderation:
         self._secret = secret
         self._identifier = find_identifier()
 
-    def question(self, caller: Caller, request_id: str, route: str, added_guards: Sequence[str] = ()) -> Question:
+    def question(
+        self,
+        caller: Caller,
+        request_id: str,
+        route: str,
+        added_guards: Sequence[str] = (),
+        *,
+        policy_of: str | None = None,
+    ) -> Question:
         """What a request is judged under; clients may add guards and never remove one.
+
+        Args:
+            caller: who asks, and whose rows they are.
+            request_id: of the request.
+            route: of the request.
+            added_guards: asked on top of the policy's.
+            policy_of: a tenant whose policy is tried out; the caller's own by default.
 
         Raises:
             NotFoundError: a guard that is not loaded.
         """
-        policy = self.policies.of(caller.tenant)
+        policy = self.policies.of(policy_of or caller.tenant)
         return Question(caller, request_id, route, policy, self.policies.guards_of(policy, added_guards))
 
     async def decide(self, question: Question, judged: Sequence[Conversation], stage: Stage) -> Outcome:

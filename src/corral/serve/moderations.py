@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from corral.guards.policy import Action
 from corral.serve.categories import openai_categories, openai_scores
 from corral.serve.errors import RequestError, json_response
 from corral.serve.moderation import Moderation, Outcome, Question, status_of
+from corral.serve.pictures import RemotePictures, check_count
 from corral.serve.policies import ServePolicy
 from corral.serve.schemas import ImageInput, ModerationRequest, TextInput, parse_request
 from corral.serve.settings import Limits
@@ -21,12 +23,16 @@ ROUTE: Final = "/v1/moderations"
 MODEL: Final = "corral-moderation"
 
 
-async def moderate(request: Request, body: bytes, moderation: Moderation, limits: Limits) -> Response:
-    """Answer one request."""
+async def moderate(
+    request: Request, body: bytes, moderation: Moderation, limits: Limits, pictures: RemotePictures | None = None
+) -> Response:
+    """Answer one request; ``pictures`` as in ``ChatGateway``."""
     asked = parse_request(ModerationRequest, body, request.headers.get("content-type", ""))
-    conversations, types = _inputs(asked, limits)
+    messages, types = _inputs(asked, limits)
+    if pictures is not None:
+        messages = await pictures.inlined(messages, param="input")
     question = _question(request, moderation, asked)
-    outcomes = await moderation.decide_each(question, [[each] for each in conversations], "input")
+    outcomes = await moderation.decide_each(question, [[Conversation((message,))] for message in messages], "input")
     return json_response(
         {
             "id": f"modr-{question.request_id}",
@@ -73,8 +79,8 @@ def _question(request: Request, moderation: Moderation, asked: ModerationRequest
         raise RequestError(400, error.message, code="unknown_guard", param="corral.guards") from None
 
 
-def _inputs(asked: ModerationRequest, limits: Limits) -> tuple[list[Conversation], list[list[str]]]:
-    """A conversation for each result, and the types of input it holds."""
+def _inputs(asked: ModerationRequest, limits: Limits) -> tuple[Sequence[Message], list[list[str]]]:
+    """A message for each result, and the types of input it holds."""
     role: Role = "user" if asked.corral.target == "prompt" else "assistant"
     if isinstance(asked.input, str):
         groups: list[list[Any]] = [[asked.input]]
@@ -84,7 +90,8 @@ def _inputs(asked: ModerationRequest, limits: Limits) -> tuple[list[Conversation
         groups = [list(asked.input)]
     if len(groups) > limits.inputs or any(len(group) > limits.inputs for group in groups):
         raise RequestError(400, f"More than {limits.inputs} inputs.", code="too_many_inputs", param="input")
-    conversations, types = [], []
+    messages: list[Message] = []
+    types: list[list[str]] = []
     for index, group in enumerate(groups):
         parts = tuple(_part(item) for item in group)
         message = Message(role, parts)
@@ -99,9 +106,10 @@ def _inputs(asked: ModerationRequest, limits: Limits) -> tuple[list[Conversation
                 code="text_too_long",
                 param=field,
             )
-        conversations.append(Conversation((message,)))
+        messages.append(message)
         types.append([*(["text"] if message.text.strip() else []), *(["image"] if pictures else [])])
-    return conversations, types
+    check_count(messages, limits.images, param="input")
+    return messages, types
 
 
 def _part(item: str | TextInput | ImageInput) -> Part:

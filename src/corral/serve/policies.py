@@ -2,7 +2,8 @@
 
 A folder holds ``default.yaml`` and, for tenants with rules of their own, ``TENANT.yaml``; a single file is everybody's.
 A file that no longer reads keeps the policy that was in force before, says so (``problems``), and never falls back to
-something laxer.
+something laxer. The same holds for the whole folder: one that is gone, or is there without its ``default.yaml`` (a
+mount that is away), is not one in which every tenant was removed.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class PolicyStore:
         specs: Mapping[str, GuardSpec] = MappingProxyType({}),
     ) -> None:
         self.source = source
-        self.reloads = 0
+        self._is_folder = source is not None and source.is_dir()
         self._guards = dict(guards)
         self._default_guards = tuple(default_guards)
         self._specs = specs
@@ -118,6 +119,7 @@ class PolicyStore:
         self._loaded: dict[str, LoadedPolicy] = {}
         self._signatures: dict[str, tuple[int, ...]] = {}
         self._problems: dict[str, str] = {}
+        self._away: str | None = None
         self._read_first()
 
     @property
@@ -127,8 +129,8 @@ class PolicyStore:
 
     @property
     def problems(self) -> dict[str, str]:
-        """By tenant, why its file is not in force as it stands."""
-        return dict(self._problems)
+        """By tenant, why its file is not in force as it stands; under everybody's name where all files are away."""
+        return self._problems | ({DEFAULT_TENANT: self._away} if self._away is not None else {})
 
     def loaded(self) -> list[LoadedPolicy]:
         """Every policy in force, by tenant."""
@@ -176,22 +178,32 @@ class PolicyStore:
         """Check a policy, write its file, and put it in force.
 
         Raises:
-            PolicyError: it cannot be applied, or there is no file to write; nothing changes then.
+            PolicyError: it cannot be applied, there is no file to write, or the files are away; nothing changes then.
         """
         path = self._path(tenant)
         policy = self.check(text, where=path.name)
         with self._lock:
+            if DEFAULT_TENANT not in self._paths():
+                raise PolicyError(
+                    f"{self._absence} any more", where=str(path.parent), hint="Bring the files back first."
+                )
             atomic_write_bytes(path, text.encode())
             self._put(tenant, path, text, policy)
         return policy
 
     def reload(self) -> list[str]:
-        """Read the files that changed; returns the tenants whose policy is another now."""
+        """Read the files that changed; returns the tenants whose policy is another now.
+
+        A tenant whose file was removed has everybody's policy. While the files are away nothing changes.
+        """
         if self.source is None:
             return []
         changed = []
         with self._lock:
             paths = self._paths()
+            self._away = None if DEFAULT_TENANT in paths else f"{self.source.name}: {self._absence}; all policies stay"
+            if self._away is not None:
+                return []
             for tenant, path in paths.items():
                 signature = _signature(path)
                 if signature is None or signature == self._signatures.get(tenant):
@@ -217,24 +229,18 @@ class PolicyStore:
         return False
 
     def _forget(self, paths: Mapping[str, Path]) -> list[str]:
-        """Tenants whose file is gone have everybody's policy; everybody's own stays in force."""
         gone = [tenant for tenant in self._loaded if tenant not in paths]
-        for tenant in gone:
-            if tenant == DEFAULT_TENANT:
-                self._problems[tenant] = f"{DEFAULT_TENANT}{_SUFFIX}: there is no such file any more"
-            else:
-                self._loaded = {name: entry for name, entry in self._loaded.items() if name != tenant}
-                self._signatures.pop(tenant, None)
-        for tenant in [tenant for tenant in self._problems if tenant not in paths and tenant != DEFAULT_TENANT]:
-            del self._problems[tenant]
-        return [tenant for tenant in gone if tenant != DEFAULT_TENANT]
+        self._loaded = {tenant: entry for tenant, entry in self._loaded.items() if tenant in paths}
+        for known in (self._signatures, self._problems):
+            for tenant in [tenant for tenant in known if tenant not in paths]:
+                del known[tenant]
+        return gone
 
     def _put(self, tenant: str, path: Path, text: str, policy: ServePolicy) -> None:
         # A new dictionary: readers in other threads never see one that is being changed.
         self._loaded = self._loaded | {tenant: LoadedPolicy(tenant, policy, text, time.time())}
         self._signatures[tenant] = _signature(path) or ()
         self._problems.pop(tenant, None)
-        self.reloads += 1
 
     def _read_first(self) -> None:
         if self.source is None:
@@ -243,35 +249,39 @@ class PolicyStore:
             return
         paths = self._paths()
         if DEFAULT_TENANT not in paths:
-            raise NotFoundError(
-                f"there is no `{DEFAULT_TENANT}{_SUFFIX}`",
-                where=str(self.source),
-                hint="Write one: it is the policy of every tenant without a file of its own.",
-            )
+            hint = "Write one: it is the policy of every tenant without a file of its own." if self._is_folder else None
+            raise NotFoundError(self._absence, where=str(self.source), hint=hint)
         for tenant, path in paths.items():
             try:
                 text = path.read_text(encoding="utf-8")
-            except FileNotFoundError as error:
-                raise NotFoundError("there is no such file", where=str(path)) from error
+            except OSError as error:
+                raise NotFoundError(f"cannot be read: {error.strerror}", where=str(path)) from error
             except UnicodeDecodeError as error:
                 raise PolicyError("not UTF-8", where=str(path)) from error
             self._put(tenant, path, text, self.check(text, where=str(path)))
 
+    @property
+    def _absence(self) -> str:
+        return f"there is no `{DEFAULT_TENANT}{_SUFFIX}`" if self._is_folder else "there is no such file"
+
     def _paths(self) -> dict[str, Path]:
+        """By tenant, the files that are there; none where that cannot be told."""
         if self.source is None:
             return {}
-        if not self.source.is_dir():
-            return {DEFAULT_TENANT: self.source}
-        return {
-            path.stem: path for path in sorted(self.source.glob(f"*{_SUFFIX}")) if re.match(TENANT_PATTERN, path.stem)
-        }
+        try:
+            if not self._is_folder:
+                return {DEFAULT_TENANT: self.source} if self.source.exists() else {}
+            found = sorted(self.source.glob(f"*{_SUFFIX}"))
+        except OSError:
+            return {}
+        return {path.stem: path for path in found if re.match(TENANT_PATTERN, path.stem)}
 
     def _path(self, tenant: str) -> Path:
         if self.source is None:
             raise PolicyError("the server was started without a policy file", hint="Start it with `--policy PATH`.")
         if not re.match(TENANT_PATTERN, tenant):
             raise PolicyError(f"`{tenant}` is not a tenant's name", hint="Use a-z, 0-9, `_` and `-`.")
-        if not self.source.is_dir():
+        if not self._is_folder:
             if tenant != DEFAULT_TENANT:
                 raise PolicyError(
                     "the server has one policy for everybody", hint="Start it with a folder: `--policy FOLDER`."

@@ -1,6 +1,7 @@
 """The guards of a server, each behind its queue, and verdicts that are known already.
 
 Every conversation asked about ends with the message to be judged, so that one batch holds prompts and responses alike.
+Each guard is shown what it can read of an ordinary chat (``_shown``); the judged message is always whole in it.
 Whatever goes wrong on the way (a guard that raises, hangs, or is out of order) becomes a verdict without an answer;
 only a full queue is the caller's business.
 """
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from corral.core.errors import CorralError
 from corral.core.files import canonical_json
@@ -21,9 +22,12 @@ from corral.data.media import MediaAccess
 from corral.data.messages import Conversation, ImagePart, Target
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Status, Verdict
+from corral.guards.composition.parts import guards_within
+from corral.guards.composition.verdict import leaves
 from corral.guards.failures import failure_detail
 from corral.guards.media.base import MediaGuard
-from corral.guards.media.moderator import UNREAD, has_more_than_pictures, judged_pictures, without_pictures
+from corral.guards.media.moderator import UNREAD, has_more_than_pictures, judged_pictures, with_marks
+from corral.guards.prompted.alternating import alternating, reads_turns_only
 from corral.serve.batching import Batcher, BatchLimits, In, Observe, OutOfOrderError
 
 _CHARS_PER_TOKEN: Final = 3
@@ -39,6 +43,22 @@ def estimated_tokens(conversation: Conversation) -> int:
     *context, judged = conversation.messages
     before = min(sum(len(message.text) for message in context), _CONTEXT_CHARS)
     return (len(judged.text) + before) // _CHARS_PER_TOKEN + _TURN_TOKENS
+
+
+class _Text(NamedTuple):
+    """What a guard's thread is asked; the guard may be one within the guard whose thread it is."""
+
+    guard: Guard
+    conversation: Conversation
+
+
+def _judged(texts: Sequence[_Text]) -> list[Verdict]:
+    """A verdict each, in order; texts for the same guard are asked in one call."""
+    found: dict[int, Verdict] = {}
+    for guard in {id(text.guard): text.guard for text in texts}.values():
+        rows = [row for row, text in enumerate(texts) if text.guard is guard]
+        found |= zip(rows, ask(guard, [texts[row].conversation for row in rows]), strict=True)
+    return [found[row] for row in range(len(texts))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +79,11 @@ class _Question:
 
 
 class _LazyMedia:
-    """The media guard, loaded with the first picture; runs in its queue's thread only."""
+    """The media guard, loaded with the first picture; runs in its queue's thread only. It follows no address."""
 
-    def __init__(self, load: Callable[[], MediaGuard], access: MediaAccess) -> None:
+    def __init__(self, load: Callable[[], MediaGuard]) -> None:
         self._load = load
-        self._access = access
+        self._access = MediaAccess()
         self._guard: MediaGuard | None = None
 
     def judge(self, pictures: Sequence[_Picture]) -> list[Verdict]:
@@ -94,7 +114,6 @@ class GuardPool:
         timeout: seconds until a missing verdict is one of status ``timeout``.
         cache_size: verdicts kept; 0 keeps none.
         media: loads the guard of images.
-        access: what image parts may refer to.
         observe: makes, from a guard's name, what is told of its calls.
     """
 
@@ -106,19 +125,17 @@ class GuardPool:
         timeout: float,
         cache_size: int = 0,
         media: Callable[[], MediaGuard] | None = None,
-        access: MediaAccess | None = None,
         observe: Callable[[str], Observe] | None = None,
     ) -> None:
         self.guards: Mapping[str, Guard] = {guard.name: guard for guard in guards}
         self.timeout = timeout
+        self._turns_only = {guard.name for guard in guards if reads_turns_only(guard)}
         self._batchers = {
-            guard.name: Batcher(guard.name, partial(ask, guard), limits, observe=observe and observe(guard.name))
+            guard.name: Batcher(guard.name, _judged, limits, observe=observe and observe(guard.name))
             for guard in guards
         }
         self._pictures = (
-            Batcher(
-                UNREAD, _LazyMedia(media, access or MediaAccess()).judge, limits, observe=observe and observe(UNREAD)
-            )
+            Batcher(UNREAD, _LazyMedia(media).judge, limits, observe=observe and observe(UNREAD))
             if media is not None
             else None
         )
@@ -147,44 +164,72 @@ class GuardPool:
                 self._ask_text(self.guards[name], conversations, asked)
             if self._pictures is not None:
                 self._ask_pictures(self._pictures, conversations, asked)
-            pending = [question.future for questions in asked for question in questions if question.future is not None]
-            if pending:
-                await asyncio.wait(pending, timeout=self.timeout)
-            return [[self._verdict(question) for question in questions] for questions in asked]
+            return await self._answers(asked)
         finally:
-            for question in (question for questions in asked for question in questions):
-                if question.future is not None:  # timed out, or the caller went away
-                    question.future.cancel()
+            _give_up(asked)
+
+    async def judge_everywhere(self, conversation: Conversation) -> dict[str, Verdict]:
+        """What every guard says, and every guard within one that is made of others, whether that would ask it or not.
+
+        By name; a guard within another by its path, such as ``careful/costly``.
+
+        Raises:
+            QueueFullError: a queue has no room.
+        """
+        paths: list[str] = []
+        asked: list[list[_Question]] = []
+        try:
+            for name, guard in self.guards.items():
+                places = [(name, guard), *guards_within(guard)]
+                questions = [_Question(each.name, each.revision, conversation.target()) for _, each in places]
+                paths += [path for path, _ in places]
+                asked.append(questions)
+                texts = [_Text(each, conversation) for _, each in places]
+                tokens = [estimated_tokens(conversation)] * len(texts)
+                _submit(self._batchers[name], questions, texts, tokens, self.timeout)
+            verdicts = [verdict for found in await self._answers(asked) for verdict in found]
+            return dict(zip(paths, verdicts, strict=True))
+        finally:
+            _give_up(asked)
 
     def close(self, *, drain_seconds: float = 0.0) -> None:
         """Answer what waits for at most so long, and take no more."""
-        for batcher in (*self._batchers.values(), *([self._pictures] if self._pictures else [])):
+        batchers: list[Batcher[Any, Verdict]] = [*self._batchers.values()]
+        if self._pictures is not None:
+            batchers.append(self._pictures)
+        for batcher in batchers:
             batcher.close(drain_seconds=drain_seconds)
 
     def _ask_text(self, guard: Guard, conversations: Sequence[Conversation], asked: Sequence[list[_Question]]) -> None:
         new: list[tuple[_Question, Conversation, _Key]] = []
         for index, conversation in enumerate(conversations):
-            text = conversation
-            if self._pictures is not None and _pictures(conversation):
-                text = without_pictures(conversation)
-                if not has_more_than_pictures(text.messages[-1]):
-                    continue
+            text = self._shown(guard, conversation)
+            if text is None:
+                continue
             key = (guard.name, guard.revision, _digest(text))
             question = _Question(guard.name, guard.revision, text.target(), known=self._known(key))
             asked[index].append(question)
             if question.known is None:
                 new.append((question, text, key))
-        texts = [text for _, text, _ in new]
         _submit(
             self._batchers[guard.name],
             [question for question, _, _ in new],
-            texts,
-            [estimated_tokens(text) for text in texts],
+            [_Text(guard, text) for _, text, _ in new],
+            [estimated_tokens(text) for _, text, _ in new],
             self.timeout,
         )
         for question, _, key in new:
             if question.future is not None:
                 question.future.add_done_callback(partial(self._remember, key))
+
+    def _shown(self, guard: Guard, conversation: Conversation) -> Conversation | None:
+        """What a guard of text is shown of a chat; ``None`` where the judged message is pictures and nothing else."""
+        text = conversation
+        if self._pictures is not None:
+            text = with_marks(conversation)
+            if _pictures(conversation) and not has_more_than_pictures(text.messages[-1]):
+                return None
+        return alternating(text) if guard.name in self._turns_only else text
 
     def _ask_pictures(
         self,
@@ -200,6 +245,12 @@ class GuardPool:
                 questions.append(_Question(UNREAD, "", conversation.target()))
                 asked[index].append(questions[-1])
         _submit(batcher, questions, pictures, [_IMAGE_TOKENS] * len(pictures), self.timeout)
+
+    async def _answers(self, asked: Sequence[Sequence[_Question]]) -> list[list[Verdict]]:
+        pending = [question.future for questions in asked for question in questions if question.future is not None]
+        if pending:
+            await asyncio.wait(pending, timeout=self.timeout)
+        return [[self._verdict(question) for question in questions] for questions in asked]
 
     def _verdict(self, question: _Question) -> Verdict:
         if question.known is not None:
@@ -222,10 +273,15 @@ class GuardPool:
     def _remember(self, key: _Key, future: asyncio.Future[Verdict]) -> None:
         if self._cache_size == 0 or future.cancelled() or future.exception() is not None:
             return
-        if (verdict := future.result()).status is Status.OK:
+        if _is_complete(verdict := future.result()):
             self._cache[key] = verdict
             while len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
+
+
+def _is_complete(verdict: Verdict) -> bool:
+    """Whether everybody who was asked answered: what one of several said in place of another is said again anew."""
+    return verdict.status is Status.OK and all(leaf.status is Status.OK for _, leaf in leaves(verdict))
 
 
 def _submit(
@@ -248,6 +304,13 @@ def _submit(
         return
     for question, future in zip(questions, futures, strict=True):
         question.future = future
+
+
+def _give_up(asked: Sequence[Sequence[_Question]]) -> None:
+    """Take back the questions that have no answer: they timed out, or the caller went away."""
+    for question in (question for questions in asked for question in questions):
+        if question.future is not None:
+            question.future.cancel()
 
 
 def _pictures(conversation: Conversation) -> list[ImagePart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -9,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from corral.serve.errors import RequestError
 
 _Name = Annotated[str, Field(min_length=1, max_length=64)]
-_Model = Annotated[str, Field(max_length=256)]
+_MODEL_NAME: Final = r"^[A-Za-z0-9._:/449-]{1,256}$"
+_Model = Annotated[str, Field(pattern=_MODEL_NAME)]
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -116,6 +118,11 @@ class ChatRequest(_Shape):
 
 
 _SHOWN_PROBLEMS: Final = 3
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a text has the shape of a model's name."""
+    return re.fullmatch(_MODEL_NAME, text) is not None
 
 
 def parse_request(shape: type[_M], body: bytes, content_type: str) -> _M:

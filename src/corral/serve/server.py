@@ -9,19 +9,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from corral.core.errors import CorralError
-from corral.data.media import MediaAccess
+from corral.core.errors import ConfigError, CorralError, suggest
 from corral.guards.base import Guard
-from corral.guards.composition.specs import name_of, with_settings
-from corral.guards.loading import load_guard
-from corral.guards.media.loading import load_media_guard
+from corral.guards.composition.specs import GuardSpec, by_name, leaf_names, with_settings
+from corral.guards.loading import check_settings, load_guard
+from corral.guards.media.loading import MEDIA_GUARDS, load_media_guard
 from corral.serve.audit.database import AuditError, Database
 from corral.serve.audit.log import AuditLog
 from corral.serve.audit.records import record_policies
 from corral.serve.batching import BatchLimits
 from corral.serve.console.sessions import Sessions
 from corral.serve.content import load_secret
-from corral.serve.fetch import fetch_public
 from corral.serve.health import HealthCheck
 from corral.serve.keys import KeyStore
 from corral.serve.moderation import Moderation
@@ -83,10 +81,14 @@ class Server:
         for tenant in changed:
             self.metrics.policy_reloads.labels("ok").inc()
             log(logging.INFO, "policy_reloaded", tenant=tenant, policy_hash=self.policies.of(tenant).hash)
-        for tenant, problem in self.policies.problems.items():
+        problems = self.policies.problems
+        self.metrics.policies_stale.set(len(problems))
+        for tenant, problem in problems.items():
             if before.get(tenant) != problem:
                 self.metrics.policy_reloads.labels("refused").inc()
                 log(logging.ERROR, "policy_refused", tenant=tenant, reason=problem.splitlines()[0])
+        for tenant in before.keys() - problems.keys():
+            log(logging.INFO, "policy_mended", tenant=tenant)
         if changed:
             await self.record_policies()
 
@@ -126,10 +128,12 @@ def build_server(
     metrics = Metrics()
     database = Database(settings.database_url)
     try:
-        specs = [] if guards else [with_settings(spec, settings.guard_settings) for spec in settings.guards]
-        loaded = guards or [load_guard(spec) for spec in specs]
-        by_name = {guard.name: guard for guard in loaded}
-        policies = PolicyStore(settings.policies, by_name, list(by_name), {name_of(spec): spec for spec in specs})
+        specs = {} if guards else _guard_specs(settings)
+        loaded = guards or [load_guard(spec) for spec in specs.values()]
+        media_settings = settings.guard_settings.get(settings.media_guard, {})
+        check_settings(settings.media_guard, MEDIA_GUARDS.get(settings.media_guard), media_settings)
+        named = {guard.name: guard for guard in loaded}
+        policies = PolicyStore(settings.policies, named, list(named), specs)
         keys = KeyStore(database)
         secret = load_secret(settings.state)
         chosen_upstream = upstream or load_upstream(settings)
@@ -141,14 +145,25 @@ def build_server(
         _batch_limits(limits),
         timeout=limits.guard_seconds,
         cache_size=settings.verdict_cache,
-        media=lambda: load_media_guard(settings.media_guard),
-        access=MediaAccess(fetch=fetch_public if settings.fetch_images else None),
+        media=lambda: load_media_guard(settings.media_guard, **media_settings),
         observe=metrics.guard_observer,
     )
     audit = AuditLog(database, timeout=limits.audit_seconds, observe=metrics.observe_commit)
     moderation = Moderation(pool, policies, audit, metrics, secret=secret)
     health = HealthCheck(pool, audit, metrics)
     return Server(settings, metrics, database, keys, policies, audit, moderation, health, chosen_upstream)
+
+
+def _guard_specs(settings: ServeSettings) -> dict[str, GuardSpec]:
+    """The guards by name, with their settings."""
+    specs = by_name(settings.guards, where="guards")
+    known = [*leaf_names(specs.values()), settings.media_guard]
+    for name in settings.guard_settings:
+        if name not in known:
+            raise ConfigError(
+                f"guard `{name}` is set and not asked", where=f"guard_settings.{name}", hint=suggest(name, known)
+            )
+    return {name: with_settings(spec, settings.guard_settings) for name, spec in specs.items()}
 
 
 def _batch_limits(limits: Limits) -> BatchLimits:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from corral.core.config import Config
+from corral.core.errors import ConfigError
 from corral.guards.composition.specs import GuardSpec
 
 EMBEDDED_UPSTREAM: Final = "embedded:smollm2-135m-instruct"
@@ -27,6 +28,19 @@ def default_state() -> Path:
     return Path(root) / "corral"
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder that its owner alone reads, where it is not there yet.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        hint = "Name another folder with --state, or another --database."
+        raise ConfigError(f"the folder cannot be made: {error.strerror}", where=str(folder), hint=hint) from error
+
+
 class Limits(Config):
     """What the server accepts and how long it waits.
 
@@ -34,6 +48,7 @@ class Limits(Config):
         body_bytes: largest request body.
         inputs: most inputs of one moderation request, and most messages of one chat request.
         text_chars: longest single text; the guard's own limit where that is lower.
+        images: most pictures of one request.
         queue_items: conversations that may wait for one guard; more are answered 429.
         queue_tokens: the same in estimated tokens, so that few long texts count like many short ones.
         queue_seconds: a queue whose oldest conversation waits longer takes no more, whatever its size: what is let in
@@ -44,12 +59,15 @@ class Limits(Config):
         guard_seconds: a verdict that takes longer is a verdict of status ``timeout``.
         upstream_seconds: longest wait for the model behind the gateway.
         audit_seconds: longest wait for a row to be committed; then the request is answered 503.
-        reply_chars: longest reply that is read from the model behind the gateway.
+        reply_chars: longest reply that is read from the model behind the gateway, all its choices together.
+        stream_seconds: longest time from the first to the last event of a stream.
+        stream_windows: most decisions about one stream.
     """
 
     body_bytes: Count = 8 * 2**20
     inputs: Count = 512
     text_chars: Count = 200_000
+    images: Count = 16
     queue_items: Count = 512
     queue_tokens: Count = 131_072
     queue_seconds: Seconds = 10.0
@@ -60,6 +78,8 @@ class Limits(Config):
     upstream_seconds: Seconds = 120.0
     audit_seconds: Seconds = 20.0
     reply_chars: Count = 1_000_000
+    stream_seconds: Seconds = 600.0
+    stream_windows: Count = 10_000
 
 
 class ServeSettings(Config):
@@ -69,7 +89,7 @@ class ServeSettings(Config):
         host: address to bind; any but loopback needs an API key to exist.
         port: 0 lets the system choose.
         guards: asked where a policy names none; names or compositions.
-        guard_settings: by guard, what its ``load`` takes.
+        guard_settings: by guard, that of images too, what its ``load`` takes.
         media_guard: judges images; loaded with the first one.
         upstream: base URL of an OpenAI-compatible API, ``embedded:NAME``, or ``none``.
         policies: a policy file for everybody, or a folder of ``TENANT.yaml`` with a ``default.yaml``.

@@ -52,6 +52,7 @@ class Metrics:
         self.upstream_failures = counter("upstream_failures", "Calls of the upstream that failed.")
         self.stream_stops = counter("stream_stops", "Streams that were stopped by a decision.")
         self.policy_reloads = counter("policy_reloads", "Policy files read again.", "result")
+        self.policies_stale = gauge("policies_stale", "Tenants whose policy is not the one that its file holds now.")
         self.ready = gauge("ready", "1 when the last canary was classified.")
 
     def guard_observer(self, guard: str) -> Callable[[int, float, float], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from corral.core.errors import CorralError
 from corral.models.embedded import PREFIX, embedded_model
@@ -16,6 +16,8 @@ from corral.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from corral.models.engines.openai_connection import ServerConnection
+
+_MOST_BYTES: Final = 2**25
 
 
 class Upstream(Protocol):
@@ -87,7 +89,7 @@ class OpenAIUpstream:
         self._connection: ServerConnection = ServerConnection(
             base_url,
             api_key=os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key,
-            settings=ConnectionSettings(timeout=timeout, max_retries=1, concurrency=256),
+            settings=ConnectionSettings(timeout=timeout, max_retries=1, concurrency=256, max_bytes=_MOST_BYTES),
         )
 
     async def models(self) -> list[str]:

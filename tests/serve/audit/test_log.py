@@ -266,3 +266,50 @@ def _sources() -> str:
     import corral
 
     return str(Path(corral.__file__).parent.parent)
+
+
+def test_a_row_that_does_not_fit_costs_no_other_request_its_answer(database: Database) -> None:
+    async def main() -> list[Any]:
+        log = AuditLog(database, timeout=20)
+        # More than a 64-bit integer holds: the driver cannot write it.
+        odd = [entry(1000 + number, chars=2**70) for number in (0, 1)]
+        good = [entry(number) for number in range(1, 31)]
+        asked = [*good[:7], odd[0], *good[7:20], odd[1], *good[20:]]
+        outcomes = await asyncio.gather(*(log.append([each]) for each in asked), return_exceptions=True)
+        assert log.problem is None  # nothing is wrong with the database
+        await asyncio.to_thread(log.close)
+        return outcomes
+
+    outcomes = asyncio.run(main())
+    assert sum(isinstance(outcome, AuditError) for outcome in outcomes) == 2
+    assert outcomes.count(None) == 30
+    report = verify_chain(database)
+    assert (report.intact, report.rows) == (True, 30)
+
+
+def test_a_database_that_fails_is_not_asked_again_for_every_row(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def failing(_connection: Any, entries: Any) -> None:
+        tried.append(len(entries))
+        raise AuditError("the audit database failed (SQLITE_FULL)")
+
+    monkeypatch.setattr("corral.serve.audit.log.append_rows", failing)
+
+    async def main() -> None:
+        log = AuditLog(database, timeout=20)
+        outcomes = await asyncio.gather(*(log.append([entry(n)]) for n in range(50)), return_exceptions=True)
+        assert all(isinstance(outcome, AuditError) for outcome in outcomes)
+        assert log.problem is not None
+        await asyncio.to_thread(log.close)
+
+    asyncio.run(main())
+    assert sum(tried) == 50
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
+def test_a_database_in_memory_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="in memory"):
+        Database(url)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+from starlette.requests import ClientDisconnect
+
+from corral.serve.chat.hold_back import HoldBack
+from corral.serve.chat.route import EventStream
 from corral.serve.errors import RequestError
 
 LONG = "All is well. " * 100
+
+
+def _delta(content: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
+    said = {} if content is None else {"content": content}
+    return {"choices": [{"index": index, "delta": said | more, "finish_reason": None}]}
 
 
 def policy(**stream: Any) -> dict[str, str]:
@@ -104,11 +119,6 @@ def test_a_reply_without_end_is_cut_off(start: Any) -> None:
     assert "reply_too_long" in running.chat("hello", stream=True).text
 
 
-def _delta(content: str | None = None, index: int = 0, **more: Any) -> dict[str, Any]:
-    said = {} if content is None else {"content": content}
-    return {"choices": [{"index": index, "delta": said | more, "finish_reason": None}]}
-
-
 class Chunks:
     """An upstream that streams what it is given, and fails at the end where told to."""
 
@@ -132,3 +142,88 @@ class Chunks:
 
     async def aclose(self) -> None:
         pass
+
+
+def test_choices_that_were_not_asked_for_end_the_stream(start: Any) -> None:
+    for index in (1, -1, 10**9):
+        answer = start(upstream=Chunks([_delta("Hi"), _delta("more", index=index)])).chat("hello", stream=True)
+        assert "upstream_unreadable" in answer.text
+
+
+def test_tool_calls_without_end_end_the_stream(start: Any) -> None:
+    flood = [_delta(tool_calls=[{"index": number, "id": "x" * 100}]) for number in range(1000)]
+    assert "upstream_unreadable" in start(upstream=Chunks(flood)).chat("hello", stream=True).text
+
+
+@pytest.mark.parametrize("mode", ["windows", "buffer", "post_hoc"])
+def test_all_choices_share_one_budget_of_characters(mode: str, start: Any) -> None:
+    pieces = [_delta("x" * 200, index=number % 4) for number in range(8)]
+    running = start(upstream=Chunks(pieces), limits={"reply_chars": 1000}, policies=policy(mode=mode))
+    assert "reply_too_long" in running.chat("hello", stream=True, n=4).text
+
+
+def test_a_reply_that_takes_too_many_windows_is_cut_off(start: Any, said: Any) -> None:
+    running = start(policies=policy(window_chars=100, overlap_chars=50), limits={"stream_windows": 3})
+    answer = running.chat(f"say {LONG}", stream=True)
+    assert "reply_too_long" in answer.text
+    # Each of the three windows let 50 characters go.
+    assert said(answer.text) == LONG[:150]
+    assert len(running.rows_of(answer)) == 1 + 3
+
+
+class Endless(Chunks):
+    """An upstream that goes on for ever, with words or without, or falls silent."""
+
+    def __init__(self, event: dict[str, Any] | None) -> None:
+        super().__init__([])
+        self._event = event
+        self.closed = False
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+        try:
+            yield _delta("Hi")
+            while True:
+                await asyncio.sleep(0.01 if self._event is not None else 60)
+                yield self._event or {}
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("event", [_delta("x"), {"choices": []}, None], ids=["words", "nothing", "silence"])
+def test_a_stream_has_to_end_in_time(event: dict[str, Any] | None, start: Any) -> None:
+    upstream = Endless(event)
+    answer = start(upstream=upstream, limits={"stream_seconds": 0.3}).chat("hello", stream=True)
+    assert "stream_timeout" in answer.text
+    assert "[DONE]" not in answer.text
+    assert upstream.closed
+
+
+def test_a_client_that_does_not_read_is_left() -> None:
+    async def endless() -> AsyncGenerator[bytes]:
+        while True:
+            yield b"data: {}\n\n"
+
+    async def main() -> None:
+        stuck = asyncio.Event()
+
+        async def send(_: Any) -> None:
+            await stuck.wait()
+
+        async def receive() -> Any:
+            await stuck.wait()
+
+        with pytest.raises(ClientDisconnect):
+            await asyncio.wait_for(EventStream(endless(), seconds=0.1)({"type": "http"}, receive, send), 10)
+
+    asyncio.run(main())
+
+
+def test_text_that_comes_letter_by_letter_is_not_copied_with_every_letter() -> None:
+    held = HoldBack(None)
+    started = time.process_time()
+    for _ in range(300_000):
+        held.push("x")
+    assert held.held == 300_000
+    assert held.rest() == "x" * 300_000
+    # Copying what is held with every letter would move 45 GB.
+    assert time.process_time() - started < 5

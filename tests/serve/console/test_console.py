@@ -165,3 +165,110 @@ def test_the_overview_counts(running: Any) -> None:
     assert page.count("<svg") == 6
     assert "llama_guard_3/S10 2" in page
     assert running.client.get("/console", params={"range": "odd"}).status_code == 200
+
+
+@pytest.fixture
+def tenants(start: Any) -> Any:
+    """A server with two tenants, each with a decision about a text that is kept."""
+    texts = {name: f"id: {name}\ncontent: full\n" for name in ("default", "acme", "beta")}
+    running = start(policies=texts)
+    for tenant in ("acme", "beta"):
+        _, key = running.server.keys.create(f"{tenant} app", tenant=tenant)
+        answer = running.client.post(
+            "/v1/moderations",
+            json={"input": f"a TRIGGER of {tenant}"},
+            headers={"Authorization": f"Bearer {key}"},
+        )
+        assert answer.status_code == 200
+    return running
+
+
+def log_in(running: Any, tenant: str, *scopes: str) -> str:
+    """A console session of a new key; gives the token for forms."""
+    _, key = running.server.keys.create(f"{tenant} person", tenant=tenant, scopes=scopes or ("review", "admin"))
+    running.client.cookies.clear()
+    assert running.client.post("/console/login", data={"key": key}, follow_redirects=False).status_code == 303
+    return csrf(running.client.get("/console/playground").text)
+
+
+def test_a_tenants_key_sees_its_own_decisions_and_policies_and_no_others(tenants: Any) -> None:
+    ids = {row["tenant"]: row["id"] for row in tenants.rows()}
+    token = log_in(tenants, "beta")
+    client = tenants.client
+    for path in ("/decisions", "/review", "/policies", "/playground", "/live", ""):
+        assert "acme" not in client.get(f"/console{path}").text, path
+    assert ids["beta"] in client.get("/console/decisions").text
+    assert ids["acme"] not in client.get("/console/decisions", params={"tenant": "acme"}).text
+    assert ids["beta"] in client.get("/console/review").text
+    assert client.get(f"/console/decisions/{ids['acme']}").status_code == 404
+    assert "of beta" in client.get(f"/console/decisions/{ids['beta']}").text
+    assert "<dd>1</dd>" in client.get("/console/live").text
+    form = {"csrf": token, "label": "harmless", "note": "", "categories": ""}
+    assert client.post(f"/console/decisions/{ids['acme']}", data=form).status_code == 404
+    assert all(row["label"] is None for row in tenants.rows())
+    for tenant in ("acme", "default"):
+        assert client.get(f"/console/policies/{tenant}").status_code == 403
+        saved = client.post(f"/console/policies/{tenant}", data={"csrf": token, "do": "save", "text": "id: x\n"})
+        assert saved.status_code == 403
+    assert tenants.server.policies.of("acme").id == "acme"
+    mine = {"csrf": token, "do": "save", "text": "id: mine\ncontent: full\n"}
+    assert client.post("/console/policies/beta", data=mine).status_code == 200
+    assert tenants.server.policies.of("beta").id == "mine"
+
+
+def test_labels_are_exported_to_their_own_tenant(tenants: Any) -> None:
+    for tenant in ("acme", "beta"):
+        (row,) = tenants.rows(tenant=tenant)
+        form = {"csrf": log_in(tenants, tenant, "review"), "label": "harmful", "note": "", "categories": ""}
+        tenants.client.post(f"/console/decisions/{row['id']}", data=form)
+    exported = tenants.client.get("/console/review/labels.jsonl").text
+    assert "of beta" in exported
+    assert "of acme" not in exported
+
+
+def test_a_tenant_without_a_policy_of_its_own_sees_the_one_that_it_is_judged_by(tenants: Any) -> None:
+    log_in(tenants, "gamma")
+    page = tenants.client.get("/console/policies").text
+    assert "<td>default " in page
+    assert "/console/policies/gamma" in page
+    assert "content: full" in tenants.client.get("/console/policies/gamma").text
+
+
+def test_an_operator_sees_every_tenant(tenants: Any) -> None:
+    token = log_in(tenants, "default")
+    client = tenants.client
+    for path in ("/decisions", "/review", "/policies"):
+        page = client.get(f"/console{path}").text
+        assert "acme" in page, path
+        assert "beta" in page, path
+    assert "<dd>2</dd>" in client.get("/console/live").text
+    form = {"csrf": token, "do": "save", "text": "id: new\n"}
+    assert client.post("/console/policies/acme", data=form).status_code == 200
+    assert tenants.server.policies.of("acme").id == "new"
+
+
+def test_what_is_tried_out_is_recorded_for_who_tried_it(tenants: Any) -> None:
+    before = len(tenants.rows())
+    token = log_in(tenants, "beta")
+    form = {"csrf": token, "prompt": "hello"}
+    for tenant in ("acme", "default", "z" * 5000):
+        assert tenants.client.post("/console/playground", data={**form, "tenant": tenant}).status_code == 403
+    assert len(tenants.rows()) == before
+    assert tenants.client.post("/console/playground", data={**form, "tenant": "beta"}).status_code == 200
+    token = log_in(tenants, "default")
+    assert (
+        tenants.client.post("/console/playground", data={"csrf": token, "prompt": "x", "tenant": "none"}).status_code
+        == 403
+    )
+    assert (
+        tenants.client.post("/console/playground", data={"csrf": token, "prompt": "x", "tenant": "acme"}).status_code
+        == 200
+    )
+    # An operator tries acme's rules, in its own name.
+    newest = tenants.rows()[0]
+    assert (newest["tenant"], newest["policy"].split()[0]) == ("default", "acme")
+
+
+def test_a_page_that_no_row_can_have_is_refused(running: Any) -> None:
+    for before in ("-1", str(2**63), "9" * 5000):
+        assert running.client.get("/console/decisions", params={"before": before}).status_code == 400

@@ -53,6 +53,11 @@ class ComposedGuard(ABC):
         found = {guard.taxonomy for guard in self.guards}
         return found.pop() if len(found) == 1 else ""
 
+    @property
+    def parts(self) -> dict[str, Guard]:
+        """Its guards, by their names within it."""
+        return dict(zip(self.part_names, self.guards, strict=True))
+
     @abstractmethod
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; see ``Guard.classify``."""

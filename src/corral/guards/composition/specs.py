@@ -15,7 +15,7 @@ guards of the registry and files of numbers, never code.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 from pydantic import Discriminator, Field, JsonValue, StringConstraints, Tag, TypeAdapter, model_validator
@@ -236,3 +236,23 @@ def with_settings(spec: GuardSpec, settings: Mapping[str, Mapping[str, Any]]) ->
             return spec.model_copy(update={"decode": with_settings(spec.decode, settings)})
         case Adjust():
             return spec.model_copy(update={"adjust": with_settings(spec.adjust, settings)})
+
+
+def by_name(specs: Iterable[GuardSpec], *, where: str) -> dict[str, GuardSpec]:
+    """The specs by the names of the guards that they make, each once.
+
+    Raises:
+        ConfigError: two that differ make guards of one name, so that one would take the other's place.
+    """
+    found: dict[str, GuardSpec] = {}
+    for spec in specs:
+        if found.setdefault(name_of(spec), spec) != spec:
+            hint = "Give one of them another: `{..., name: NAME}`."
+            raise ConfigError(f"two guards are named `{name_of(spec)}`", where=where, hint=hint)
+    return found
+
+
+def leaf_names(specs: Iterable[GuardSpec]) -> list[str]:
+    """Names that settings may be given under: of the guards at the bottom, in the registry or their own."""
+    leaves = [leaf for spec in specs for leaf in leaf_guards(spec)]
+    return list(dict.fromkeys(name for leaf in leaves for name in (leaf.guard, leaf.name) if name is not None))

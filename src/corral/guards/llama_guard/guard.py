@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import ClassVar, Final, Literal, TypeVar
 
 from corral.core.errors import ConfigError, CorralError, DataError
 from corral.core.files import sha256_json
@@ -74,9 +74,14 @@ class LlamaGuard:
         max_chars: a judged message of more characters is refused, never cut.
         model_revision: content hash of the weights; the engine's name when not given.
 
+    Attributes:
+        alternates: its prompts show User and Agent by turns; any other chat is refused (``prompted.alternating``).
+
     Raises:
         ConfigError: an unknown frame or mode, a mass outside [0, 1], or a policy that leaves no room for a message.
     """
+
+    alternates: ClassVar[bool] = True
 
     def __init__(
         self,

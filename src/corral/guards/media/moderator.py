@@ -13,7 +13,7 @@ from typing import Protocol
 
 from corral.core.errors import MediaError, MissingDependencyError
 from corral.data.media import MediaAccess
-from corral.data.messages import Conversation, ImagePart, Message, Target, TargetChoice, TextPart
+from corral.data.messages import Conversation, ImagePart, Message, Part, Target, TargetChoice, TextPart
 from corral.guards.asking import ask, present_targets
 from corral.guards.base import Status, Verdict
 from corral.guards.failures import failure_detail
@@ -162,3 +162,21 @@ def without_pictures(conversation: Conversation) -> Conversation:
         replace(m, content=tuple(p for p in m.content if not isinstance(p, ImagePart))) for m in conversation.messages
     )
     return replace(conversation, messages=tuple(kept))
+
+
+def with_marks(conversation: Conversation) -> Conversation:
+    """The conversation as guards of text read it where a guard of media judges the pictures of its last message.
+
+    That message stands without its pictures, and what is not text in earlier ones, judged in its turn, as a mark.
+    """
+    if all(isinstance(part, TextPart) for message in conversation.messages for part in message.content):
+        return conversation
+    *earlier, last = conversation.messages
+    marked = (replace(m, content=tuple(map(_mark, m.content))) for m in earlier)
+    return replace(conversation, messages=(*marked, *without_pictures(Conversation((last,))).messages))
+
+
+def _mark(part: Part) -> Part:
+    if isinstance(part, TextPart):
+        return part
+    return TextPart("[image]" if isinstance(part, ImagePart) else "[audio]")

@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from corral.core.errors import DataError
 from corral.data.messages import Conversation, Target, TargetChoice
@@ -79,7 +79,12 @@ class ExchangeGuard(ABC, Generic[Reading]):
     Args:
         fitter: cuts exchanges to the model's context.
         max_chars: a judged message of more characters is refused, never cut.
+
+    Attributes:
+        alternates: its prompts show User and Agent by turns; any other chat is refused (``alternating``).
     """
+
+    alternates: ClassVar[bool] = True
 
     def __init__(self, fitter: ExchangeFitter, *, max_chars: int = MAX_CHARS) -> None:
         self.max_chars = max_chars

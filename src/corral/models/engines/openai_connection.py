@@ -46,6 +46,7 @@ class ConnectionSettings:
         max_retries: attempts after the first.
         backoff: seconds before the first retry, doubled with each.
         concurrency: requests under way at once, over all callers.
+        max_bytes: longest answer that is not streamed, decompressed.
 
     Raises:
         ConfigError: a value out of range.
@@ -55,6 +56,7 @@ class ConnectionSettings:
     max_retries: int = 4
     backoff: float = 0.5
     concurrency: int = 16
+    max_bytes: int = 2**28
 
     def __post_init__(self) -> None:
         if not 0.0 < self.timeout < math.inf:
@@ -65,6 +67,8 @@ class ConnectionSettings:
             raise ConfigError(f"`{self.backoff}` is not a number of seconds", where="backoff")
         if self.concurrency < 1:
             raise ConfigError(f"`{self.concurrency}` is below 1", where="concurrency")
+        if self.max_bytes < 1:
+            raise ConfigError(f"`{self.max_bytes}` is below 1", where="max_bytes")
 
 
 class ServerConnection:
@@ -185,7 +189,7 @@ class ServerConnection:
             async with asyncio.timeout(self.settings.timeout):
                 response = await self._client.send(request, stream=True)
                 if not (stream and response.is_success):
-                    await response.aread()
+                    response = await self._whole(response)
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise _TransientError(
                 f"{self.url} did not answer within {self.settings.timeout:g} s",
@@ -201,6 +205,19 @@ class ServerConnection:
         if not response.is_success:
             raise self._refusal(response)
         return response
+
+    async def _whole(self, response: httpx2.Response) -> httpx2.Response:
+        """The response with its content, read no further than it may be long."""
+        content = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > self.settings.max_bytes:
+                    raise EngineError(f"{self.url} answered with more than {self.settings.max_bytes:,} bytes")
+        finally:
+            await response.aclose()
+        kept = {name: value for name in ("content-type", "retry-after") if (value := response.headers.get(name))}
+        return httpx2.Response(response.status_code, headers=kept, content=bytes(content))
 
     def _refusal(self, response: httpx2.Response) -> Exception:
         status = response.status_code

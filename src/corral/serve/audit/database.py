@@ -12,12 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, make_url, select, update
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, make_url, select, update
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from corral.core.errors import ConfigError, CorralError, MissingDependencyError, RunError
 from corral.serve.audit.migrations import MIGRATIONS
 from corral.serve.audit.tables import SCHEMA
+from corral.serve.settings import make_private_folder
 
 _BUSY_MS: Final = 10_000
 _WRITES: Final = "corral_writes"
@@ -26,10 +34,12 @@ _WRITES: Final = "corral_writes"
 class AuditError(CorralError):
     """The database cannot be reached, read or written: no answer may leave.
 
-    ``transient``: the same may go well in a moment (a lost connection, a lock).
+    ``transient``: the same may go well in a moment (a lost connection, a lock). ``of_values``: a value that was to be
+    written does not fit, and nothing is wrong with the database.
     """
 
     transient = False
+    of_values = False
 
 
 class Database:
@@ -92,6 +102,11 @@ class Database:
             kind = getattr(cause, "sqlite_errorname", None) or type(cause).__name__
             failure = AuditError(f"the audit database failed ({kind})", where=self.shown)
             failure.transient = _is_transient(error, self.engine)
+            failure.of_values = isinstance(error, DataError) or not isinstance(error, DBAPIError)
+            raise failure from error
+        except (OverflowError, UnicodeError) as error:  # the driver could not write a value
+            failure = AuditError(f"a value does not fit the audit database ({type(error).__name__})", where=self.shown)
+            failure.of_values = True
             raise failure from error
 
 
@@ -117,8 +132,14 @@ def _engine(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == "postgresql":
             return create_engine(parsed, pool_pre_ping=True, pool_size=4)
+        if _is_in_memory(parsed):
+            raise ConfigError(
+                "a database in memory keeps no log",
+                where="--database",
+                hint="Name a file: sqlite:////path/serve.sqlite3",
+            )
         if parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # it may hold texts
+            make_private_folder(Path(parsed.database).parent)  # it may hold texts
         engine = create_engine(parsed, connect_args={"timeout": _BUSY_MS / 1000})
     except ImportError as error:
         raise MissingDependencyError(
@@ -127,6 +148,12 @@ def _engine(url: str) -> Engine:
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _is_in_memory(url: URL) -> bool:
+    """Whether SQLite would keep nothing, and every thread would have a database of its own."""
+    database = url.database or ":memory:"
+    return ":memory:" in database or "mode=memory" in database or url.query.get("mode") == "memory"
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

@@ -130,15 +130,25 @@ class AuditLog:
         return groups, False
 
     def _settle(self, groups: Sequence[_Group]) -> None:
+        """Write the groups in one transaction, and tell each how it went.
+
+        Where a value of one does not fit, each half is written apart: it costs the others no answer.
+        """
         entries = [entry for group in groups for entry in group.entries]
-        failure: CorralError | None = None
+        failure: AuditError | None = None
         try:
             self._write_retrying(entries, deadline=min(group.expires_at for group in groups))
-        except CorralError as error:
+        except AuditError as error:
             failure = error
         except Exception as error:  # a defect must not end the writer's thread
             failure = AuditError(f"the audit log failed ({type(error).__name__})")
-        self.problem = None if failure is None else failure.message
+        if failure is not None and failure.of_values and len(groups) > 1:
+            middle = len(groups) // 2
+            self._settle(groups[:middle])
+            self._settle(groups[middle:])
+            return
+        if failure is None or not failure.of_values:
+            self.problem = None if failure is None else failure.message
         for group in groups:
             with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
                 group.future.get_loop().call_soon_threadsafe(_resolve, group.future, failure)

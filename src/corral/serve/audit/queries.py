@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, sele
 
 from corral.serve.audit.chain import ChainReport, Link, check_chain
 from corral.serve.audit.database import Database
-from corral.serve.audit.tables import CHAIN, DECISIONS, REVIEWS
+from corral.serve.audit.tables import CHAIN, DECISIONS, REVIEWS, of_tenant
 
 _CHUNK: Final = 1000
 
@@ -137,8 +137,8 @@ def find_decisions(database: Database, search: Search, *, limit: int = 50) -> li
     return [as_json(_plain(row), with_content=True) for row in rows]
 
 
-def find_decision(database: Database, id: str) -> dict[str, Any] | None:
-    """One decision by its id, with its review.
+def find_decision(database: Database, id: str, *, tenant: str | None = None) -> dict[str, Any] | None:
+    """One decision by its id, with its review; with ``tenant`` only where it is that tenant's.
 
     Raises:
         AuditError: the database failed.
@@ -146,7 +146,8 @@ def find_decision(database: Database, id: str) -> dict[str, Any] | None:
     joined = DECISIONS.outerjoin(REVIEWS, REVIEWS.c.decision_id == DECISIONS.c.id)
     columns = (*DECISIONS.c, REVIEWS.c.label, REVIEWS.c.categories, REVIEWS.c.note, REVIEWS.c.reviewer)
     with database.read() as connection:
-        row = connection.execute(select(*columns).select_from(joined).where(DECISIONS.c.id == id)).mappings().first()
+        query = select(*columns).select_from(joined).where(DECISIONS.c.id == id, *of_tenant(DECISIONS.c.tenant, tenant))
+        row = connection.execute(query).mappings().first()
     return None if row is None else as_json(_plain(row), with_content=True)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from sqlalchemy import insert, select
 
 from corral.serve.audit.database import Database
-from corral.serve.audit.tables import POLICIES
+from corral.serve.audit.tables import POLICIES, of_tenant
 from corral.serve.policies import LoadedPolicy
 
 
@@ -35,12 +35,13 @@ def record_policies(database: Database, policies: Iterable[LoadedPolicy]) -> Non
             )
 
 
-def policy_history(database: Database) -> list[tuple[str, str, str, int]]:
-    """Tenant, hash, text and time of every recorded policy, newest first.
+def policy_history(database: Database, *, tenant: str | None = None) -> list[tuple[str, str, str, int]]:
+    """Tenant, hash, text and time of every recorded policy, newest first; with ``tenant`` of that tenant's.
 
     Raises:
         AuditError: the database failed.
     """
     with database.read() as connection:
-        rows = connection.execute(select(POLICIES).order_by(POLICIES.c.at_us.desc())).all()
+        query = select(POLICIES).where(*of_tenant(POLICIES.c.tenant, tenant)).order_by(POLICIES.c.at_us.desc())
+        rows = connection.execute(query).all()
     return [(row.tenant, row.policy_hash, row.text, row.at_us) for row in rows]

@@ -12,16 +12,23 @@ from sqlalchemy import delete, insert, select
 from corral.core.errors import ConfigError, NotFoundError
 from corral.data.taxonomy import crosswalk, parse_code
 from corral.serve.audit.database import Database
-from corral.serve.audit.tables import DECISIONS, REVIEWS
+from corral.serve.audit.tables import DECISIONS, REVIEWS, of_tenant
 
 LABELS: Final = ("harmful", "harmless", "unsure")
 _LONGEST_NOTE: Final = 2000
 
 
 def save_review(
-    database: Database, decision_id: str, *, label: str, categories: Sequence[str], note: str, reviewer: str
+    database: Database,
+    decision_id: str,
+    *,
+    label: str,
+    categories: Sequence[str],
+    note: str,
+    reviewer: str,
+    tenant: str | None = None,
 ) -> None:
-    """Record what a person says; a later review of the same decision replaces it.
+    """Record what a person says; a later review of the same decision replaces it. With ``tenant`` only of its own.
 
     Raises:
         ConfigError: another label, a note that is too long, or a category that does not exist.
@@ -35,7 +42,8 @@ def save_review(
     for code in categories:
         crosswalk(code, parse_code(code)[0])  # raises for a code that does not exist
     with database.write() as connection:
-        if connection.scalar(select(DECISIONS.c.seq).where(DECISIONS.c.id == decision_id)) is None:
+        known = select(DECISIONS.c.seq).where(DECISIONS.c.id == decision_id, *of_tenant(DECISIONS.c.tenant, tenant))
+        if connection.scalar(known) is None:
             raise NotFoundError(f"there is no decision `{decision_id}`")
         connection.execute(delete(REVIEWS).where(REVIEWS.c.decision_id == decision_id))
         connection.execute(
@@ -50,8 +58,10 @@ def save_review(
         )
 
 
-def labelled_rows(database: Database) -> Iterator[dict[str, Any]]:
+def labelled_rows(database: Database, *, tenant: str | None = None) -> Iterator[dict[str, Any]]:
     """Reviewed decisions whose text was kept, as rows of ``data/examples.ModerationExample``; unsure ones left out.
+
+    With ``tenant`` only of that tenant.
 
     Raises:
         AuditError: the database failed.
@@ -60,7 +70,7 @@ def labelled_rows(database: Database) -> Iterator[dict[str, Any]]:
     query = (
         select(DECISIONS, REVIEWS.c.label, REVIEWS.c.categories)
         .select_from(joined)
-        .where(REVIEWS.c.label != "unsure", DECISIONS.c.content.is_not(None))
+        .where(REVIEWS.c.label != "unsure", DECISIONS.c.content.is_not(None), *of_tenant(DECISIONS.c.tenant, tenant))
         .order_by(DECISIONS.c.seq)
     )
     with database.read() as connection:

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import select
 
 from corral.serve.audit.database import Database
-from corral.serve.audit.tables import DECISIONS
+from corral.serve.audit.tables import DECISIONS, of_tenant
 
 MOST_ROWS: Final = 20_000
 """Rows that are looked at; of a busier time the newest."""
@@ -70,8 +70,8 @@ class Statistics:
         return sum(bucket.failed for bucket in self.buckets)
 
 
-def gather(database: Database, *, since_us: int, until_us: int, buckets: int) -> Statistics:
-    """Count the decisions of a time.
+def gather(database: Database, *, since_us: int, until_us: int, buckets: int, tenant: str | None = None) -> Statistics:
+    """Count the decisions of a time; with ``tenant`` that tenant's.
 
     Raises:
         AuditError: the database failed.
@@ -80,7 +80,9 @@ def gather(database: Database, *, since_us: int, until_us: int, buckets: int) ->
         DECISIONS.c.at_us, DECISIONS.c.action, DECISIONS.c.failed, DECISIONS.c.latency_us, DECISIONS.c.reasons,
         DECISIONS.c.language,
     )  # fmt: skip
-    query = select(*columns).where(DECISIONS.c.at_us >= since_us, DECISIONS.c.at_us < until_us)
+    query = select(*columns).where(
+        DECISIONS.c.at_us >= since_us, DECISIONS.c.at_us < until_us, *of_tenant(DECISIONS.c.tenant, tenant)
+    )
     with database.read() as connection:
         rows = connection.execute(query.order_by(DECISIONS.c.seq.desc()).limit(MOST_ROWS + 1)).all()
     width = max(1, (until_us - since_us) // buckets)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ColumnElement, Integer, LargeBinary, MetaData, String, Table, Text
 
 METADATA: Final = MetaData()
+LARGEST_SEQ: Final = 2**63 - 1
+"""What a ``BigInteger`` holds."""
 
 DECISIONS: Final = Table(
     "decisions",
@@ -80,3 +82,8 @@ KEYS: Final = Table(
 )
 
 SCHEMA: Final = Table("schema_version", METADATA, Column("version", Integer, primary_key=True))
+
+
+def of_tenant(column: ColumnElement[str], tenant: str | None) -> list[ColumnElement[bool]]:
+    """The condition that a row is of a tenant; none where rows of all tenants are meant."""
+    return [] if tenant is None else [column == tenant]

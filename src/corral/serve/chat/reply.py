@@ -13,12 +13,27 @@ from corral.serve.errors import RequestError
 from corral.serve.moderation import Outcome
 from corral.serve.moderations import decision_json
 from corral.serve.policies import ServePolicy
+from corral.serve.schemas import is_model_name
 
 TEXT_FIELDS: Final = ("content", "refusal", "reasoning_content", "reasoning")
 """Fields of a reply that hold text for people; each is judged on its own."""
 
 FILTERED: Final = "content_filter"
 _REASONS: Final = frozenset({"stop", "length", "tool_calls", "function_call", FILTERED})
+
+MOST_CALLS: Final = 128
+"""Tool calls of one reply."""
+
+_USAGE: Final[Mapping[str, tuple[str, ...]]] = {
+    "prompt_tokens": (),
+    "completion_tokens": (),
+    "total_tokens": (),
+    "prompt_tokens_details": ("cached_tokens", "audio_tokens"),
+    "completion_tokens_details": (
+        "reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens",
+    ),
+}  # fmt: skip
+_LARGEST_COUNT: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,12 @@ class Choice:
         if self.tool_calls:
             turns.append(called(self.tool_calls))
         return [answered(conversation, turn) for turn in turns]
+
+    @property
+    def size(self) -> int:
+        """Characters that the model chose."""
+        called = (call["function"] for call in self.tool_calls)
+        return sum(map(len, self.texts.values())) + sum(len(each["name"]) + len(each["arguments"]) for each in called)
 
     def message(self) -> dict[str, Any]:
         """As an OpenAI message."""
@@ -70,19 +91,22 @@ def called(tool_calls: Sequence[Mapping[str, Any]]) -> Message:
         raise unreadable() from None
 
 
-def read_choices(reply: Mapping[str, Any], *, max_chars: int) -> list[Choice]:
+def read_choices(reply: Mapping[str, Any], *, request_id: str, most: int, max_chars: int) -> list[Choice]:
     """The replies in a ``chat.completion`` object.
 
     Raises:
-        RequestError: 502 for anything else, or a reply of more characters.
+        RequestError: 502 for anything else, more replies than ``most``, or more characters in all of them.
     """
-    choices = reply.get("choices")
-    if not isinstance(choices, list) or not choices:
+    given = reply.get("choices")
+    if not isinstance(given, list) or not 0 < len(given) <= most:
         raise unreadable()
-    return [_choice(index, choice, max_chars) for index, choice in enumerate(choices)]
+    choices = [_choice(index, choice, request_id) for index, choice in enumerate(given)]
+    if sum(choice.size for choice in choices) > max_chars:
+        raise RequestError(502, f"The reply has more than {max_chars} characters.", code="reply_too_long")
+    return choices
 
 
-def _choice(index: int, choice: object, max_chars: int) -> Choice:
+def _choice(index: int, choice: object, request_id: str) -> Choice:
     message = choice.get("message") if isinstance(choice, Mapping) else None
     if not isinstance(choice, Mapping) or not isinstance(message, Mapping):
         raise unreadable()
@@ -94,28 +118,30 @@ def _choice(index: int, choice: object, max_chars: int) -> Choice:
         if text is not None:
             texts[name] = text
     given = message.get("tool_calls") or []
-    if not isinstance(given, list):
+    if not isinstance(given, list) or len(given) > MOST_CALLS:
         raise unreadable()
-    calls = tuple(plain_tool_call(call) for call in given)
-    size = sum(map(len, texts.values())) + sum(len(call["function"]["arguments"]) for call in calls)
-    if size > max_chars:
-        raise RequestError(502, f"The reply has more than {max_chars} characters.", code="reply_too_long")
-    return Choice(index, texts, calls, finish_reason(choice.get("finish_reason")))
+    calls = (_read_call(call, call_id(request_id, index, number)) for number, call in enumerate(given))
+    return Choice(index, texts, tuple(calls), finish_reason(choice.get("finish_reason")))
 
 
-def plain_tool_call(call: object) -> dict[str, Any]:
-    """A tool call with the fields that are known, and nothing else.
-
-    Raises:
-        RequestError: 502 where it cannot be read.
-    """
+def _read_call(call: object, id: str) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(call, Mapping) or not isinstance(function, Mapping):
+    if not isinstance(function, Mapping):
         raise unreadable()
     name, arguments = function.get("name"), function.get("arguments", "")
     if not isinstance(name, str) or not isinstance(arguments, str):
         raise unreadable()
-    return {"id": str(call.get("id", "")), "type": "function", "function": {"name": name, "arguments": arguments}}
+    return tool_call(id, name, arguments)
+
+
+def call_id(request_id: str, choice: int, number: int) -> str:
+    """What a tool call is named by: the upstream's own id is text that nobody judges."""
+    return f"call_{request_id}_{choice}_{number}"
+
+
+def tool_call(id: str, name: str, arguments: str) -> dict[str, Any]:
+    """A tool call in OpenAI's shape."""
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def finish_reason(reason: object) -> str:
@@ -131,28 +157,33 @@ def completion(reply: Mapping[str, Any], request_id: str, model: str | None) -> 
         "created": int(time.time()),
         "model": shown_model(reply, model),
     }
-    if (usage := numbers(reply.get("usage"))) is not None:
+    if (usage := usage_of(reply.get("usage"))) is not None:
         frame["usage"] = usage
     return frame
 
 
 def shown_model(reply: Mapping[str, Any], model: str | None) -> str:
-    """The model that answered, or the one asked for."""
+    """The model that answered, where it says so in the shape of a name, or the one asked for."""
     named = reply.get("model")
-    return named if isinstance(named, str) and len(named) <= 256 else model or "upstream"
+    return named if isinstance(named, str) and is_model_name(named) else model or "upstream"
 
 
-def numbers(usage: object) -> dict[str, Any] | None:
-    """Counts of tokens, and nothing that is not a number."""
-    if not isinstance(usage, Mapping):
+def usage_of(given: object) -> dict[str, Any] | None:
+    """The counts of tokens that are known, and nothing else; ``None`` where there are none."""
+    if not isinstance(given, Mapping):
         return None
     found: dict[str, Any] = {}
-    for key, value in usage.items():
-        if isinstance(value, int) and not isinstance(value, bool):
-            found[str(key)] = value
-        elif (inner := numbers(value)) is not None:
-            found[str(key)] = inner
-    return found
+    for name, inner in _USAGE.items():
+        value = given.get(name)
+        if inner and isinstance(value, Mapping):
+            found[name] = {each: value[each] for each in inner if each in value and _is_count(value[each])}
+        elif not inner and _is_count(value):
+            found[name] = value
+    return found or None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT
 
 
 def refused_choice(index: int, policy: ServePolicy) -> dict[str, Any]:

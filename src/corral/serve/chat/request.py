@@ -6,17 +6,14 @@ clients choose (tool calls are numbered anew), and fields about the user, which 
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from corral.core.errors import DataError, MediaError
-from corral.data.media import MediaAccess
-from corral.data.media.kinds import HEAD_BYTES, kind_of
-from corral.data.messages import Conversation, ImagePart, Message, Part, TextPart
+from corral.core.errors import DataError
+from corral.data.messages import Conversation, Message, TextPart
 from corral.serve.errors import RequestError
+from corral.serve.pictures import check_count
 from corral.serve.schemas import ChatRequest
 from corral.serve.settings import Limits
 
@@ -37,7 +34,6 @@ _PLAIN_VALUES: Final = frozenset({
     "function", "object", "string", "number", "integer", "boolean", "array", "null", "auto", "none", "required",
     "json_schema", "json_object", "text", "content",
 })  # fmt: skip
-_MODEL: Final = re.compile(r"[\w.:/@+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +80,8 @@ def read_chat(asked: ChatRequest, limits: Limits) -> ReadChat:
     """
     if len(asked.messages) > limits.inputs:
         raise RequestError(400, f"More than {limits.inputs} messages.", code="too_many_inputs", param="messages")
-    if asked.model is not None and not _MODEL.fullmatch(asked.model):
-        raise RequestError(400, "Not the name of a model.", code="invalid_value", param="model")
     messages = tuple(_message(value, f"messages[{i}]", limits) for i, value in enumerate(asked.messages))
+    check_count(messages, limits.images, param="messages")
     names = tuple(_name(value, f"messages[{i}]") for i, value in enumerate(asked.messages))
     judged = [
         Conversation(messages[: i + 1])
@@ -103,32 +98,11 @@ def read_chat(asked: ChatRequest, limits: Limits) -> ReadChat:
     return ReadChat(asked, Conversation(messages), tuple(judged), names)
 
 
-def with_images(chat: ReadChat, images: MediaAccess) -> ReadChat:
-    """The request with its remote images fetched, so that the model gets the very bytes that were judged.
-
-    Raises:
-        RequestError: 400 for an image that cannot be had.
-    """
-    try:
-        messages = tuple(_fetched(message, images) for message in chat.conversation.messages)
-    except MediaError as error:
-        raise RequestError(400, f"An image: {error.message}.", code="image_unavailable", param="messages") from None
+def with_messages(chat: ReadChat, messages: tuple[Message, ...]) -> ReadChat:
+    """The request with its messages replaced, one for one, in what is judged and in what goes on."""
     own = chat.conversation.messages[0]
     judged = (Conversation(messages[: len(each.messages)]) if each.messages[0] is own else each for each in chat.judged)
     return replace(chat, conversation=Conversation(messages), judged=tuple(judged))
-
-
-def _fetched(message: Message, images: MediaAccess) -> Message:
-    return replace(message, content=tuple(_inlined(part, images) for part in message.content))
-
-
-def _inlined(part: Part, images: MediaAccess) -> Part:
-    if not isinstance(part, ImagePart) or part.url.startswith("data:"):
-        return part
-    data = images.read(part.url)
-    kind = kind_of(data[:HEAD_BYTES])
-    family = "image" if kind.library == "pillow" else "video"
-    return ImagePart(f"data:{family}/{kind.name};base64,{base64.b64encode(data).decode()}")
 
 
 def _message(value: Mapping[str, Any], where: str, limits: Limits) -> Message:

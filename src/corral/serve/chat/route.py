@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from corral.core.errors import NotFoundError
-from corral.data.media import MediaAccess
+from corral.serve.chat.growing import Budget
 from corral.serve.chat.reply import completion, extension, read_choices, refused_choice
-from corral.serve.chat.request import ReadChat, read_chat, with_images
+from corral.serve.chat.request import ReadChat, read_chat, with_messages
 from corral.serve.chat.stream import GuardedStream, refused_stream
 from corral.serve.errors import RequestError, json_response
 from corral.serve.moderation import Moderation, Outcome, Question
+from corral.serve.pictures import RemotePictures
 from corral.serve.schemas import ChatRequest, parse_request
 from corral.serve.settings import Limits
 from corral.serve.upstream import Upstream
 
 ROUTE: Final = "/v1/chat/completions"
+_LAST_WORDS_SECONDS: Final = 30.0
+"""For the client to read that the stream's time was over."""
 
 
 class ChatGateway:
@@ -30,16 +35,16 @@ class ChatGateway:
         moderation: judges and records.
         upstream: the model; ``None`` offers no chat.
         limits: sizes and times.
-        images: follows remote addresses of images; ``None`` leaves them to the policy's ``on_error``.
+        pictures: fetches those named by address; ``None`` leaves them to the policy's ``on_error``.
     """
 
     def __init__(
-        self, moderation: Moderation, upstream: Upstream | None, limits: Limits, images: MediaAccess | None = None
+        self, moderation: Moderation, upstream: Upstream | None, limits: Limits, pictures: RemotePictures | None = None
     ) -> None:
         self._moderation = moderation
         self._upstream = upstream
         self._limits = limits
-        self._images = images
+        self._pictures = pictures
 
     async def answer(self, request: Request, body: bytes) -> Response:
         """Answer one request."""
@@ -48,8 +53,8 @@ class ChatGateway:
             raise RequestError(404, "This server has no model to chat with.", code="no_upstream")
         chat = read_chat(asked, self._limits)
         question = self._question(request, asked)
-        if self._images is not None:
-            chat = await asyncio.to_thread(with_images, chat, self._images)
+        if self._pictures is not None:
+            chat = with_messages(chat, await self._pictures.inlined(chat.conversation.messages, param="messages"))
         prompt = await self._moderation.decide(question, chat.judged, "prompt")
         if asked.stream:
             return await self._streamed(self._upstream, chat, question, prompt)
@@ -62,7 +67,9 @@ class ChatGateway:
             frame = completion({}, question.request_id, chat.asked.model)
             return json_response(frame | {"choices": [refused_choice(0, policy)], "corral": told})
         reply = await self._asked(upstream, chat)
-        choices = read_choices(reply, max_chars=self._limits.reply_chars)
+        choices = read_choices(
+            reply, request_id=question.request_id, most=chat.asked.n or 1, max_chars=self._limits.reply_chars
+        )
         judged = {choice.index: groups for choice in choices if (groups := choice.judged(chat.conversation))}
         decided = await self._moderation.decide_each(question, list(judged.values()), "response")
         outcomes = dict(zip(judged, decided, strict=True))
@@ -83,7 +90,7 @@ class ChatGateway:
 
     async def _streamed(self, upstream: Upstream, chat: ReadChat, question: Question, prompt: Outcome) -> Response:
         if prompt.stopped:
-            return _event_stream(refused_stream(question, prompt, model=chat.asked.model))
+            return self._event_stream(refused_stream(question, prompt, model=chat.asked.model))
         events = upstream.stream(chat.body())
         started = time.perf_counter()
         try:
@@ -105,11 +112,16 @@ class ChatGateway:
             question,
             chat.conversation,
             prompt,
+            budget=Budget(
+                chars=self._limits.reply_chars,
+                windows=self._limits.stream_windows,
+                seconds=self._limits.stream_seconds,
+            ),
             model=chat.asked.model,
+            choices=chat.asked.n or 1,
             usage=options is not None and options.include_usage,
-            max_chars=self._limits.reply_chars,
         )
-        return _event_stream(guarded.events(events, first))
+        return self._event_stream(guarded.events(events, first))
 
     async def _asked(self, upstream: Upstream, chat: ReadChat) -> dict[str, Any]:
         started = time.perf_counter()
@@ -125,6 +137,9 @@ class ChatGateway:
         self._moderation.metrics.upstream_seconds.observe(time.perf_counter() - started)
         return reply
 
+    def _event_stream(self, events: AsyncIterator[bytes]) -> Response:
+        return EventStream(events, seconds=self._limits.stream_seconds + _LAST_WORDS_SECONDS)
+
     def _question(self, request: Request, asked: ChatRequest) -> Question:
         state = request.state
         try:
@@ -133,8 +148,20 @@ class ChatGateway:
             raise RequestError(400, error.message, code="unknown_guard", param="corral.guards") from None
 
 
-def _event_stream(events: Any) -> StreamingResponse:
-    return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+class EventStream(StreamingResponse):
+    """Server-sent events for a client that may read slowly, but not for ever."""
+
+    def __init__(self, events: AsyncIterator[bytes], *, seconds: float) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; the connection ends where it takes longer."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            raise ClientDisconnect from None
 
 
 def _too_slow() -> RequestError:

@@ -18,6 +18,7 @@ from corral.serve.audit.queries import Search, find_decision, find_decisions
 from corral.serve.audit.records import policy_history
 from corral.serve.audit.reviews import LABELS, labelled_rows, save_review
 from corral.serve.audit.statistics import gather
+from corral.serve.audit.tables import LARGEST_SEQ
 from corral.serve.console.forms import form_values, require_same_origin, with_cookie
 from corral.serve.console.overview import ACTIONS, RANGES, overview_values
 from corral.serve.console.pages import login_page, page
@@ -79,7 +80,7 @@ class _Console:
         session = self._session(request)
         asked = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
         try:
-            search = self._search(asked)
+            search = self._search(asked, session.caller)
         except ValueError:
             raise RequestError(400, "Not a page of the search.", code="invalid_value") from None
         rows = await asyncio.to_thread(find_decisions, self._server.database, search, limit=_PAGE_ROWS)
@@ -104,6 +105,7 @@ class _Console:
                 categories=codes,
                 note=form.get("note", ""),
                 reviewer=session.caller.name or "open server",
+                tenant=session.caller.sees,
             )
         except (ConfigError, NotFoundError, DataError) as error:
             return await self._decision_page(request, decision_id, problem=str(error), status=400)
@@ -113,15 +115,16 @@ class _Console:
     async def review(self, request: Request) -> Response:
         """What waits for a person."""
         session = self._session(request)
-        search = Search(unreviewed=True, actions=("flag", "undecided", "block"))
+        waiting = ("flag", "undecided", "block")
+        search = Search(unreviewed=True, actions=waiting, tenant=session.caller.sees)
         rows = await asyncio.to_thread(find_decisions, self._server.database, search, limit=_PAGE_ROWS)
         shown = page("review.html", session, rows=rows, labels=LABELS)
         return with_cookie(shown, session, request)
 
     async def labels(self, request: Request) -> Response:
         """The labels as training data."""
-        self._session(request)
-        rows = await asyncio.to_thread(lambda: list(labelled_rows(self._server.database)))
+        tenant = self._session(request).caller.sees
+        rows = await asyncio.to_thread(lambda: list(labelled_rows(self._server.database, tenant=tenant)))
         text = "".join(json.dumps(row) + "\n" for row in rows)
         named = {"Content-Disposition": 'attachment; filename="labels.jsonl"'}
         return Response(text, media_type="application/jsonl", headers=named)
@@ -129,13 +132,14 @@ class _Console:
     async def policies(self, request: Request) -> Response:
         """Which policies are in force."""
         session = self._session(request)
-        store = self._server.policies
-        history = await asyncio.to_thread(policy_history, self._server.database)
+        store, tenant = self._server.policies, session.caller.sees
+        history = await asyncio.to_thread(policy_history, self._server.database, tenant=tenant)
         shown = page(
             "policies.html",
             session,
-            loaded=store.loaded(),
-            problems=store.problems,
+            loaded=store.loaded() if tenant is None else [store.entry(tenant)],
+            tenant=tenant,
+            problems=self._policy_problems(session.caller),
             editable=store.editable,
             history=history,
         )
@@ -143,12 +147,14 @@ class _Console:
 
     async def policy(self, request: Request, tenant: str) -> Response:
         """The editor."""
+        self._require_tenant(request, tenant)
         entry = self._server.policies.entry(tenant)
         return self._editor(request, tenant, entry.text or f"id: {tenant}\n")
 
     async def save_policy(self, request: Request, tenant: str) -> Response:
         """Check a policy, and put it in force."""
         _session, form = await self._form(request)
+        self._require_tenant(request, tenant)
         text = form.get("text", "").replace("\r\n", "\n")
         try:
             if form.get("do") == "check":
@@ -172,14 +178,18 @@ class _Console:
         session, form = await self._form(request)
         prompt, reply = form.get("prompt", ""), form.get("reply", "")
         tenant = form.get("tenant") or session.caller.tenant
+        if tenant not in self._tenants(session.caller):
+            raise _not_yours()
         if not prompt.strip() and not reply.strip():
             return self._playground(session, form, None, problem="There is nothing to judge.", status=400)
         turns = [Message.of("user", prompt)] if prompt.strip() else []
         asked = [(Conversation(tuple(turns)), "prompt")] if turns else []
         if reply.strip():
             asked.append((Conversation((*turns, Message.of("assistant", reply))), "response"))
-        caller = Caller(tenant, session.caller.key_id, session.caller.name, session.caller.scopes)
-        question = self._server.moderation.question(caller, request.state.request_id, _PLAYGROUND)
+        # The rows are the caller's, whoever's policy is tried out: nobody asks in another's name.
+        question = self._server.moderation.question(
+            session.caller, request.state.request_id, _PLAYGROUND, policy_of=tenant
+        )
         groups = [[conversation] for conversation, _ in asked]
         outcomes = await self._server.moderation.decide_each(question, groups, "input")
         found = [(stage, decision_json(outcome)) for (_, stage), outcome in zip(asked, outcomes, strict=True)]
@@ -216,23 +226,28 @@ class _Console:
         until = time.time_ns() // 1000
         since = until - seconds * 1_000_000
         found = await asyncio.to_thread(
-            gather, self._server.database, since_us=since, until_us=until, buckets=stretches
+            gather,
+            self._server.database,
+            since_us=since,
+            until_us=until,
+            buckets=stretches,
+            tenant=session.caller.sees,
         )
         values: dict[str, Any] = {
             "range": name if name in RANGES else "hour",
             "ranges": list(RANGES),
-            "server": self._state(),
+            "server": self._state(session.caller),
             **overview_values(found),
         }
         return with_cookie(page(template, session, **values), session, request)
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, caller: Caller) -> dict[str, Any]:
         health = self._server.health.health
         return {
             "ready": health.ready,
-            "problems": list(health.problems),
+            "problems": list(health.problems) if caller.sees is None else [],
             "waiting": {name: items for name, (items, _) in self._server.moderation.pool.waiting.items()},
-            "policy_problems": self._server.policies.problems,
+            "policy_problems": self._policy_problems(caller),
             "open": not self._server.keys.required,
         }
 
@@ -240,7 +255,7 @@ class _Console:
         self, request: Request, decision_id: str, *, problem: str = "", status: int = 200
     ) -> Response:
         session = self._session(request)
-        row = await asyncio.to_thread(find_decision, self._server.database, decision_id)
+        row = await asyncio.to_thread(find_decision, self._server.database, decision_id, tenant=session.caller.sees)
         if row is None:
             raise RequestError(404, "There is no such decision.", code="not_found")
         messages = None if row["content"] is None else json.loads(row["content"])
@@ -277,8 +292,21 @@ class _Console:
     def _playground(
         self, session: Session, form: Mapping[str, str], found: Any, *, problem: str = "", status: int = 200
     ) -> Response:
-        tenants = [entry.tenant for entry in self._server.policies.loaded()]
+        tenants = self._tenants(session.caller)
         return page("playground.html", session, status=status, form=form, found=found, problem=problem, tenants=tenants)
+
+    def _tenants(self, caller: Caller) -> list[str]:
+        """Whose policies the caller may see and try out."""
+        return [entry.tenant for entry in self._server.policies.loaded()] if caller.sees is None else [caller.sees]
+
+    def _policy_problems(self, caller: Caller) -> dict[str, str]:
+        problems = self._server.policies.problems
+        return {tenant: problem for tenant, problem in problems.items() if caller.sees in (None, tenant)}
+
+    def _require_tenant(self, request: Request, tenant: str) -> None:
+        """Raise a RequestError, 403, for another tenant than the caller sees."""
+        if self._session(request).caller.sees not in (None, tenant):
+            raise _not_yours()
 
     def _session(self, request: Request) -> Session:
         """The session of a request; on an open server everybody gets one.
@@ -308,12 +336,12 @@ class _Console:
             raise RequestError(403, "The page was too old; go back, load it again, and repeat.", code="csrf")
         return session, form
 
-    def _search(self, asked: Mapping[str, str]) -> Search:
+    def _search(self, asked: Mapping[str, str], caller: Caller) -> Search:
         text = asked.get("text")
         hash_of = self._server.moderation.hash_of
         before = asked.get("before")
         return Search(
-            tenant=asked.get("tenant"),
+            tenant=caller.sees or asked.get("tenant"),
             action=asked.get("action"),
             stage=asked.get("stage"),
             language=asked.get("language"),
@@ -321,8 +349,19 @@ class _Console:
             category=asked.get("category"),
             failed=True if asked.get("failed") else None,
             content_hashes=None if text is None else tuple(hash_of(f"{role}: {text}") for role in _ROLES),
-            before_seq=None if before is None else int(before),
+            before_seq=None if before is None else _row_number(before),
         )
+
+
+def _row_number(text: str) -> int:
+    """Raises a ValueError for what is no number of a row."""
+    if not 0 <= (number := int(text)) <= LARGEST_SEQ:
+        raise ValueError(text)
+    return number
+
+
+def _not_yours() -> RequestError:
+    return RequestError(403, "This key is another tenant's.", code="wrong_tenant")
 
 
 _ROLES: Final = ("user", "assistant", "system", "developer", "tool")
