@@ -1,0 +1,328 @@
+"""Preference pairs from a target's own unsafe answers.
+
+For each instance the target answers so many times, and the judge reads each answer. The first unsafe one is the
+rejected side, the first safe one of the chosen source the preferred side; both sides follow the prompt that was sent.
+What a judge could not label is neither safe nor unsafe and never becomes a side.
+
+Answers and labels are journalled row by row; a killed run goes on where it stopped and gives the same pairs. Instances
+are taken in an order that mixes styles and topics, until the budget of pairs or of money is reached.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from corral.core.errors import ConfigError
+from corral.core.files import atomic_write_json, atomic_write_text
+from corral.core.progress import milestone
+from corral.data.examples import PreferenceExample
+from corral.data.readers import as_json
+from corral.data.splits import group_fraction
+from corral.models.engines.base import GenerationSettings
+from corral.redteam.answers import Answers, answer
+from corral.redteam.attempts import Target
+from corral.redteam.defences import judged
+from corral.redteam.egida.chosen import ChosenSource
+from corral.redteam.egida.costs import CostMeter, Prices
+from corral.redteam.egida.expand import Instance
+from corral.redteam.judges import Judge, Outcome
+from corral.redteam.settings import RunSettings
+from corral.redteam.store import KEY, Row, Store
+
+PAIRS: Final = "pairs.jsonl"
+YIELDS: Final = "yields.json"
+COSTS: Final = "costs.json"
+_SAFE: Final = (Outcome.REFUSES, Outcome.SAFE)
+
+
+class Yield(StrEnum):
+    """What became of an instance."""
+
+    PAIR = "pair"
+    NO_UNSAFE = "no unsafe answer"
+    NO_SAFE = "no safe answer"
+    UNPARSED = "judge gave no label"
+    FAILED = "target gave no answer"
+    NOT_REACHED = "not reached"
+
+
+@dataclass(frozen=True, slots=True)
+class MiningSettings:
+    """How pairs are mined.
+
+    Attributes:
+        budget: pairs to stop at.
+        samples: answers of the target an instance; more than one needs a temperature.
+        generation: how it answers.
+        batch_size: instances at a time; what was answered reaches the disk after each batch.
+        prices: what things cost, and where to stop.
+        seed: of the order of instances and of sampling.
+
+    Raises:
+        ConfigError: a count below 1, or several samples without a temperature.
+    """
+
+    budget: int = 2000
+    samples: int = 1
+    generation: GenerationSettings = field(default_factory=lambda: GenerationSettings(max_new_tokens=256))
+    batch_size: int = 16
+    prices: Prices = field(default_factory=Prices)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{getattr(self, name)}` is below 1", where=name)
+        if self.samples > 1 and self.generation.temperature == 0:
+            raise ConfigError(
+                "several samples are the same without a temperature", where="samples", hint="Set `temperature`."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A mined pair.
+
+    Attributes:
+        instance: what was asked.
+        chosen: a safe answer.
+        rejected: an unsafe answer of the target.
+        chosen_complete: it came to its end.
+        rejected_complete: likewise.
+    """
+
+    instance: Instance
+    chosen: str
+    rejected: str
+    chosen_complete: bool = True
+    rejected_complete: bool = True
+
+    def example(self) -> PreferenceExample:
+        """As TRL's trainers want it."""
+        return PreferenceExample(
+            self.instance.prompt.shown,
+            self.chosen,
+            self.rejected,
+            source=self.instance.base.goal.source,
+            licence=self.instance.base.goal.licence,
+            chosen_complete=self.chosen_complete,
+            rejected_complete=self.rejected_complete,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a row of a training file, with its provenance."""
+        return {
+            "prompt": self.instance.prompt.shown.to_openai(),
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            **{key: value for key, value in self.instance.to_json().items() if key not in ("goal", "messages")},
+        }
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Pairs, and what became of every instance.
+
+    Attributes:
+        pairs: in the order of the instances taken.
+        yields: uuid to outcome; all instances.
+        instances: as given.
+        costs: hours, judged tokens and dollars.
+        stopped: why before the last instance, ``None`` when all were taken.
+    """
+
+    pairs: tuple[Pair, ...]
+    yields: Mapping[str, Yield]
+    instances: tuple[Instance, ...]
+    costs: Mapping[str, float]
+    stopped: str | None
+
+    def table(self) -> dict[str, Any]:
+        """Instances by outcome: all of them, by style and by topic (an instance counts under each of its topics)."""
+        by_style: dict[str, Counter[str]] = {}
+        by_topic: dict[str, Counter[str]] = {}
+        for each in self.instances:
+            outcome = self.yields[each.uuid].value
+            by_style.setdefault(each.style, Counter())[outcome] += 1
+            for topic in each.base.topics:
+                by_topic.setdefault(topic, Counter())[outcome] += 1
+        return {
+            "all": dict(Counter(outcome.value for outcome in self.yields.values())),
+            "by_style": {style: dict(counts) for style, counts in by_style.items()},
+            "by_topic": {topic: dict(counts) for topic, counts in by_topic.items()},
+            "styles_without_pairs": [style for style, counts in by_style.items() if not counts[Yield.PAIR.value]],
+            "licences": {each.base.goal.source: each.base.goal.licence for each in self.instances},
+            "stopped": self.stopped,
+        }
+
+
+def mine_pairs(
+    instances: Sequence[Instance],
+    target: Target,
+    judge: Judge,
+    chosen: ChosenSource,
+    folder: Path,
+    settings: MiningSettings,
+) -> Mined:
+    """Mine until the budget is reached or the instances are; writes ``pairs.jsonl``, ``yields.json`` and ``costs.json``.
+
+    A budget that cannot be reached is said, with the styles that gave nothing; what was made is kept.
+
+    Args:
+        instances: of the training side of a split.
+        target: whose answers are the rejected side.
+        judge: labels answers, decoded, against the plain request.
+        chosen: where the preferred side is from.
+        folder: of journals and results; a rerun continues.
+        settings: see there.
+
+    Raises:
+        ConfigError: settings that do not go together.
+    """
+    miner = _Miner(target, judge, chosen, folder, settings)
+    ordered = sorted(instances, key=lambda each: group_fraction(f"mining/{each.uuid}", seed=settings.seed))
+    pairs: list[Pair] = []
+    yields = dict.fromkeys((each.uuid for each in instances), Yield.NOT_REACHED)
+    stopped = None
+    for start in range(0, len(ordered), settings.batch_size):
+        stopped = miner.reason_to_stop(len(pairs))
+        if stopped is not None:
+            break
+        for each, outcome, pair in miner.batch(ordered[start : start + settings.batch_size]):
+            if pair is not None and len(pairs) == settings.budget:
+                break
+            yields[each.uuid] = outcome
+            if pair is not None:
+                pairs.append(pair)
+    mined = Mined(tuple(pairs), yields, tuple(instances), miner.meter.to_json(), stopped)
+    _write(mined, folder)
+    _say(mined, settings)
+    return mined
+
+
+class _Miner:
+    """Answers, labels and preferred sides of some instances at a time."""
+
+    def __init__(
+        self, target: Target, judge: Judge, chosen: ChosenSource, folder: Path, settings: MiningSettings
+    ) -> None:
+        self._target, self._judge, self._chosen = target, judge, chosen
+        self._settings = settings
+        self._store = Store(folder / "journals", settings.batch_size)
+        self._asking = RunSettings(
+            generation=settings.generation, seed=settings.seed, batch_size=settings.batch_size
+        )
+        self.meter = CostMeter(folder / COSTS, settings.prices)
+
+    def reason_to_stop(self, pairs: int) -> str | None:
+        if pairs >= self._settings.budget:
+            return f"the budget of {self._settings.budget} pairs is reached"
+        if self.meter.exhausted:
+            return f"{self.meter.usd:.2f} USD are spent"
+        return None
+
+    def batch(self, instances: Sequence[Instance]) -> Iterable[tuple[Instance, Yield, Pair | None]]:
+        """What became of each instance, in order."""
+        with self.meter.running():
+            attempts = [each.attempt(sample) for each in instances for sample in range(self._settings.samples)]
+            answers = answer(self._target, attempts, self._store, self._asking)
+            labels = judged(self._judge, answers, self._store)
+            self.meter.judged(*(f"{row['goal']}{row['decoded'] or ''}" for row in answers.rows.values()))
+            rejected = {each.uuid: self._first(each, answers, labels, (Outcome.COMPLIES,)) for each in instances}
+            wanted = [each for each in instances if rejected[each.uuid] is not None]
+            preferred = self._preferred(wanted, answers, labels)
+        return [
+            (each, *self._result(each, rejected[each.uuid], preferred.get(each.uuid), answers, labels))
+            for each in instances
+        ]
+
+    def _result(
+        self,
+        instance: Instance,
+        rejected: Row | None,
+        chosen: tuple[str, bool] | None,
+        answers: Answers,
+        labels: Mapping[str, Outcome],
+    ) -> tuple[Yield, Pair | None]:
+        if rejected is not None:
+            if chosen is None:
+                return Yield.NO_SAFE, None
+            text, complete = chosen
+            return Yield.PAIR, Pair(instance, text, str(rejected["answer"]), complete, _is_complete(rejected))
+        known = [labels[key] for key in self._keys(instance) if key in answers.rows]
+        if not known:
+            return Yield.FAILED, None
+        return (Yield.NO_UNSAFE if any(label.decided for label in known) else Yield.UNPARSED), None
+
+    def _preferred(
+        self, instances: Sequence[Instance], answers: Answers, labels: Mapping[str, Outcome]
+    ) -> dict[str, tuple[str, bool]]:
+        """The first safe answer of the chosen source to each instance, and whether it came to its end."""
+        if self._chosen.name == "self_safe":
+            own = {each.uuid: self._first(each, answers, labels, _SAFE) for each in instances}
+            return {key: (str(row["answer"]), _is_complete(row)) for key, row in own.items() if row is not None}
+        proposed = self._chosen.propose(instances)
+        safe = self._judged_safe({each.uuid: each for each in instances}, proposed)
+        found: dict[str, tuple[str, bool]] = {}
+        for each in instances:
+            number = next((i for i in range(len(proposed[each.uuid])) if f"{each.uuid}/{i}" in safe), None)
+            if number is not None:
+                found[each.uuid] = (proposed[each.uuid][number], True)
+        return found
+
+    def _judged_safe(self, instances: Mapping[str, Instance], proposed: Mapping[str, Sequence[str]]) -> set[str]:
+        """Names ``uuid/number`` of the proposals that the judge calls safe, decoded as the style asks."""
+        texts = {f"{key}/{i}": (instances[key], text) for key, some in proposed.items() for i, text in enumerate(some)}
+
+        def label(names: Sequence[str]) -> list[Row]:
+            read = [(texts[name][0], texts[name][1]) for name in names]
+            made = self._judge.judge_many([(instance.base.goal.text, text) for instance, text in read])
+            self.meter.judged(*(f"{instance.base.goal.text}{text}" for instance, text in read))
+            return [{KEY: name, "outcome": each.outcome.value} for name, each in zip(names, made, strict=True)]
+
+        fingerprint = {
+            "judge": self._judge.name,
+            "judge_revision": self._judge.revision,
+            "chosen": self._chosen.name,
+            "chosen_revision": self._chosen.revision,
+        }
+        rows = self._store.rows(f"chosen-{self._chosen.name}", fingerprint, texts, label)
+        return {name for name, row in rows.items() if Outcome(row["outcome"]) in _SAFE}
+
+    def _first(
+        self,
+        instance: Instance,
+        answers: Answers,
+        labels: Mapping[str, Outcome],
+        wanted: Sequence[Outcome],
+    ) -> Row | None:
+        """The first sample of an instance with one of the labels."""
+        keys = (key for key in self._keys(instance) if key in answers.rows and labels.get(key) in wanted)
+        return next((answers.rows[key] for key in keys), None)
+
+    def _keys(self, instance: Instance) -> list[str]:
+        return [instance.attempt(sample).key for sample in range(self._settings.samples)]
+
+
+def _is_complete(row: Row) -> bool:
+    return bool(row["finish_reason"] == "stop")
+
+
+def _write(mined: Mined, folder: Path) -> None:
+    atomic_write_text(folder / PAIRS, "".join(f"{as_json(pair.to_json())}\n" for pair in mined.pairs))
+    atomic_write_json(folder / YIELDS, mined.table())
+
+
+def _say(mined: Mined, settings: MiningSettings) -> None:
+    milestone(f"{len(mined.pairs)} pairs from {len(mined.instances)} instances, {mined.costs['usd']:.2f} USD")
+    if len(mined.pairs) < settings.budget:
+        without = ", ".join(mined.table()["styles_without_pairs"])
+        milestone(
+            f"the budget of {settings.budget} pairs was not reached"
+            + (f"; styles without a pair: {without}" if without else "")
+        )
