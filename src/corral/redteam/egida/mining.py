@@ -168,6 +168,8 @@ def mine_pairs(
     chosen: ChosenSource,
     folder: Path,
     settings: MiningSettings,
+    *,
+    journals: Path | None = None,
 ) -> Mined:
     """Mine until the budget is reached or the instances are; writes ``pairs.jsonl``, ``yields.json`` and ``costs.json``.
 
@@ -178,13 +180,15 @@ def mine_pairs(
         target: whose answers are the rejected side.
         judge: labels answers, decoded, against the plain request.
         chosen: where the preferred side is from.
-        folder: of journals and results; a rerun continues.
+        folder: of the results; a rerun continues.
         settings: see there.
+        journals: folder of answers and labels, which several minings of one target may share; inside ``folder`` if not
+            given.
 
     Raises:
         ConfigError: settings that do not go together.
     """
-    miner = _Miner(target, judge, chosen, folder, settings)
+    miner = _Miner(target, judge, chosen, Store(journals or folder / "journals", settings.batch_size), folder, settings)
     ordered = sorted(instances, key=lambda each: group_fraction(f"mining/{each.uuid}", seed=settings.seed))
     pairs: list[Pair] = []
     yields = dict.fromkeys((each.uuid for each in instances), Yield.NOT_REACHED)
@@ -209,11 +213,16 @@ class _Miner:
     """Answers, labels and preferred sides of some instances at a time."""
 
     def __init__(
-        self, target: Target, judge: Judge, chosen: ChosenSource, folder: Path, settings: MiningSettings
+        self,
+        target: Target,
+        judge: Judge,
+        chosen: ChosenSource,
+        store: Store,
+        folder: Path,
+        settings: MiningSettings,
     ) -> None:
-        self._target, self._judge, self._chosen = target, judge, chosen
+        self._target, self._judge, self._chosen, self._store = target, judge, chosen, store
         self._settings = settings
-        self._store = Store(folder / "journals", settings.batch_size)
         self._asking = RunSettings(
             generation=settings.generation, seed=settings.seed, batch_size=settings.batch_size
         )
