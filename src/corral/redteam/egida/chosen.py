@@ -8,7 +8,7 @@ alarm. Whatever the source, a preferred answer counts only if the judge calls it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from corral.core.files import sha256_json
 from corral.data.self_written.replies import refusals
@@ -23,6 +23,13 @@ ChosenKind = Literal["pool", "self_safe", "gold"]
 _REVISION_DIGITS: Final = 16
 
 
+class Proposal(NamedTuple):
+    """A safe answer that is proposed, and whether it came to its end."""
+
+    text: str
+    complete: bool = True
+
+
 class ChosenSource(Protocol):
     """Proposes safe answers to instances."""
 
@@ -34,7 +41,7 @@ class ChosenSource(Protocol):
     def revision(self) -> str:
         """Hash of what the proposals depend on beside the instance."""
 
-    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[str]]:
+    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[Proposal]]:
         """Answers to each instance by its uuid, the preferred one first; none is a valid answer."""
 
 
@@ -57,9 +64,9 @@ class GoldAnswers:
         """Hash of the answers and the packaged refusals' version."""
         return sha256_json([self._answers, refusals().version, self._seed])[:_REVISION_DIGITS]
 
-    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[str]]:
+    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[Proposal]]:
         """See ``ChosenSource``."""
-        return {each.uuid: [self._answer(each)] for each in instances}
+        return {each.uuid: [Proposal(self._answer(each))] for each in instances}
 
     def _answer(self, instance: Instance) -> str:
         return self._answers.get(instance.base.id) or refusals().draw(f"{self._seed}/{instance.uuid}")
@@ -87,15 +94,15 @@ class PoolAnswers:
         described = [[each.name, each.revision] for each in self._pool]
         return sha256_json([described, repr(self._settings.generation)])[:_REVISION_DIGITS]
 
-    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[str]]:
+    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[Proposal]]:
         """See ``ChosenSource``."""
-        found: dict[str, list[str]] = {each.uuid: [] for each in instances}
+        found: dict[str, list[Proposal]] = {each.uuid: [] for each in instances}
         attempts = {each.attempt(0).key: each.uuid for each in instances}
         for target in self._pool:
             answers = answer(target, [each.attempt(0) for each in instances], self._store, self._settings)
             for key, row in answers.rows.items():
                 if row["decoded"] and row["decoded"].strip():
-                    found[attempts[key]].append(str(row["answer"]))
+                    found[attempts[key]].append(Proposal(str(row["answer"]), row["finish_reason"] == "stop"))
         return found
 
 
@@ -105,6 +112,6 @@ class OwnAnswers:
     name: ChosenKind = "self_safe"
     revision = "1"
 
-    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[str]]:
+    def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[Proposal]]:
         """Nothing: the miner takes the samples that were judged safe."""
         return {each.uuid: [] for each in instances}

@@ -41,7 +41,10 @@ class Prices:
 
 
 class CostMeter:
-    """Adds up time and judged tokens, those of earlier sessions included.
+    """Adds up time, that of earlier sessions included, and judged tokens.
+
+    A session that goes on after a kill walks over all instances again, from journals where it can, and so counts what was
+    judged from the start; only time has to be kept.
 
     Args:
         path: JSON file that keeps the sums.
@@ -51,9 +54,8 @@ class CostMeter:
     def __init__(self, path: Path, prices: Prices) -> None:
         self._path = path
         self._prices = prices
-        known = read_json(path) if path.is_file() else {"seconds": 0.0, "judged_tokens": 0.0}
-        self.seconds = float(known["seconds"])
-        self.judged_tokens = float(known["judged_tokens"])
+        self.seconds = float(read_json(path)["seconds"]) if path.is_file() else 0.0
+        self.judged_tokens = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ from corral.models.engines.base import GenerationSettings
 from corral.redteam.answers import Answers, answer
 from corral.redteam.attempts import Target
 from corral.redteam.defences import judged
-from corral.redteam.egida.chosen import ChosenSource
+from corral.redteam.egida.chosen import ChosenSource, Proposal
 from corral.redteam.egida.costs import CostMeter, Prices
 from corral.redteam.egida.expand import Instance
 from corral.redteam.judges import Judge, Outcome
@@ -254,15 +254,15 @@ class _Miner:
         self,
         instance: Instance,
         rejected: Row | None,
-        chosen: tuple[str, bool] | None,
+        chosen: Proposal | None,
         answers: Answers,
         labels: Mapping[str, Outcome],
     ) -> tuple[Yield, Pair | None]:
         if rejected is not None:
             if chosen is None:
                 return Yield.NO_SAFE, None
-            text, complete = chosen
-            return Yield.PAIR, Pair(instance, text, str(rejected["answer"]), complete, _is_complete(rejected))
+            rejected_text, rejected_complete = _said(rejected)
+            return Yield.PAIR, Pair(instance, chosen.text, rejected_text, chosen.complete, rejected_complete)
         known = [labels[key] for key in self._keys(instance) if key in answers.rows]
         if not known:
             return Yield.FAILED, None
@@ -270,28 +270,31 @@ class _Miner:
 
     def _preferred(
         self, instances: Sequence[Instance], answers: Answers, labels: Mapping[str, Outcome]
-    ) -> dict[str, tuple[str, bool]]:
-        """The first safe answer of the chosen source to each instance, and whether it came to its end."""
+    ) -> dict[str, Proposal]:
+        """The first safe answer of the chosen source to each instance."""
         if self._chosen.name == "self_safe":
             own = {each.uuid: self._first(each, answers, labels, _SAFE) for each in instances}
-            return {key: (str(row["answer"]), _is_complete(row)) for key, row in own.items() if row is not None}
+            return {key: _said(row) for key, row in own.items() if row is not None}
         proposed = self._chosen.propose(instances)
         safe = self._judged_safe({each.uuid: each for each in instances}, proposed)
-        found: dict[str, tuple[str, bool]] = {}
+        found: dict[str, Proposal] = {}
         for each in instances:
             number = next((i for i in range(len(proposed[each.uuid])) if f"{each.uuid}/{i}" in safe), None)
             if number is not None:
-                found[each.uuid] = (proposed[each.uuid][number], True)
+                found[each.uuid] = proposed[each.uuid][number]
         return found
 
-    def _judged_safe(self, instances: Mapping[str, Instance], proposed: Mapping[str, Sequence[str]]) -> set[str]:
+    def _judged_safe(self, instances: Mapping[str, Instance], proposed: Mapping[str, Sequence[Proposal]]) -> set[str]:
         """Names ``uuid/number`` of the proposals that the judge calls safe, decoded as the style asks."""
-        texts = {f"{key}/{i}": (instances[key], text) for key, some in proposed.items() for i, text in enumerate(some)}
+        read = {
+            f"{key}/{number}": (instances[key].base.goal.text, _decoded(instances[key], each.text))
+            for key, some in proposed.items()
+            for number, each in enumerate(some)
+        }
+        self.meter.judged(*(f"{request}{text}" for request, text in read.values()))
 
         def label(names: Sequence[str]) -> list[Row]:
-            read = [(texts[name][0], texts[name][1]) for name in names]
-            made = self._judge.judge_many([(instance.base.goal.text, text) for instance, text in read])
-            self.meter.judged(*(f"{instance.base.goal.text}{text}" for instance, text in read))
+            made = self._judge.judge_many([read[name] for name in names])
             return [{KEY: name, "outcome": each.outcome.value} for name, each in zip(names, made, strict=True)]
 
         fingerprint = {
@@ -300,7 +303,7 @@ class _Miner:
             "chosen": self._chosen.name,
             "chosen_revision": self._chosen.revision,
         }
-        rows = self._store.rows(f"chosen-{self._chosen.name}", fingerprint, texts, label)
+        rows = self._store.rows(f"chosen-{self._chosen.name}", fingerprint, read, label)
         return {name for name, row in rows.items() if Outcome(row["outcome"]) in _SAFE}
 
     def _first(
@@ -318,8 +321,15 @@ class _Miner:
         return [instance.attempt(sample).key for sample in range(self._settings.samples)]
 
 
-def _is_complete(row: Row) -> bool:
-    return bool(row["finish_reason"] == "stop")
+def _said(row: Row) -> Proposal:
+    """An answer of the journal."""
+    return Proposal(str(row["answer"]), row["finish_reason"] == "stop")
+
+
+def _decoded(instance: Instance, text: str) -> str:
+    """A proposal as the judge reads it. Plain words are read as they are where the style asks for a code."""
+    decoded = instance.prompt.decode(text)
+    return text if decoded is None else decoded
 
 
 def _write(mined: Mined, folder: Path) -> None:

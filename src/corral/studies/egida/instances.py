@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from corral.core.files import sha256_json
 from corral.data.dedup import deduplicate
+from corral.data.never_answered import speaks_of_sex_or_minors
+from corral.data.splits import group_fraction
 from corral.redteam.egida.expand import BaseRequest, expand, load_base
 from corral.redteam.egida.split import CELLS, Split, SplitSettings, split_instances
-from corral.redteam.goals import Goal, load_goals
+from corral.redteam.goals import LEFT_OUT, Goal, load_goals
 from corral.redteam.styles import choose_styles
 from corral.studies.egida.settings import STAND_IN, EgidaConfig
 from corral.studies.egida.stand_ins import stand_in_benign, stand_in_requests
+
+_NEVER: Final = ("adult", "child")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Drawn:
 
     def test_requests(self, limit: int) -> list[Goal]:
         """Base requests of the test side, those of unseen topics and others in turn, so many at the most."""
-        of_cell = [list(dict.fromkeys(each.base.goal for each in self.split.test[cell])) for cell in (CELLS[2], CELLS[0])]
+        of_cell = [list(dict.fromkeys(e.base.goal for e in self.split.test[cell])) for cell in (CELLS[2], CELLS[0])]
         found: list[Goal] = []
         for number in range(max(map(len, of_cell), default=0)):
             found += [goals[number] for goals in of_cell if number < len(goals)]
@@ -81,7 +85,15 @@ def _base(config: EgidaConfig) -> list[BaseRequest]:
     asked = config.requests
     if asked.sources == (STAND_IN,):
         return stand_in_requests(asked.limit)
-    return [request for request in load_base(asked.sources, limit=asked.limit, seed=config.seed) if request.topics]
+    leave_out = (*LEFT_OUT, *_NEVER)
+    usable = [each for each in load_base(asked.sources, leave_out=leave_out) if each.topics and _is_used(each.goal)]
+    drawn = sorted(usable, key=lambda each: group_fraction(f"egida/{each.id}", seed=config.seed))
+    return drawn[: asked.limit]
+
+
+def _is_used(goal: Goal) -> bool:
+    """English, and neither of a sexual kind nor about minors: the target is asked to answer it."""
+    return goal.language == "en" and not speaks_of_sex_or_minors(goal.text)
 
 
 def _benign(config: EgidaConfig) -> list[Goal]:

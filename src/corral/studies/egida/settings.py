@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -48,6 +48,7 @@ class MiningConfig(Config):
     """How pairs are mined; prices are the user's."""
 
     judge: str = Field("guard:default", description=f"labels answers; as for `corral redteam run`, or `{STAND_IN}`")
+    judge_settings: Mapping[str, Any] = Field(default_factory=dict, description="of a guard that judges")
     pairs: int = Field(2000, ge=1, description="budget")
     test_pairs: int = Field(64, ge=2, description="of the test side, on which margins are measured")
     samples: int = Field(1, ge=1, description="answers an instance")

@@ -19,7 +19,7 @@ from corral.redteam.egida.costs import Prices
 from corral.redteam.egida.expand import Instance
 from corral.redteam.egida.mining import Mined, MiningSettings, Pair, mine_pairs
 from corral.redteam.judges import Judge
-from corral.redteam.loading import open_engine, open_judges
+from corral.redteam.loading import guards_of, open_engine, open_judges
 from corral.redteam.store import Store
 from corral.studies.egida.instances import Drawn
 from corral.studies.egida.settings import STAND_IN, EgidaConfig
@@ -153,7 +153,8 @@ def _sides(config: EgidaConfig, drawn: Drawn) -> list[tuple[str, Sequence[Instan
 def _judge(config: EgidaConfig, open_ones: ExitStack) -> Judge:
     if config.mining.judge == STAND_IN:
         return StandInJudge()
-    return open_ones.enter_context(open_judges([config.mining.judge]))[0]
+    settings = dict.fromkeys(guards_of([config.mining.judge]), config.mining.judge_settings)
+    return open_ones.enter_context(open_judges([config.mining.judge], guard_settings=settings))[0]
 
 
 def _source(kind: ChosenKind, config: EgidaConfig, cells: Path, open_ones: ExitStack) -> ChosenSource:
