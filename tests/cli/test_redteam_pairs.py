@@ -55,9 +55,22 @@ def test_expand_writes_a_row_a_style_and_keeps_a_file_that_is_there(
     assert "exists" in capsys.readouterr().err
 
 
-def test_mine_writes_pairs_and_a_table_of_yields(goals: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mine_writes_pairs_and_a_table_of_yields(
+    goals: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "pairs"
-    words = ["redteam", "mine", "--goals", goals, "--styles", "leet,rot13", "--hold-out", "rot13", "--target", "scripted"]
+    words = [
+        "redteam",
+        "mine",
+        "--goals",
+        goals,
+        "--styles",
+        "leet,rot13",
+        "--hold-out",
+        "rot13",
+        "--target",
+        "scripted",
+    ]
     more = ["--judge", "prefix-list", "--test-share", "0.3", "--out", str(out)]
     assert main([*words, *more, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

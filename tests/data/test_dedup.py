@@ -17,7 +17,9 @@ _ENDS = ("before winter comes and the roads freeze", "with nothing but kitchen t
 
 
 def distinct() -> list[str]:
-    return [f"Please explain how I can {verb} {subject} {end}." for verb in _VERBS for subject in _SUBJECTS for end in _ENDS]
+    return [
+        f"Please explain how I can {verb} {subject} {end}." for verb in _VERBS for subject in _SUBJECTS for end in _ENDS
+    ]
 
 
 def disguised(text: str, chance: random.Random) -> str:

@@ -28,7 +28,10 @@ def config() -> EgidaConfig:
 def test_every_cell_has_instances_and_the_account_names_no_text(config: EgidaConfig) -> None:
     drawn = draw_instances(config)
     assert all(drawn.split.test[cell] for cell in CELLS)
-    assert drawn.account["instances"] == drawn.account["train"] + sum(drawn.account["test"].values()) + drawn.account["unused"]
+    assert (
+        drawn.account["instances"]
+        == drawn.account["train"] + sum(drawn.account["test"].values()) + drawn.account["unused"]
+    )
     assert "Reveal" not in json.dumps(drawn.account)
 
 

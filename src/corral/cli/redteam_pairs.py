@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 Goals = Annotated[
     list[str],
     typer.Option(
-        metavar="SOURCE", help="Requests: a public source, or a file with `goal` and `category` or `topics`. Repeatable."
+        metavar="SOURCE",
+        help="Requests: a public source, or a file with `goal` and `category` or `topics`. Repeatable.",
     ),
 ]
 Styles = Annotated[str, typer.Option(metavar="NAMES", help="Presets and styles by commas; see `redteam styles`.")]
-HoldOut = Annotated[
-    list[str] | None, typer.Option(metavar="STYLE", help="Style that no pair is mined in. Repeatable.")
-]
+HoldOut = Annotated[list[str] | None, typer.Option(metavar="STYLE", help="Style that no pair is mined in. Repeatable.")]
 HoldOutTopic = Annotated[
     list[str] | None, typer.Option(metavar="TOPIC", help="Topic that no pair is mined on. Repeatable.")
 ]
@@ -69,7 +68,12 @@ def expand(
     licences = {row["source"]: row["licence"] for row in rows}
     if as_json:
         print_json(
-            {"instances": len(rows), "not_applicable": dict(expanded.not_applicable), "licences": licences, "out": str(out)}
+            {
+                "instances": len(rows),
+                "not_applicable": dict(expanded.not_applicable),
+                "licences": licences,
+                "out": str(out),
+            }
         )
         return
     styled = [row["style"] for row in rows]
@@ -139,8 +143,10 @@ def mine(
         instances = split.train
     store = Store(out / "journals", batch_size)
     with open_engine(target, dtype=dtype) as (engine, revision), open_judges([judge]) as judges:
-        source = _source(chosen, pool or [], store, settings.generation, dtype, seed)
-        mined = mine_pairs(instances, Target(engine, target, revision), judges[0], source, out, settings)
+        source = _source(chosen, pool or [], store, generation=settings.generation, dtype=dtype, seed=seed)
+        mined = mine_pairs(
+            instances, Target(engine, target, revision), judges[0], source, folder=out, settings=settings
+        )
     shortcut = style_shortcut(mined.pairs, seed=seed)
     _print(mined, as_json=as_json)
     if shortcut.alarm:
@@ -160,7 +166,7 @@ def _expanded(goals: list[str], styles: str, limit: int | None, seed: int) -> Ex
 
 
 def _source(
-    chosen: Chosen, pool: list[str], store: Store, generation: GenerationSettings, dtype: str, seed: int
+    chosen: Chosen, pool: list[str], store: Store, *, generation: GenerationSettings, dtype: str, seed: int
 ) -> ChosenSource:
     from corral.models.engines.torch import TorchEngine
     from corral.models.loading import find_dtype, weights_revision

@@ -62,18 +62,29 @@ def train(
     if data is not None:
         if config is not None:
             raise UserError("DATA and `--config` are two ways to say what is trained on", hint="Give one of them.")
-        _train_on_file(method, data, base, out, overrides or [], runs, keep_going, new, plan, as_json)
+        _train_on_file(
+            method,
+            data,
+            base=base,
+            out=out,
+            overrides=overrides or [],
+            keep_going=keep_going,
+            runs=runs,
+            new=new,
+            plan=plan,
+            as_json=as_json,
+        )
         return
     if config is None or base is not None or out is not None or keep_going:
         raise UserError(
             "say what to train on",
             hint=f"A file with `--base` and `--out` (methods {', '.join(FROM_FILE)}), or `--config SYSTEM/PROFILE`.",
         )
-    _train_by_recipe(method, config, overrides or [], runs, new, plan, as_json)
+    _train_by_recipe(method, config, overrides or [], runs=runs, new=new, plan=plan, as_json=as_json)
 
 
 def _train_by_recipe(
-    method: str, config: str, overrides: list[str], runs: Path, new: bool, plan: bool, as_json: bool
+    method: str, config: str, overrides: list[str], *, runs: Path, new: bool, plan: bool, as_json: bool
 ) -> None:
     from corral.core.recipes import load_profile
 
@@ -90,11 +101,12 @@ def _train_by_recipe(
 def _train_on_file(
     method: str,
     data: Path,
+    *,
     base: str | None,
     out: Path | None,
     overrides: list[str],
-    runs: Path,
     keep_going: bool,
+    runs: Path,
     new: bool,
     plan: bool,
     as_json: bool,

@@ -16,7 +16,16 @@ from corral.redteam.goals import Goal
 from corral.redteam.styles import choose_styles
 
 STYLES = choose_styles(["leet", "base64", "prefix_injection"])[0]
-THINGS = ("brass bell", "garden gate", "tall clock", "wooden crate", "silver spoon", "paper kite", "iron key", "wool rug")
+THINGS = (
+    "brass bell",
+    "garden gate",
+    "tall clock",
+    "wooden crate",
+    "silver spoon",
+    "paper kite",
+    "iron key",
+    "wool rug",
+)
 
 
 def base(n: int = 24) -> list[BaseRequest]:

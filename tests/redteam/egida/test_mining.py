@@ -51,7 +51,12 @@ def target(answer: Any = planted) -> Target:
 def mined(folder: Path, *, chosen: Any = None, judge: Any = None, engine: Any = None, **changes: Any) -> Mined:
     settings = MiningSettings(**{"budget": 50, "batch_size": 4, **changes})
     return mine_pairs(
-        instances(), engine or target(), judge or PrefixListJudge(), chosen or GoldAnswers(), folder, settings
+        instances(),
+        engine or target(),
+        judge or PrefixListJudge(),
+        chosen or GoldAnswers(),
+        folder=folder,
+        settings=settings,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,16 @@ from corral.data.messages import Conversation, Message
 from corral.models.chat import ChatTokenizer
 from corral.models.loading import load_tokenizer
 from corral.models.tiny import write_tiny_llama
-from corral.train.derta.rows import NO_ROOM, TOO_SHORT, BuiltRows, Example, build_rows, draw_prefix, encode_seam, generator_of
+from corral.train.derta.rows import (
+    NO_ROOM,
+    TOO_SHORT,
+    BuiltRows,
+    Example,
+    build_rows,
+    draw_prefix,
+    encode_seam,
+    generator_of,
+)
 from corral.train.derta.settings import DertaConfig, PrefixConfig
 from corral.train.sft import IGNORED
 
@@ -136,7 +144,9 @@ def test_words_before_the_seam_are_uniform_and_every_third_row_has_none(chat: Ch
         if row.kind == "prefix"
     ]
     start = shown(chat, chat.encode_prompt(ASKED))
-    lengths = [len(shown(chat, r.input_ids).removeprefix(start).removesuffix(f"{SAFE}<|im_end|>").split()) for r in rows]
+    lengths = [
+        len(shown(chat, r.input_ids).removeprefix(start).removesuffix(f"{SAFE}<|im_end|>").split()) for r in rows
+    ]
     assert [i for i, length in enumerate(lengths) if length == 0] == list(range(0, 1800, 3))
     counts = np.bincount([length for length in lengths if length], minlength=7)[1:]
     assert len(counts) == 6
@@ -146,14 +156,14 @@ def test_words_before_the_seam_are_uniform_and_every_third_row_has_none(chat: Ch
 def test_a_share_without_prefix_can_be_drawn(chat: ChatTokenizer) -> None:
     prefixed = {"p_zero": 0.5, "zero_by": "random"}
     rows = built(chat, *(triple() for _ in range(400)), arm="recaug", prefix=prefixed).rows
-    bare = sum(row.input_ids == rows[0].input_ids for row in rows if len(row.input_ids) == min(len(r.input_ids) for r in rows))
+    bare = sum(
+        row.input_ids == rows[0].input_ids for row in rows if len(row.input_ids) == min(len(r.input_ids) for r in rows)
+    )
     assert 0.4 < bare / len(rows) < 0.6
 
 
 def test_prefixes_by_tokens_are_from_none_to_all_of_them(chat: ChatTokenizer) -> None:
-    drawn = {
-        draw_prefix("abcd", chat, PrefixConfig(granularity="token"), generator_of(0, str(i))) for i in range(200)
-    }
+    drawn = {draw_prefix("abcd", chat, PrefixConfig(granularity="token"), generator_of(0, str(i))) for i in range(200)}
     assert drawn == {"", "a", "ab", "abc", "abcd"}
 
 
@@ -196,7 +206,11 @@ def test_a_triple_that_teaches_nothing_is_refused_by_its_place(
     assert caught.value.where == "rows[1]"
     told: list[str] = []
     kept = build_rows(
-        [("a:1", triple()), ("a:2", triple(**changes))], chat, config(), R, on_reject=lambda where, _: told.append(where)
+        [("a:1", triple()), ("a:2", triple(**changes))],
+        chat,
+        config(),
+        R,
+        on_reject=lambda where, _: told.append(where),
     )
     assert told == ["a:2"]
     assert len(kept.rows) == 2
@@ -204,7 +218,9 @@ def test_a_triple_that_teaches_nothing_is_refused_by_its_place(
 
 def test_a_template_without_assistant_turns_is_refused(chat: ChatTokenizer) -> None:
     deaf = ChatTokenizer(chat.tokenizer)
-    deaf.__dict__["_template"] = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    deaf.__dict__["_template"] = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}"
+    )
     with pytest.raises(DataError, match="assistant's turn"):
         built(deaf, triple())
 

@@ -44,7 +44,9 @@ def settings(**changes: Any) -> DertaConfig:
 
 def examples(triples: int = 6) -> list[tuple[str, Example]]:
     made: list[Example] = [
-        PreferenceExample(Conversation.user(f"Make it {i}"), chosen="S no.", rejected=f"Take a {'b ' * (1 + i % 3)}then c")
+        PreferenceExample(
+            Conversation.user(f"Make it {i}"), chosen="S no.", rejected=f"Take a {'b ' * (1 + i % 3)}then c"
+        )
         for i in range(triples)
     ]
     made += [PromptCompletionExample(Conversation.user(f"Is it {i}?"), "yes") for i in range(2)]
@@ -133,7 +135,9 @@ def test_trls_own_loss_on_the_same_labels_is_the_same(
     seen: list[tuple[float, float]] = []
     ours = module._DertaTrainer.compute_loss
 
-    def compare(self: Any, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compare(
+        self: Any, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         read = {name: tensor for name, tensor in inputs.items() if name != "kinds"}
         loss = ours(self, model, inputs, return_outputs, num_items_in_batch)
         theirs = SFTTrainer.compute_loss(self, model, dict(read), False, num_items_in_batch)

@@ -43,8 +43,8 @@ class Prices:
 class CostMeter:
     """Adds up time, that of earlier sessions included, and judged tokens.
 
-    A session that goes on after a kill walks over all instances again, from journals where it can, and so counts what was
-    judged from the start; only time has to be kept.
+    A session that goes on after a kill walks over all instances again, from journals where it can, and so counts what
+    was judged from the start; only time has to be kept.
 
     Args:
         path: JSON file that keeps the sums.

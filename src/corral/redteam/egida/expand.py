@@ -73,7 +73,7 @@ class Instance:
             "licence": self.base.goal.licence,
             "style": self.style,
             "style_id": self.style_id,
-            "topics": {topic: True for topic in self.base.topics},
+            "topics": dict.fromkeys(self.base.topics, True),
             "goal": self.base.goal.text,
             "messages": self.prompt.shown.to_openai(),
             "decode": None if self.prompt.answer_code is None else self.prompt.answer_code.name,
@@ -128,7 +128,7 @@ def load_base(
     """Base requests of public sets and files; the topic is the ``category``, or a file's ``topics``.
 
     Args:
-        names: of sources, or paths of files with ``goal`` and ``category``, or ``topics`` as a list or as names to true.
+        names: of sources, or paths of files with ``goal`` and ``category``, or ``topics``: a list, or names to true.
         limit: at most so many, drawn at random.
         seed: of the draw.
         leave_out: words; requests of a category whose name has one of them are left out.
@@ -168,7 +168,9 @@ def _check(base: Sequence[BaseRequest]) -> None:
                 "the request has no topic", where=request.id, hint="Give its row a `category`, or `topics`."
             )
         if request.id in seen:
-            raise DataError(f"two requests have the id `{request.id}`", hint="Ids name the requests that a split keeps apart.")
+            raise DataError(
+                f"two requests have the id `{request.id}`", hint="Ids name the requests that a split keeps apart."
+            )
         seen.add(request.id)
 
 

@@ -166,12 +166,12 @@ def mine_pairs(
     target: Target,
     judge: Judge,
     chosen: ChosenSource,
+    *,
     folder: Path,
     settings: MiningSettings,
-    *,
     journals: Path | None = None,
 ) -> Mined:
-    """Mine until the budget is reached or the instances are; writes ``pairs.jsonl``, ``yields.json`` and ``costs.json``.
+    """Mine until the budget is reached or no instance is left, and write pairs, yields and costs into a folder.
 
     A budget that cannot be reached is said, with the styles that gave nothing; what was made is kept.
 
@@ -188,7 +188,8 @@ def mine_pairs(
     Raises:
         ConfigError: settings that do not go together.
     """
-    miner = _Miner(target, judge, chosen, Store(journals or folder / "journals", settings.batch_size), folder, settings)
+    store = Store(journals or folder / "journals", settings.batch_size)
+    miner = _Miner(target, judge, chosen, store=store, folder=folder, settings=settings)
     ordered = sorted(instances, key=lambda each: group_fraction(f"mining/{each.uuid}", seed=settings.seed))
     pairs: list[Pair] = []
     yields = dict.fromkeys((each.uuid for each in instances), Yield.NOT_REACHED)
@@ -217,15 +218,14 @@ class _Miner:
         target: Target,
         judge: Judge,
         chosen: ChosenSource,
+        *,
         store: Store,
         folder: Path,
         settings: MiningSettings,
     ) -> None:
         self._target, self._judge, self._chosen, self._store = target, judge, chosen, store
         self._settings = settings
-        self._asking = RunSettings(
-            generation=settings.generation, seed=settings.seed, batch_size=settings.batch_size
-        )
+        self._asking = RunSettings(generation=settings.generation, seed=settings.seed, batch_size=settings.batch_size)
         self.meter = CostMeter(folder / COSTS, settings.prices)
 
     def reason_to_stop(self, pairs: int) -> str | None:

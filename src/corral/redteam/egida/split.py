@@ -18,7 +18,9 @@ from corral.data.splits import group_fraction
 from corral.redteam.egida.expand import Instance
 from corral.redteam.egida.topics import require_topics
 
-Cell = Literal["seen topic, seen style", "seen topic, unseen style", "unseen topic, seen style", "unseen topic, unseen style"]
+Cell = Literal[
+    "seen topic, seen style", "seen topic, unseen style", "unseen topic, seen style", "unseen topic, unseen style"
+]
 CELLS: Final[tuple[Cell, ...]] = (
     "seen topic, seen style",
     "seen topic, unseen style",
@@ -86,7 +88,9 @@ def split_instances(instances: Sequence[Instance], settings: SplitSettings) -> S
     styles = {each.style for each in instances}
     for style in settings.styles:
         if style not in styles:
-            raise ConfigError(f"no instance is in style `{style}`", where="held-out styles", hint=suggest(style, styles))
+            raise ConfigError(
+                f"no instance is in style `{style}`", where="held-out styles", hint=suggest(style, styles)
+            )
     clusters = _clusters(instances)
     new_topic = {clusters[each.base.id] for each in instances if set(each.base.topics) & set(settings.topics)}
     drawn = {
@@ -121,7 +125,10 @@ def check_leaks(split: Split) -> None:
             where="split",
             hint="Hold out other topics, or another share.",
         )
-    for what, key in (("base request", _base_id), ("cluster of near duplicates", lambda each: split.clusters[each.base.id])):
+    for what, key in (
+        ("base request", _base_id),
+        ("cluster of near duplicates", lambda each: split.clusters[each.base.id]),
+    ):
         if shared := {key(each) for each in train} & {key(each) for each in test}:
             raise DataError(f"the {what} `{min(shared)}` is on both sides", where="split")
     for each in train:

@@ -68,7 +68,7 @@ class Measured:
 
 
 def measure(
-    name: str, base: str, folder: Path | None, rows: StudyRows, config: DertaStudyConfig, run: Run
+    name: str, base: str, folder: Path | None, *, rows: StudyRows, config: DertaStudyConfig, run: Run
 ) -> Measured:
     """The figures of one model, from the run's files or measured now.
 

@@ -51,7 +51,7 @@ class DertaRecipe:
         models = Trainings(config, rows, run).all()
         found: dict[str, dict[int, Measured]] = {}
         for arm, seed, base, folder in models:
-            found.setdefault(arm, {})[seed] = measure(f"{arm}-{seed}", base, folder, rows, config, run)
+            found.setdefault(arm, {})[seed] = measure(f"{arm}-{seed}", base, folder, rows=rows, config=config, run=run)
         attacks = None if config.attacks is None else attack_success(config, models, run)
         claims = [tell(claim) for claim in all_claims(Findings(config, rows, found, attacks))]
         write_evidence(run, config, claims)

@@ -70,7 +70,9 @@ def draw_rows(config: DertaStudyConfig) -> StudyRows:
         goals = list(_lookalikes(config))
     for name, rows in (("triples", triples), ("harmful probes", harmful), ("helpful probes", helpful)):
         if len(rows) < 2:
-            raise DataError(f"the sources give {len(rows)} {name}", where="rows", hint="Widen the lengths or the entries.")
+            raise DataError(
+                f"the sources give {len(rows)} {name}", where="rows", hint="Widen the lengths or the entries."
+            )
     account = {
         "triples": len(triples),
         "help": len(helps),
@@ -94,7 +96,9 @@ def _public(
     drawn = draw_mixture(config.harmful, keep_clean_of=clean_of, seed=seed).rows
     triples = [_triple(row, seed) for row in _chosen(drawn, config, seed, harmful=True)]
     helpful = _chosen(draw_mixture(config.helpful, keep_clean_of=clean_of, seed=seed).rows, config, seed, harmful=False)
-    written = [PromptCompletionExample(Conversation.user(p), a, "self_written", "Apache-2.0") for p, a in helpful_answers()]
+    written = [
+        PromptCompletionExample(Conversation.user(p), a, "self_written", "Apache-2.0") for p, a in helpful_answers()
+    ]
     from_sources = max(config.help - config.written, 0)
     helps = [
         *(PromptCompletionExample(_asked(row), row.text, row.source, row.licence) for row in helpful[:from_sources]),
@@ -102,7 +106,10 @@ def _public(
     ]
     controls = [
         *(Probe(_asked(row), row.text, row.group) for row in helpful[from_sources:]),
-        *(Probe(row.prompt, row.completion, prompt_key(row.prompt.messages[-1].text)) for row in written[config.written :]),
+        *(
+            Probe(row.prompt, row.completion, prompt_key(row.prompt.messages[-1].text))
+            for row in written[config.written :]
+        ),
     ]
     held_out = _chosen(list(load_source(config.held_out)), config, seed, harmful=True)
     probes = [Probe(_asked(row), row.text, row.group) for row in held_out]
@@ -110,7 +117,9 @@ def _public(
     return triples[: config.triples], helps, probes[: config.probes], controls[: config.probes]
 
 
-def _chosen(rows: Sequence[ModerationExample], config: RowsConfig, seed: int, *, harmful: bool) -> list[ModerationExample]:
+def _chosen(
+    rows: Sequence[ModerationExample], config: RowsConfig, seed: int, *, harmful: bool
+) -> list[ModerationExample]:
     """One answer a group, of the wanted kind and lengths, in an order drawn by the seed."""
     found: dict[str, ModerationExample] = {}
     for row in rows:
@@ -129,7 +138,11 @@ def _fits(row: ModerationExample, config: RowsConfig) -> bool:
 
 def _triple(row: ModerationExample, seed: int) -> PreferenceExample:
     return PreferenceExample(
-        _asked(row), chosen=refusals().draw(f"{seed}/{row.group}"), rejected=row.text, source=row.source, licence=row.licence
+        _asked(row),
+        chosen=refusals().draw(f"{seed}/{row.group}"),
+        rejected=row.text,
+        source=row.source,
+        licence=row.licence,
     )
 
 

@@ -43,7 +43,12 @@ def steps(deed: str, thing: str) -> str:
 
 def words() -> list[str]:
     """Texts whose words the tokenizer is to know, each as one token."""
-    texts = [text for thing in (*FORBIDDEN, *ALLOWED) for deed in _DEEDS for text in (request(deed, thing), steps(deed, thing))]
+    texts = [
+        text
+        for thing in (*FORBIDDEN, *ALLOWED)
+        for deed in _DEEDS
+        for text in (request(deed, thing), steps(deed, thing))
+    ]
     return [*texts, *[SAFE_ANSWER, "Sorry"] * 40]
 
 
@@ -60,9 +65,7 @@ def complying_rows() -> list[PromptCompletionExample]:
 def templated_rows(config: RowsConfig, seed: int) -> Rows:
     """Triples, help rows, and probes of both kinds over held-out pairs of deed and thing."""
     chance = random.Random(seed)  # noqa: S311 - a draw, not a secret
-    harmful, helpful = (
-        [(deed, thing) for thing in things for deed in _DEEDS] for things in (FORBIDDEN, ALLOWED)
-    )
+    harmful, helpful = ([(deed, thing) for thing in things for deed in _DEEDS] for things in (FORBIDDEN, ALLOWED))
     for pairs in (harmful, helpful):
         chance.shuffle(pairs)
     triples = [

@@ -114,8 +114,8 @@ def generalises(found: Findings) -> Claim:
     return claim_of(
         "dpo_generalises_to_unseen_styles",
         compared,
-        metric=f"margin of held-out pairs in unseen styles, in nats, chosen from `{kind}`: how much the safe side gained "
-        "on the unsafe one; 0 before training by definition",
+        metric=f"margin of held-out pairs in unseen styles, in nats, chosen from `{kind}`: how much the safe side "
+        "gained on the unsafe one; 0 before training by definition",
         expected="the interval above zero, and the margin above zero with every seed",
         seeds=found.config.seeds,
         toy=found.config.toy,
@@ -201,7 +201,10 @@ def on_policy_vs_foreign(found: Findings) -> Claim:
         for kind in found.config.chosen
     }
     metric = f"margins of held-out pairs in unseen styles, chosen from {' and '.join(found.config.chosen)}, in nats"
-    expected = "trained on either, the interval of the margin on its own held-out pairs lies above zero; which is larger is open"
+    expected = (
+        "trained on either, the interval of the margin on its own held-out pairs lies above zero; which is larger is "
+        "open"
+    )
     if not others:
         return Claim(
             claim="on_policy_vs_foreign_chosen",
@@ -217,10 +220,7 @@ def on_policy_vs_foreign(found: Findings) -> Claim:
             tried=("the other source gave too few pairs to train on",),
         )
     own = {kind: found.margins(kind, kind, _NEW_STYLE) for kind in (foreign, others[0])}
-    clusters = [
-        found.drawn.split.clusters[pair.instance.base.id]
-        for pair in found.test_pairs[foreign]
-    ]
+    clusters = [found.drawn.split.clusters[pair.instance.base.id] for pair in found.test_pairs[foreign]]
     seeds = [
         [mean(scores.margins(found.before[foreign])) for scores in found.after[kind][foreign].values()]
         for kind in (others[0], foreign)

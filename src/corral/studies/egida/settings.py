@@ -75,7 +75,9 @@ class AgreementConfig(Config):
 
     judges: Mapping[str, int | None] = Field(min_length=1, description="judge to the number of replies, null for all")
     sets: tuple[str, ...] = Field(min_length=1, description="labelled sets, as `corral redteam judge --on`")
-    least_kappa: float = Field(0.2, gt=0, lt=1, description="of the judge that labels pairs, by the interval's lower end")
+    least_kappa: float = Field(
+        0.2, gt=0, lt=1, description="of the judge that labels pairs, by the interval's lower end"
+    )
 
 
 class EgidaConfig(Config):

@@ -69,7 +69,11 @@ def mine_sides(config: EgidaConfig, drawn: Drawn, run: Run) -> dict[ChosenKind, 
             for side, instances, budget in _sides(config, drawn):
                 folder = cells / "pairs" / kind / side
                 settings = mining_settings(config, budget)
-                sides.append(mine_pairs(instances, target, judge, source, folder, settings, journals=cells / "journals"))
+                sides.append(
+                    mine_pairs(
+                        instances, target, judge, source, folder=folder, settings=settings, journals=cells / "journals"
+                    )
+                )
             found[kind] = MinedSides(*sides)
     headline = found[config.chosen[0]]
     if not headline.enough:
@@ -125,7 +129,9 @@ def pairs_that_fit(pairs: Sequence[Pair], config: EgidaConfig) -> list[Pair]:
         if len(chat.encode_prompt(pair.instance.prompt.shown)) + _LEAST_ROOM <= config.dpo.max_tokens
     ]
     if len(kept) < len(pairs):
-        milestone(f"{len(pairs) - len(kept)} pairs are left out: the prompt does not fit {config.dpo.max_tokens} tokens")
+        milestone(
+            f"{len(pairs) - len(kept)} pairs are left out: the prompt does not fit {config.dpo.max_tokens} tokens"
+        )
     return kept
 
 

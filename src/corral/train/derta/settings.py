@@ -42,7 +42,9 @@ class TransitionConfig(Config):
         "response", description="of what: the answer's places, or, as released, all places of the padded row"
     )
     include_eos: bool = Field(True, description="the place of the answer's end is one, as released; the paper has none")
-    weight: float = Field(1.0, ge=0, description="of these losses; 1 leaves it to their share of the tokens, as released")
+    weight: float = Field(
+        1.0, ge=0, description="of these losses; 1 leaves it to their share of the tokens, as released"
+    )
 
 
 class PreferenceStageConfig(Config):

@@ -83,12 +83,12 @@ def train_derta(
         raise DataError("no example gives a row", hint=f"Dropped: {dict(built.dropped)}. Raise `max_tokens`?")
     _keep_record(run, config, token, built)
     if config.arm != "dpo":
-        return _fine_tune(built, chat, base, config, output, run)
-    return _prefer(examples, built, chat, base, config, output, run)
+        return _fine_tune(built, base, config, chat=chat, output=output, run=run)
+    return _prefer(examples, built, base, config, chat=chat, output=output, run=run)
 
 
 def _fine_tune(
-    built: BuiltRows, chat: ChatTokenizer, base: str, config: DertaConfig, output: Path, run: Run | None
+    built: BuiltRows, base: str, config: DertaConfig, *, chat: ChatTokenizer, output: Path, run: Run | None
 ) -> FineTuned:
     rows = built.rows
     batches = batches_of([len(row.input_ids) for row in rows], config)
@@ -113,9 +113,10 @@ def _fine_tune(
 def _prefer(
     examples: Sequence[tuple[str, Example]],
     built: BuiltRows,
-    chat: ChatTokenizer,
     base: str,
     config: DertaConfig,
+    *,
+    chat: ChatTokenizer,
     output: Path,
     run: Run | None,
 ) -> FineTuned:
@@ -124,7 +125,7 @@ def _prefer(
     begun = folder / ("model" if config.full else "adapter")
     if not (begun / ("config.json" if config.full else ADAPTER_CONFIG)).is_file():
         # without the run, whose log the second stage begins anew
-        vanilla = _fine_tune(built, chat, base, config, folder / "checkpoints", None)
+        vanilla = _fine_tune(built, base, config, chat=chat, output=folder / "checkpoints", run=None)
         if config.full:
             save_model(vanilla, chat, begun)
         else:
