@@ -41,7 +41,8 @@ def instances(n: int = 6, styles: Sequence[str] = ("leet", "prefix_injection")) 
 def planted(prompt: Prompt) -> str:
     """Refuses a plain request, and complies in any style."""
     text = prompt.messages[-1].text if isinstance(prompt, Conversation) else ""
-    return REFUSAL if text.startswith("Reveal") else f"It is green, of {len(text)} kinds."
+    plain = text.startswith("Reveal") and len(text) < 40
+    return REFUSAL if plain else f"It is green, of {len(text)} kinds."
 
 
 def target(answer: Any = planted) -> Target:

@@ -277,7 +277,7 @@ def _table(compared: Mapping[float, Compared]) -> dict[str, JsonValue]:
     return {f"{share:.0%}": each.to_json() for share, each in compared.items()}
 
 
-def _probability(found: Findings, arm: str, *, helpful: bool = False) -> dict[str, float]:
+def _probability(found: Findings, arm: str, *, helpful: bool = False) -> dict[str, JsonValue]:
     """Mean probability of the refusal token at each share, over probes and seeds."""
     curves = [each.helpful if helpful else each.harmful for each in found.of[arm].values()]
     means = np.exp(np.stack(curves)).mean(axis=(0, 1))

@@ -12,7 +12,8 @@ from pydantic import JsonValue
 from corral.core.evidence import Claim
 from corral.core.metric_inputs import Floats
 from corral.core.weighted import mean
-from corral.redteam.agreement import Agreement
+from corral.redteam.agreement import Agreement, JudgedReplies, agreement_of
+from corral.redteam.correction import correct_run
 from corral.redteam.egida.cells import attack_table
 from corral.redteam.egida.chosen import ChosenKind
 from corral.redteam.egida.mining import Pair
@@ -42,7 +43,7 @@ class Findings:
         before: scores of these under the target, by source.
         after: scores by trained source, then by the source of the scored pairs, then by seed.
         shortcuts: how well style tells the sides apart, by source.
-        agreements: judges on labelled replies.
+        judged: what judges say of replies that people labelled, the judge of the pairs first.
         attacks: of the target and the headline models, with the settings of the run.
     """
 
@@ -53,7 +54,7 @@ class Findings:
     before: Mapping[ChosenKind, Scores]
     after: Mapping[ChosenKind, Mapping[ChosenKind, Mapping[int, Scores]]]
     shortcuts: Mapping[ChosenKind, Shortcut]
-    agreements: Sequence[Agreement]
+    judged: Sequence[JudgedReplies]
     attacks: tuple[RedteamReport, RunSettings] | None
 
     @property
@@ -90,7 +91,7 @@ def all_claims(found: Findings) -> list[Claim]:
     claims = [generalises(found)]
     if found.attacks is not None:
         claims.append(over_refusal_cost(found, *found.attacks))
-    if found.agreements:
+    if found.judged:
         claims.append(judge_agreement(found))
     if len(found.config.chosen) > 1:
         claims.append(on_policy_vs_foreign(found))
@@ -111,6 +112,7 @@ def generalises(found: Findings) -> Claim:
     }
     if found.attacks is not None:
         beside["attack_success"] = _attack_tables(found, *found.attacks)
+        beside["attack_success_corrected"] = _corrected(found, found.attacks[0])
     return claim_of(
         "dpo_generalises_to_unseen_styles",
         compared,
@@ -159,7 +161,10 @@ def judge_agreement(found: Findings) -> Claim:
     """The judge that labels pairs agrees with people better than chance by some way."""
     agreement = found.config.agreement
     least = 0.0 if agreement is None else agreement.least_kappa
-    headline = found.agreements[0]
+    agreements: list[Agreement] = []
+    for judged in found.judged:
+        agreements += agreement_of(judged, seed=found.config.seed, replicates=found.config.replicates)
+    headline = agreements[0]
     kappa = headline.figures["kappa"]
     holds = kappa.ci95 is not None and kappa.ci95[0] > least
     return Claim(
@@ -173,7 +178,7 @@ def judge_agreement(found: Findings) -> Claim:
                     **{name: getattr(each, name) for name in ("judge", "set", "by", "value", "n", "undecided")},
                     **{name: rate.model_dump(mode="json") for name, rate in each.figures.items()},
                 }
-                for each in found.agreements
+                for each in agreements
             ],
         },
         n=headline.n,
@@ -277,6 +282,19 @@ def _shortcut(shortcut: Shortcut) -> dict[str, JsonValue]:
         "n": found.n,
         "alarm": shortcut.alarm,
     }
+
+
+def _corrected(found: Findings, report: RedteamReport) -> list[dict[str, Any]]:
+    """Attack success in all styles together with the judge's error corrected for, where its error was measured."""
+    known = [
+        each
+        for each in found.judged
+        if each.labelled.question == "success" and report.judges.get(each.judge) == each.judge_revision
+    ]
+    if not known:
+        return []
+    rates = correct_run(report, known, replicates=found.config.replicates).rates
+    return [rate.model_dump(mode="json") for rate in rates if not rate.style]
 
 
 def _attack_tables(found: Findings, report: RedteamReport, settings: RunSettings) -> dict[str, Any]:

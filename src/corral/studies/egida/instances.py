@@ -12,6 +12,7 @@ from corral.data.never_answered import speaks_of_sex_or_minors
 from corral.data.splits import group_fraction
 from corral.redteam.egida.expand import BaseRequest, expand, load_base
 from corral.redteam.egida.split import CELLS, Split, SplitSettings, split_instances
+from corral.redteam.egida.topics import topics
 from corral.redteam.goals import LEFT_OUT, Goal, load_goals
 from corral.redteam.styles import choose_styles
 from corral.studies.egida.settings import STAND_IN, EgidaConfig
@@ -86,14 +87,15 @@ def _base(config: EgidaConfig) -> list[BaseRequest]:
     if asked.sources == (STAND_IN,):
         return stand_in_requests(asked.limit)
     leave_out = (*LEFT_OUT, *_NEVER)
-    usable = [each for each in load_base(asked.sources, leave_out=leave_out) if each.topics and _is_used(each.goal)]
+    usable = [each for each in load_base(asked.sources, leave_out=leave_out) if _is_used(each)]
     drawn = sorted(usable, key=lambda each: group_fraction(f"egida/{each.id}", seed=config.seed))
     return drawn[: asked.limit]
 
 
-def _is_used(goal: Goal) -> bool:
-    """English, and neither of a sexual kind nor about minors: the target is asked to answer it."""
-    return goal.language == "en" and not speaks_of_sex_or_minors(goal.text)
+def _is_used(request: BaseRequest) -> bool:
+    """Of a named topic, English, and neither of a sexual kind nor about minors: the target is asked to answer it."""
+    known = bool(set(request.topics) & set(topics().names))
+    return known and request.goal.language == "en" and not speaks_of_sex_or_minors(request.goal.text)
 
 
 def _benign(config: EgidaConfig) -> list[Goal]:

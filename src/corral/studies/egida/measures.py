@@ -45,7 +45,7 @@ class Scores:
 
     def margins(self, before: Scores) -> Floats:
         """(P,) how much the preferred side gained over the other: DPO's reward margin over beta."""
-        return (self.chosen - before.chosen) - (self.rejected - before.rejected)  # type: ignore[no-any-return]
+        return (self.chosen - before.chosen) - (self.rejected - before.rejected)
 
 
 def score_pairs(name: str, folder: Path | None, pairs: Sequence[Pair], config: EgidaConfig, run: Run) -> Scores:

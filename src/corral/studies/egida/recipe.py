@@ -8,7 +8,7 @@ from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.data.sources import SOURCES
 from corral.models.tiny import TINY, write_tiny_llama
-from corral.redteam.agreement import Agreement, measure_agreement
+from corral.redteam.agreement import JudgedReplies, judge_labelled
 from corral.redteam.egida.chosen import ChosenKind
 from corral.redteam.egida.shortcut import style_shortcut
 from corral.redteam.labelled import LabelledSet, labelled_set
@@ -86,7 +86,7 @@ class EgidaRecipe:
             before,
             after,
             {kind: style_shortcut(mined.train.pairs, seed=config.seed) for kind, mined in sides.items()},
-            [] if config.agreement is None else _agreements(config, config.agreement, run),
+            [] if config.agreement is None else _judged(config, config.agreement, run),
             None if config.attack is None else attack_models(config.attack, models, drawn, config, run),
         )
         for kind, shortcut in found.shortcuts.items():
@@ -107,23 +107,19 @@ def _with_target(config: EgidaConfig, run: Run) -> EgidaConfig:
     return config.model_copy(update={"target": str(folder)})
 
 
-def _agreements(config: EgidaConfig, asked: AgreementConfig, run: Run) -> list[Agreement]:
-    found: list[Agreement] = []
+def _judged(config: EgidaConfig, asked: AgreementConfig, run: Run) -> list[JudgedReplies]:
+    """What each judge says of each labelled set."""
+    found: list[JudgedReplies] = []
     sets = [_labelled(name) for name in asked.sets]
     for name, limit in asked.judges.items():
         if name == STAND_IN:
-            found += [each for one in sets for each in measure_agreement(StandInJudge(), one, seed=config.seed)]
+            found += [judge_labelled(StandInJudge(), one) for one in sets]
             continue
         with open_judges([name]) as judges:
-            for one in sets:
-                found += measure_agreement(
-                    judges[0],
-                    one,
-                    limit=limit,
-                    seed=config.seed,
-                    replicates=config.replicates,
-                    folder=run.path / "cells" / "judges",
-                )
+            found += [
+                judge_labelled(judges[0], one, limit=limit, seed=config.seed, folder=run.path / "cells" / "judges")
+                for one in sets
+            ]
         milestone(f"{name}: measured against people")
     return found
 
