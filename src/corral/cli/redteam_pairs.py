@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from corral.models.engines.base import GenerationSettings
     from corral.redteam.egida.chosen import ChosenSource
     from corral.redteam.egida.expand import Expanded, Instance
-    from corral.redteam.egida.mining import Mined
+    from corral.redteam.egida.pairs import Mined
     from corral.redteam.store import Store
 
 Goals = Annotated[

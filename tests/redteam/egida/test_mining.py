@@ -19,7 +19,8 @@ from corral.redteam.attempts import Target
 from corral.redteam.egida.chosen import GoldAnswers, OwnAnswers, PoolAnswers
 from corral.redteam.egida.costs import CostMeter, Prices
 from corral.redteam.egida.expand import BaseRequest, Instance, expand
-from corral.redteam.egida.mining import COSTS, PAIRS, YIELDS, Mined, MiningSettings, Yield, mine_pairs
+from corral.redteam.egida.mining import COSTS, PAIRS, YIELDS, MiningSettings, mine_pairs
+from corral.redteam.egida.pairs import Mined, Yield
 from corral.redteam.egida.shortcut import style_shortcut
 from corral.redteam.goals import Goal
 from corral.redteam.judges import Judgement, Outcome, PrefixListJudge

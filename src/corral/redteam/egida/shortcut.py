@@ -13,7 +13,7 @@ import numpy as np
 
 from corral.core.stats import Estimate, cluster_bootstrap
 from corral.core.weighted import auroc
-from corral.redteam.egida.mining import Pair
+from corral.redteam.egida.pairs import Pair
 
 ALARM: Final = 0.95
 _FOLDS: Final = 5

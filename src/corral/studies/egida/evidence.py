@@ -16,7 +16,7 @@ from corral.redteam.agreement import Agreement, JudgedReplies, agreement_of
 from corral.redteam.correction import correct_run
 from corral.redteam.egida.cells import attack_table
 from corral.redteam.egida.chosen import ChosenKind
-from corral.redteam.egida.mining import Pair
+from corral.redteam.egida.pairs import Pair
 from corral.redteam.egida.shortcut import Shortcut
 from corral.redteam.egida.split import CELLS, Cell
 from corral.redteam.measures import refuses

@@ -16,7 +16,7 @@ from corral.core.runs import Run
 from corral.models.engines.base import GenerationSettings
 from corral.redteam.attempts import Target
 from corral.redteam.egida.chosen import ChosenKind
-from corral.redteam.egida.mining import Pair
+from corral.redteam.egida.pairs import Pair
 from corral.redteam.goals import capability_goals
 from corral.redteam.loading import open_judges
 from corral.redteam.results import RedteamReport

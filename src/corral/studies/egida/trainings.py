@@ -17,7 +17,8 @@ from corral.redteam.attempts import Target
 from corral.redteam.egida.chosen import ChosenKind, ChosenSource, GoldAnswers, OwnAnswers, PoolAnswers
 from corral.redteam.egida.costs import Prices
 from corral.redteam.egida.expand import Instance
-from corral.redteam.egida.mining import Mined, MiningSettings, Pair, mine_pairs
+from corral.redteam.egida.mining import MiningSettings, mine_pairs
+from corral.redteam.egida.pairs import Mined, Pair
 from corral.redteam.judges import Judge
 from corral.redteam.loading import guards_of, open_engine, open_judges
 from corral.redteam.store import Store
