@@ -22,6 +22,9 @@ from corral.studies.derta.settings import CLAIMS, DertaStudyConfig
 from corral.studies.derta.templated import ALLOWED, FORBIDDEN, complying_rows
 from corral.train.objectives.refusal import RefusalToken
 
+FORCED = (0, 8, 16, 32)
+"""As in the tiny profile."""
+
 
 @pytest.fixture(scope="module")
 def config() -> DertaStudyConfig:
@@ -46,7 +49,11 @@ def measured(harmful: list[float], helpful: list[float], *, late: bool = False, 
         curve(harmful),
         curve(helpful),
         np.full(16, 2.0),
-        tuple(RefusalPosition(probe, 40, 44 if late and probe % 2 else None) for probe in range(16)),
+        tuple(
+            RefusalPosition(probe, forced, 44 if late and probe % 2 else None)
+            for probe in range(16)
+            for forced in FORCED
+        ),
         np.full(16, refused),
     )
 
@@ -77,7 +84,7 @@ def test_the_claims_hold_for_a_model_that_does_as_the_paper_says(config: DertaSt
     assert set(claims) == set(CLAIMS)
     assert all(claim.holds for claim in claims.values())
     assert claims["refusal_after_prefix_every_t"].ours["vanilla_rises_at"] == [0.0]
-    assert claims["refusal_positions"].ours["histogram"]["derta"] == {"0-5": 0, "6-30": 0, ">30": 24, "none": 24}
+    assert claims["refusal_positions"].ours["histogram"]["derta"] == {"0-5": 0, "6-30": 0, ">30": 96, "none": 96}
     assert claims["ablation_prefix_vs_rto"].ours["pairs"]["derta - recaug"]["difference"] == pytest.approx(17 / 3)
 
 
