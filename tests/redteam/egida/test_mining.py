@@ -210,6 +210,13 @@ def test_settings_that_do_not_go_together_are_refused() -> None:
         MiningSettings(budget=0)
 
 
+def test_a_style_that_no_pair_can_be_trained_on_is_refused(tmp_path: Path) -> None:
+    for style in ("prefill", "crescendo", "completing"):
+        styled = instances(2, (style,))
+        with pytest.raises(ConfigError, match=f"`{style}"):
+            mine_pairs(styled, target(), PrefixListJudge(), GoldAnswers(), folder=tmp_path, settings=MiningSettings())
+
+
 def test_an_alarm_is_raised_where_style_tells_the_sides_apart(tmp_path: Path) -> None:
     pair = mined(tmp_path).pairs[0]
     apart = [

@@ -18,6 +18,7 @@ from typing import Final
 from corral.core.errors import ConfigError
 from corral.core.files import atomic_write_json, atomic_write_text
 from corral.core.progress import milestone
+from corral.data.messages import Conversation
 from corral.data.readers import as_json
 from corral.data.splits import group_fraction
 from corral.models.engines.base import GenerationSettings
@@ -96,8 +97,9 @@ def mine_pairs(
             given.
 
     Raises:
-        ConfigError: settings that do not go together.
+        ConfigError: an instance in a style of several turns, or beyond the chat template: no pair can be trained on it.
     """
+    _require_single_turns(instances)
     store = Store(journals or folder / "journals", settings.batch_size)
     miner = _Miner(target, judge, chosen, store=store, folder=folder, settings=settings)
     ordered = sorted(instances, key=lambda each: group_fraction(f"mining/{each.uuid}", seed=settings.seed))
@@ -229,6 +231,16 @@ class _Miner:
 
     def _keys(self, instance: Instance) -> list[str]:
         return [instance.attempt(sample).key for sample in range(self._settings.samples)]
+
+
+def _require_single_turns(instances: Sequence[Instance]) -> None:
+    for each in instances:
+        if each.prompt.follow_ups or not isinstance(each.prompt.prompt, Conversation):
+            raise ConfigError(
+                f"style `{each.style}` takes several turns or leaves the chat template, so no pair can be made of it",
+                where="styles",
+                hint="`corral redteam styles` shows what each style needs.",
+            )
 
 
 def _said(row: Row) -> Proposal:
