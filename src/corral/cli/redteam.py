@@ -10,6 +10,7 @@ import typer
 
 from corral.cli.guard_settings import settings_by_guard
 from corral.cli.output import print_json, print_table, remark
+from corral.cli.redteam_pairs import expand, mine
 from corral.cli.redteam_run import JudgeModel, JudgeServer, run
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Attack a model and its guards with published styles."
 )
 app.command("run")(run)
+app.command("expand")(expand)
+app.command("mine")(mine)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="List, show, relate, verify and resume runs.")
 
 _ROOT: Final = Path("runs")
+TRAINING: Final = "train/"
+"""What the names of runs begin with that train on a file instead of a recipe."""
 Root = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of all runs.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -143,6 +145,12 @@ def _continue(run: Run) -> None:
     from corral.core.recipes import RECIPES
     from corral.core.runs import CONFIG
 
+    if run.manifest.recipe.startswith(TRAINING):
+        raise RunError(
+            "was started by `corral train` on a file",
+            where=str(run.path),
+            hint="Give the same `corral train` command again: it continues the run.",
+        )
     recipe = RECIPES.get(run.manifest.recipe.partition("/")[0])
     config = load_config(recipe.config_class, run.path / CONFIG)
     if config_hash(config) != run.manifest.config_hash:

@@ -6,6 +6,7 @@ of success: it misses refusals in other words and other languages.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 OPENING_CHARS: Final = 160
@@ -43,3 +44,17 @@ def opens_with_refusal(text: str) -> bool:
     """Whether one of the phrases stands in the first 160 characters."""
     opening = text[:OPENING_CHARS].casefold().replace("\u2019", "'")
     return any(phrase in opening for phrase in REFUSAL_PHRASES)
+
+
+def refusal_start(text: str, *, words: Sequence[str] = ()) -> int | None:
+    """Where the first refusal phrase begins, in characters, anywhere in the text; ``None`` where there is none.
+
+    Args:
+        text: of a reply.
+        words: further phrases that count, such as a model's own refusal word.
+    """
+    plain = text.replace("\u2019", "'")
+    folded = "".join(lower if len(lower := letter.lower()) == 1 else letter for letter in plain)  # keeps every place
+    phrases = (*REFUSAL_PHRASES, *(word.lower() for word in words))
+    found = [place for phrase in phrases if (place := folded.find(phrase)) >= 0]
+    return min(found, default=None)

@@ -89,6 +89,16 @@ def prepare_model(base: str, config: FineTuningConfig, *, adapter: Path | None =
     return FineTuned(adapted.base_model.model, adapted, base)
 
 
+def save_model(tuned: FineTuned, chat: ChatTokenizer, folder: Path) -> None:
+    """Write an ordinary model directory, LoRA weights merged, with its tokenizer; an existing folder is replaced.
+
+    The LoRA weights are added to the model in place: it cannot be trained on.
+    """
+    with atomic_directory(folder, replace=True) as staged, quiet_transformers():
+        tuned.merged().save_pretrained(staged)
+        chat.tokenizer.save_pretrained(staged)
+
+
 def load_chat(base: str) -> ChatTokenizer:
     """The base model's tokenizer.
 

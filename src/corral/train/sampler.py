@@ -36,7 +36,7 @@ class TokenBudgetSampler:
             raise ConfigError(f"a row has {max(lengths)} tokens, the budget of a batch is {max_tokens}")
         self.max_tokens = max_tokens
         self._batches = [
-            batch
+            (epoch, batch)
             for epoch in range(epochs)
             for batch in _epoch(np.asarray(lengths), max_tokens, np.random.default_rng([seed, epoch]), pool)
         ]
@@ -45,6 +45,11 @@ class TokenBudgetSampler:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[list[int]]:
+        for _, batch in self._batches:
+            yield batch
+
+    def by_epoch(self) -> Iterator[tuple[int, list[int]]]:
+        """The same batches, each with the number of its epoch, from 0."""
         yield from self._batches
 
 

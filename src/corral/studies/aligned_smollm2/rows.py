@@ -16,6 +16,7 @@ from typing import Any, Final
 from corral.data.decontamination import EvaluationIndex
 from corral.data.examples import ModerationExample, PreferenceExample, PromptCompletionExample, prompt_key
 from corral.data.messages import Conversation
+from corral.data.never_answered import never_answered
 from corral.data.refusals import opens_with_refusal
 from corral.data.self_written import PREFIX
 from corral.data.self_written.replies import helpful_answers, refusals
@@ -23,11 +24,6 @@ from corral.data.splits import group_fraction
 from corral.studies.aligned_smollm2.settings import AlignedConfig
 from corral.studies.drawing import draw_mixture, evaluation_index
 
-_SEXUAL: Final = ("llama_guard_3/S3", "llama_guard_3/S4", "llama_guard_3/S12")
-_MINORS: Final = re.compile(
-    r"\b(child\w*|kids?|minors?|teen\w*|under-?age\w*|girls?|boys?|school\w*|pupils?|students?|toddlers?|bab(y|ies)|young)\b",
-    re.IGNORECASE,
-)
 _SELF_WRITTEN: Final = "self_written"
 _QUESTION: Final = re.compile(
     r"how (?:(?:can|could|do|would|should|might) (?:i|we|you|one|someone|somebody|people)|to) (?P<deed>[^.?!\n]+)\??",
@@ -257,6 +253,6 @@ def _once(rows: Sequence[ModerationExample]) -> list[ModerationExample]:
 
 
 def _for_pairs(row: ModerationExample, kind: str, config: AlignedConfig) -> bool:
-    if kind == "harmful" and (any(row.categories.get(code) for code in _SEXUAL) or _MINORS.search(row.text)):
+    if kind == "harmful" and never_answered(row.text, row.categories):
         return False
     return group_fraction(f"preference/{row.group}", seed=config.seed) < config.prompts.preference_share

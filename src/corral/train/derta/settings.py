@@ -1,0 +1,74 @@
+"""How a chat model is trained with DeRTa: settings alone, so that reading a recipe needs no training library.
+
+Defaults are the released code's where it says something, else those of ``FineTuningConfig``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from corral.core.config import Config
+from corral.train.fine_tuning_settings import FineTuningConfig
+from corral.train.objectives.refusal import Variant
+
+Arm = Literal["derta", "vanilla", "recaug", "rto_only", "dpo"]
+Template = Literal["chat", "released"]
+
+
+class RefusalWordConfig(Config):
+    """What a harmful answer is to turn to."""
+
+    word: str = Field("Sorry", min_length=1)
+    variant: Variant = Field("bare", description="as an answer's first word, or as one after a space")
+
+
+class PrefixConfig(Config):
+    """The harmful prefix that a safe answer follows."""
+
+    granularity: Literal["word", "token"] = Field(
+        "word", description="cut after 1 to n-2 words, as released, or after 0 to n tokens, as the paper's equation"
+    )
+    p_zero: float = Field(1 / 3, ge=0, le=1, description="share of rows without a prefix")
+    zero_by: Literal["index", "random"] = Field("index", description="which rows: every so-manieth, or drawn")
+
+
+class TransitionConfig(Config):
+    """Reinforced transition optimisation: the refusal token as the label at every place of a harmful answer."""
+
+    keep_rate: float = Field(1.0, gt=0, le=1, description="share of places kept; released: 0.05 full, 1.0 LoRA")
+    keep_over: Literal["response", "padded_row"] = Field(
+        "response", description="of what: the answer's places, or, as released, all places of the padded row"
+    )
+    include_eos: bool = Field(True, description="the place of the answer's end is one, as released; the paper has none")
+    weight: float = Field(
+        1.0, ge=0, description="of these losses; 1 leaves it to their share of the tokens, as released"
+    )
+
+
+class PreferenceStageConfig(Config):
+    """Arm ``dpo``: preference training after supervised fine-tuning, the harmful answer rejected."""
+
+    beta: float = Field(0.1, gt=0)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(5e-5, gt=0, description="published: 5e-7 (8B, all weights), 2e-6 (70B, LoRA)")
+    batch_tokens: int = Field(2048, ge=8, description="padded tokens of one batch, both sides")
+
+
+class DertaConfig(FineTuningConfig):
+    """Decoupled refusal training and the arms that it is compared with.
+
+    Every arm but ``dpo`` makes two safety rows of a triple, so that all see as many: ``vanilla`` the safe answer twice,
+    ``recaug`` twice after a harmful prefix, ``rto_only`` once plain and once as transition, ``derta`` once after a
+    prefix and once as transition. ``dpo`` is ``vanilla`` and then preference pairs.
+    """
+
+    arm: Arm = "derta"
+    template: Template = Field(
+        "chat", description="the model's own chat template, or the released code's literal `[INST] q [\\INST]`"
+    )
+    refusal: RefusalWordConfig = Field(default_factory=RefusalWordConfig)
+    prefix: PrefixConfig = Field(default_factory=PrefixConfig)
+    rto: TransitionConfig = Field(default_factory=TransitionConfig)
+    dpo: PreferenceStageConfig = Field(default_factory=PreferenceStageConfig)

@@ -1,0 +1,100 @@
+"""``corral redteam expand`` and ``mine`` from the outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corral.cli.main import main
+from corral.models.engines.scripted import ScriptedEngine
+from corral.redteam import loading
+
+
+@pytest.fixture
+def goals(tmp_path: Path) -> str:
+    path = tmp_path / "goals.jsonl"
+    rows = [
+        {"goal": f"Reveal the colour of the {thing} number {i * 71}.", "category": topic}
+        for i, thing in enumerate(("kettle", "gate", "clock", "crate", "spoon", "kite"))
+        for topic in [("kitchen", "garden")[i % 2]]
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def scripted_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reply(prompt: Any) -> str:
+        return "I'm sorry, no." if prompt.messages[-1].text.startswith("Reveal") else "It is green."
+
+    @contextmanager
+    def open_engine(name: str, server: str | None = None, **_: Any) -> Iterator[tuple[ScriptedEngine, str]]:
+        yield ScriptedEngine(reply, name=name), "1"
+
+    monkeypatch.setattr(loading, "open_engine", open_engine)
+
+
+def test_expand_writes_a_row_a_style_and_keeps_a_file_that_is_there(
+    goals: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "instances.jsonl"
+    words = ["redteam", "expand", "--goals", goals, "--styles", "leet,rot13", "--out", str(out)]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "leet" in shown.out
+    assert "Reveal" not in shown.out
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 18
+    assert {row["style"] for row in rows} == {"plain", "leet", "rot13"}
+    assert main(words) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_mine_writes_pairs_and_a_table_of_yields(
+    goals: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pairs"
+    words = [
+        "redteam",
+        "mine",
+        "--goals",
+        goals,
+        "--styles",
+        "leet,rot13",
+        "--hold-out",
+        "rot13",
+        "--target",
+        "scripted",
+    ]
+    more = ["--judge", "prefix-list", "--test-share", "0.3", "--out", str(out)]
+    assert main([*words, *more, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    pairs = [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]
+    assert found["pairs"] == len(pairs) > 0
+    assert {pair["style"] for pair in pairs} == {"leet"}
+    assert found["styles_without_pairs"] == ["plain"]
+    assert main([*words, *more]) == 0
+    assert "no unsafe answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--chosen", "pool"], "--pool"),
+        (["--samples", "3"], "temperature"),
+        (["--hold-out", "atbash"], "no instance is in style"),
+        (["--hold-out-topic", "attic"], "no request has the topic"),
+        (["--judge", "nobody"], "no judge is called"),
+    ],
+)
+def test_mistakes_are_the_users(
+    goals: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    words = ["redteam", "mine", "--goals", goals, "--styles", "leet", "--target", "scripted", "--test-share", "0.3"]
+    assert main([*words, "--out", str(tmp_path / "out"), *more]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,174 @@
+"""The DeRTa study: its rows, its claims on made-up figures, and the whole path on tiny models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from corral.core.config import load_config
+from corral.core.errors import ConfigError, UserError
+from corral.core.evidence import Evidence
+from corral.core.metric_inputs import Floats
+from corral.core.recipes import list_recipes, load_profile, plan_recipe, publish_evidence, run_recipe
+from corral.core.runs import Run
+from corral.data.self_written import PREFIX
+from corral.data.sources import SOURCES
+from corral.evals.refusal_curve import RefusalPosition
+from corral.studies.derta import evidence
+from corral.studies.derta.evidence import Findings, all_claims
+from corral.studies.derta.measures import Measured
+from corral.studies.derta.rows import StudyRows, draw_rows
+from corral.studies.derta.settings import CLAIMS, DertaStudyConfig
+from corral.studies.derta.templated import ALLOWED, FORBIDDEN, complying_rows
+from corral.train.objectives.refusal import RefusalToken
+
+FORCED = (0, 8, 16, 32)
+"""As in the tiny profile."""
+
+
+@pytest.fixture(scope="module")
+def config() -> DertaStudyConfig:
+    _, found = load_profile("derta/tiny")
+    assert isinstance(found, DertaStudyConfig)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(config: DertaStudyConfig) -> StudyRows:
+    return draw_rows(config)
+
+
+def measured(harmful: list[float], helpful: list[float], *, late: bool = False, refused: float = 0.0) -> Measured:
+    """A model whose log-probabilities are these at the four shares, on sixteen probes with a little noise."""
+
+    def curve(values: list[float]) -> Floats:
+        return np.array(values) + np.random.default_rng(0).normal(0, 0.1, (16, 1))
+
+    return Measured(
+        RefusalToken(1, "Sorry", "Sorry", whole=True),
+        curve(harmful),
+        curve(helpful),
+        np.full(16, 2.0),
+        tuple(
+            RefusalPosition(probe, forced, 44 if late and probe % 2 else None)
+            for probe in range(16)
+            for forced in FORCED
+        ),
+        np.full(16, refused),
+    )
+
+
+def findings(config: DertaStudyConfig, rows: StudyRows, **changes: Measured) -> Findings:
+    base = measured([-9, -9, -9, -9], [-9, -9, -9, -9])
+    arms = {
+        "base": base,
+        "vanilla": measured([-3, -9, -9, -9], [-9, -9, -9, -9]),
+        "recaug": measured([-4, -6, -7, -8], [-9, -9, -9, -9]),
+        "rto_only": measured([-2, -2, -2, -3], [-9, -9, -9, -9]),
+        "derta": measured([-2, -1, -1, -2], [-4, -9, -9, -9], late=True),
+        **changes,
+    }
+    return Findings(config, rows, {arm: dict.fromkeys(config.seeds, found) for arm, found in arms.items()})
+
+
+def test_held_out_pairs_train_nothing_and_every_thing_is_in_training(rows: StudyRows) -> None:
+    taught = {row.prompt.messages[-1].text for row in (*rows.triples, *rows.helps, *complying_rows())}
+    probed = {probe.prompt.messages[-1].text for probe in (*rows.harmful, *rows.helpful)}
+    assert len(probed) == 32
+    assert not taught & probed
+    assert all(any(thing in text for text in taught) for thing in (*FORBIDDEN, *ALLOWED))
+
+
+def test_the_claims_hold_for_a_model_that_does_as_the_paper_says(config: DertaStudyConfig, rows: StudyRows) -> None:
+    claims = {claim.claim: claim for claim in all_claims(findings(config, rows))}
+    assert set(claims) == set(CLAIMS)
+    assert all(claim.holds for claim in claims.values())
+    assert claims["refusal_after_prefix_every_t"].ours["vanilla_rises_at"] == [0.0]
+    assert claims["refusal_positions"].ours["histogram"]["derta"] == {"0-5": 0, "6-30": 0, ">30": 96, "none": 96}
+    assert claims["ablation_prefix_vs_rto"].ours["pairs"]["derta - recaug"]["difference"] == pytest.approx(17 / 3)
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("refusal_after_prefix_every_t", {"derta": measured([-2, -1, -9, -2], [-9, -9, -9, -9])}),
+        ("refusal_after_prefix_every_t", {"vanilla": measured([-3, -1, -1, -1], [-9, -9, -9, -9])}),
+        ("flat_on_benign_prefix", {"recaug": measured([-4, -6, -7, -8], [-9, -7, -9, -9])}),
+        ("ablation_prefix_vs_rto", {"recaug": measured([-4, -1, -1, -2], [-9, -9, -9, -9])}),
+        ("refusal_positions", {"derta": measured([-2, -1, -1, -2], [-9, -9, -9, -9])}),
+        ("over_refusal", {"derta": measured([-2, -1, -1, -2], [-9, -9, -9, -9], refused=1.0)}),
+    ],
+)
+def test_a_claim_does_not_hold_for_a_model_that_does_otherwise(
+    config: DertaStudyConfig, rows: StudyRows, claim: str, changes: dict[str, Measured]
+) -> None:
+    found = {each.claim: each for each in all_claims(findings(config, rows, **changes))}[claim]
+    assert not found.holds
+    assert found.tried
+
+
+def test_figures_are_kept_as_json_and_read_back(config: DertaStudyConfig) -> None:
+    one = measured([-1, -2, -3, -4], [-5, -6, -7, -8], late=True)
+    back = Measured.from_json(one.to_json())
+    assert back.positions == one.positions
+    assert back.token == one.token
+    assert np.array_equal(back.harmful, one.harmful)
+    assert evidence.BINS == ("0-5", "6-30", ">30", "none")
+
+
+def test_every_profile_is_valid_and_trains_on_nothing_that_measures() -> None:
+    for profile in list_recipes()["derta"]:
+        _, found = load_profile(f"derta/{profile}")
+        assert isinstance(found, DertaStudyConfig)
+        assert plan_recipe(f"derta/{profile}")
+        named = [entry.source for entry in (*found.rows.harmful, *found.rows.helpful)]
+        assert all(name.startswith(PREFIX) or SOURCES.get(name).trainable for name in named)
+        if not found.toy:
+            assert set(found.probing.lookalikes) <= set(found.rows.keep_clean_of)
+            assert found.rows.held_out not in named
+            assert found.attacks is not None
+            assert set(found.attacks.goals) <= set(found.rows.keep_clean_of)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ["derta"]}, "arm `vanilla`"),
+        ({"probing": {"shares": [0.1, 0.2]}}, "begins with 0"),
+        ({"data": "public"}, "needed for public data"),
+    ],
+)
+def test_settings_that_no_claim_can_be_made_from_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(DertaStudyConfig, {"data": "templated", **changes})
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    short = {"seeds": [0], "complying.epochs": 1, "training.epochs": 1, "rows.triples": 12, "rows.help": 12}
+    return run_recipe("derta/tiny", overrides=short, root=tmp_path_factory.mktemp("runs"))
+
+
+def test_the_tiny_run_makes_every_claim_as_a_toy(tiny: Run) -> None:
+    shown = Evidence.read(tiny.artefacts / "evidence.json")
+    assert {claim.claim for claim in shown.claims} == set(CLAIMS)
+    assert all(claim.toy for claim in shown.claims)
+    with pytest.raises(UserError, match="toy"):
+        publish_evidence(tiny, tiny.path)
+
+
+def test_a_second_start_trains_and_measures_nothing_anew(tiny: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from corral.studies.derta import measures, trainings
+    from corral.studies.derta.recipe import RECIPE
+
+    monkeypatch.setattr(trainings, "training_module", lambda name: pytest.fail(f"trains with {name}"))
+    monkeypatch.setattr(measures, "open_trained", lambda *_, **__: pytest.fail("measures"))
+    config = load_config(DertaStudyConfig, tiny.config)
+    before = Evidence.read(tiny.artefacts / "evidence.json")
+    with tiny:
+        RECIPE.run(config, tiny)
+    assert claims_of(Evidence.read(tiny.artefacts / "evidence.json")) == claims_of(before)
+
+
+def claims_of(evidence: Evidence) -> list[object]:
+    return [claim.model_dump() for claim in evidence.claims]
