@@ -14,6 +14,7 @@ from corral.core.errors import NotFoundError, UserError, suggest
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "dpo": ("aligned_smollm2",),
     "guard": ("cultureguard", "default_guard", "duoguard", "llama_guard", "wildguard"),
+    "mogu": ("mogu",),
     "sft": ("aligned_smollm2",),
 }
 

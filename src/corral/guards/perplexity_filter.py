@@ -1,8 +1,8 @@
 """A filter of prompts that read like noise: their perplexity under a language model, above a threshold.
 
-Source: Alon and Kamfonas, arXiv 2308.14132; Jain et al., arXiv 2309.00614, section 4.1. Suffixes that an optimiser found
-are improbable text; requests in plain words are not, so this filter says nothing of what they ask for. A published
-threshold (175.57, for one model of 7B) means nothing to another model: calibrate it on ordinary prompts of your own.
+Source: Alon and Kamfonas, arXiv 2308.14132; Jain et al., arXiv 2309.00614, section 4.1. Suffixes that an optimiser
+found are improbable text; requests in plain words are not, so this filter says nothing of what they ask for. A
+published threshold (175.57, for one model of 7B) means nothing to another model: calibrate it on ordinary prompts.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ The wordings are ours. All act on the conversation alone, so they work with any 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -76,7 +76,7 @@ class SelfReminder:
     def rewrite(self, conversations: Sequence[Conversation]) -> list[Conversation]:
         """See ``PromptDefence``."""
         words = _wording().self_reminder
-        return [_reworded(each, lambda text: f"{words.before}\n{text}\n{words.after}") for each in conversations]
+        return [_with_words(each, f"{words.before}\n{_last_words(each)}\n{words.after}") for each in conversations]
 
 
 class InContextRefusal:
@@ -134,20 +134,18 @@ class Paraphrase:
         texts = [_last_words(conversation) for conversation in conversations]
         asked = [Conversation.user(_wording().paraphrase.replace(_SLOT, text)) for text in texts]
         answers = self._engine.generate(asked, self._settings)
-        return [
-            _reworded(conversation, lambda text, said=answer.text.strip(): said or text)
-            for conversation, answer in zip(conversations, answers, strict=True)
-        ]
+        said = [answer.text.strip() or text for answer, text in zip(answers, texts, strict=True)]
+        return [_with_words(conversation, text) for conversation, text in zip(conversations, said, strict=True)]
 
 
-def _reworded(conversation: Conversation, reword: Callable[[str], str]) -> Conversation:
-    """The conversation with the text of the user's last message reworded."""
+def _with_words(conversation: Conversation, text: str) -> Conversation:
+    """The conversation with another text in the user's last message, if there is one."""
     index = _last_user(conversation)
     if index is None:
         return conversation
     messages = list(conversation.messages)
     others = tuple(part for part in messages[index].content if not isinstance(part, TextPart))
-    messages[index] = replace(messages[index], content=(TextPart(reword(messages[index].text)), *others))
+    messages[index] = replace(messages[index], content=(TextPart(text), *others))
     return Conversation(tuple(messages))
 
 

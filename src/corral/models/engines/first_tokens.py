@@ -1,8 +1,8 @@
 """Engines whose answers are begun by one model and finished by another: MoGU's switch, and SafeDecoding.
 
-The first few tokens decide whether an aligned model refuses. Another model writes them (``NextTokens``); after them the
-plain base model reads prompt and beginning anew. The cache of the beginning is never reused: it holds keys and values of
-another model, and mixing the two gives text that looks right and is not.
+The first few tokens decide whether an aligned model refuses. Another model writes them (``NextTokens``); then the
+plain base model reads prompt and beginning anew. The cache of the beginning is never reused: it holds keys and values
+of another model, and mixing the two gives text that looks right and is not.
 
 Deviation: the released code of MoGU reads the whole prefix again for each of its tokens; here a cache of its own serves
 those tokens, which gives the same logits.

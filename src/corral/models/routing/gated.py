@@ -6,8 +6,8 @@ Source: MoGU (arXiv 2405.14488). With h the input of ``o_proj``,
 
 where u is the reluctant expert ("unwill"), g the eager one ("glad") and s = alpha / rank. The gates are two independent
 sigmoids, a scalar each for a token and layer. A router f is three Linears without a non-linearity between them, so
-that it equals one vector and one bias; ``CollapsedRouter`` is that. Where there is no eager expert its place is taken by
-the model as it is (B_g A_g = 0).
+that it equals one vector and one bias; ``CollapsedRouter`` is that. Where there is no eager expert, the model as it is
+takes its place (B_g A_g = 0).
 
 Ours: the last Linear of a router begins at zero, so that a = b = 0.5 and an untrained mixture is the model itself (with
 both gates near zero the output of attention would vanish). Dropout of an expert acts only while that expert trains.
