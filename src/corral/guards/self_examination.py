@@ -67,7 +67,7 @@ class SelfExamination:
         reasons = [self._why_not(c, t) for c, t in zip(conversations, targets, strict=True)]
         asked = [c for c, reason in zip(conversations, reasons, strict=True) if reason is None]
         started = time.perf_counter()
-        answers = iter(label_logprobs_each(self._engine, [_question(c) for c in asked], _LABELS) if asked else [])
+        answers = iter(self._answers([_question(conversation) for conversation in asked]))
         each_ms = 1e3 * (time.perf_counter() - started) / max(len(asked), 1)
         return [
             Verdict.failed(t, self.name, self.revision, Status.ERROR, reason)
@@ -82,6 +82,17 @@ class SelfExamination:
         return [
             {t: self.classify([c], target=t)[0] for t in both if c.judged_index(t) is not None} for c in conversations
         ]
+
+    def _answers(self, questions: Sequence[Conversation]) -> list[tuple[float, ...] | CorralError]:
+        """An answer a question, or its error; one by one when the engine fails on some."""
+        if not questions:
+            return []
+        try:
+            return label_logprobs_each(self._engine, questions, _LABELS)
+        except CorralError as error:
+            if len(questions) == 1:
+                return [error]
+            return [answer for question in questions for answer in self._answers([question])]
 
     def _why_not(self, conversation: Conversation, target: Target) -> str | None:
         if target == "prompt":

@@ -205,11 +205,14 @@ class _Work:
         seeded = SeededStage(**stage.model_dump(), seed=self.config.seed)
         batches = TokenBudgetSampler(lengths, max_tokens=stage.batch_tokens, epochs=stage.epochs, seed=self.config.seed)
         arguments = trainer_arguments(seeded, folder, batches=len(batches), schedule=stage.schedule)
+        # Without the run, whose log a trainer rewinds to its own steps: other stages have lines there.
         made = trainer(
-            run=self.run,
             sampler=batches,
             model=self.model,
-            args=TrainingArguments(**arguments | {"save_total_limit": None}),  # the sweep wants them all
+            # The sweep wants all checkpoints.
+            args=TrainingArguments(
+                **arguments | {"save_total_limit": None, "logging_steps": min(10, stage.save_every)}
+            ),
         )
         stopped = ""
         try:
@@ -219,8 +222,19 @@ class _Work:
         self.model.__dict__.pop("forward", None)  # autocast, where there was any
         self.model.eval()
         found = sweep(self.model, folder, score, better, before=before, stopped=stopped)
+        self._log(part, made.state.log_history)
         milestone(f"{part}: step {found.chosen} of {max(found.scores)}" + (f"; stopped: {stopped}" if stopped else ""))
         return found
+
+    def _log(self, part: Part, history: Sequence[Mapping[str, Any]]) -> None:
+        """Losses and figures of a finished stage."""
+        for line in history if self.run is not None else ():
+            if "loss" in line and self.run is not None:
+                self.run.log(stage=part, seed=self.config.seed, stage_step=line["step"], **_figures(line))
+
+
+def _figures(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name not in ("step", "epoch")}
 
 
 def _harmless(pairs: Sequence[ResponsePair]) -> Sequence[ResponsePair]:
