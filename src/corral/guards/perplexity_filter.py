@@ -46,9 +46,6 @@ class PerplexityFilter(ClassifierGuard):
         ConfigError: a threshold or a window that makes no sense.
     """
 
-    name = "perplexity-filter"
-    taxonomy = ""
-
     def __init__(
         self,
         engine: TorchEngine,
@@ -70,7 +67,7 @@ class PerplexityFilter(ClassifierGuard):
         self._engine = engine
         self._window = window
         self._overlap = overlap
-        self.revision = sha256_json([engine.name, revision, threshold, window, overlap, max_chars])[:16]
+        self._revision = sha256_json([engine.name, revision, threshold, window, overlap, max_chars])[:16]
 
     @classmethod
     def load(
@@ -99,6 +96,21 @@ class PerplexityFilter(ClassifierGuard):
 
         engine = TorchEngine.load(model, dtype=find_dtype(dtype))
         return cls(engine, revision=weights_revision(model), threshold=threshold, window=window, overlap=overlap)
+
+    @property
+    def name(self) -> str:
+        """``perplexity-filter``."""
+        return "perplexity-filter"
+
+    @property
+    def revision(self) -> str:
+        """Hash of model, threshold and settings."""
+        return self._revision
+
+    @property
+    def taxonomy(self) -> str:
+        """The empty name: it scores no categories."""
+        return ""
 
     def why_unreadable(self, conversation: Conversation, target: Target) -> str | None:
         """As every guard of text, and replies: improbable replies are no attack."""
