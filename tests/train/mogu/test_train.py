@@ -102,7 +102,8 @@ def test_however_a_step_is_cut_into_batches_its_loss_is_the_mean_over_rows(toy_b
 def test_a_killed_stage_goes_on_and_gives_the_same_bits(
     toy_base, toy, mogu_settings, tmp_path, killed_at_the_fourth_step, part, trainer
 ):
-    config = mogu_settings()
+    stage = {"learning_rate": 1e-2, "batch_tokens": 120, "save_every": 2, "epochs": 2}
+    config = mogu_settings(unwill=stage, router={"width": 8, "stage": stage})
     given = (toy(THINGS), toy(HELD_OUT), str(toy_base), config)
     whole = train_mogu(*given, tmp_path / "whole")
     killed_at_the_fourth_step(trainer, lambda: train_mogu(*given, tmp_path / "killed"))

@@ -12,20 +12,20 @@ from corral.core.files import atomic_directory, atomic_write_json, read_json
 from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.models.routing.record import RECORD, RoutingRecord, stored_base
-from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.claims import tell, write_evidence
 from corral.studies.drawing import keep_account, source_files
-from corral.studies.latent_guard.templated import templated_words
 from corral.studies.mogu.gates import gates_separate_malicious
 from corral.studies.mogu.identity import identity_tests
 from corral.studies.mogu.rows import account_of_file, draw_instructions, source_names
-from corral.studies.mogu.settings import ClaimId, MoguStudyConfig
+from corral.studies.mogu.settings import COMPLIER, ClaimId, MoguStudyConfig
 from corral.studies.mogu.table import defence_table
+from corral.studies.mogu.tiny_base import train_tiny_complier
 from corral.studies.mogu.trainings import STAGES, Trainings
 
 ROWS: Final = "rows.json"
 MODEL: Final = "model"
-_TINY_CONTEXT: Final = 1024
+
+
 _FINDERS: Final[Mapping[ClaimId, Callable[[Trainings], Claim]]] = {
     "gates_separate_malicious": gates_separate_malicious,
     "defence_table": defence_table,
@@ -90,17 +90,10 @@ class MoguRecipe:
 
 
 def _with_base(config: MoguStudyConfig, run: Run) -> MoguStudyConfig:
-    """Settings with ``tiny:random`` replaced by a tiny random model that knows the words of the templates."""
-    if config.base != TINY:
+    """Settings with ``tiny:complier`` replaced by a tiny model that is trained now, unless it is there."""
+    if config.base != COMPLIER:
         return config
-    folder = write_tiny_llama(
-        run.path / "base",
-        seed=config.seed,
-        layers=2,
-        context=_TINY_CONTEXT,
-        weight_std=0.1,
-        words_of=templated_words(),
-    )
+    folder = train_tiny_complier(run.path / "cells", seed=config.seed)
     return config.model_copy(update={"base": str(folder)})
 
 

@@ -19,6 +19,8 @@ from corral.train.mogu.settings import MoguConfig
 ClaimId = Literal["gates_separate_malicious", "defence_table", "identity_tests"]
 CLAIMS: Final[tuple[ClaimId, ...]] = get_args(ClaimId)
 Defence = Literal["self-reminder", "in-context-refusal", "paraphrase", "retokenised", "safe-decoding"]
+COMPLIER: Final = "tiny:complier"
+"""Names the tiny model that complies with every templated request (see ``tiny_base``)."""
 DEFENCES: Final[tuple[Defence, ...]] = get_args(Defence)
 Filter = Literal["perplexity-filter", "self-examination", "hard-router", "linear-probe"]
 FILTERS: Final[tuple[Filter, ...]] = get_args(Filter)
@@ -75,7 +77,7 @@ class DefencesConfig(Config):
 class MoguStudyConfig(Config):
     """Settings of the recipe."""
 
-    base: str = Field("embedded:smollm2-135m-instruct", description="chat model that is gated, or `tiny:random`")
+    base: str = Field("embedded:smollm2-135m-instruct", description=f"chat model that is gated, or `{COMPLIER}`")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="in which answers are generated")
     data: Literal["public", "templated"] = Field("public", description="templated: invented requests, a toy")
     claims: tuple[ClaimId, ...] = Field(CLAIMS, description="empty: train and write the model alone")
