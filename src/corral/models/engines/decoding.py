@@ -99,7 +99,8 @@ class CachedModel:
     @property
     def device(self) -> torch.device:
         """The model's."""
-        return self._model.device
+        device: torch.device = self._model.device
+        return device
 
     def logits(self, input_ids_BT: Tensor, mask_BT: Tensor, positions_BT: Tensor) -> Tensor:
         """The model's logits at the last position; see ``NextTokens``."""

@@ -232,17 +232,19 @@ class GatedProjection(nn.Module):
         """The output of attention, (B, T, O)."""
         plain_BTO: Tensor = self.projection(h_BTI)
         mode = self.control.mode
-        if mode == "base" or (mode == "glad" and self.glad is None):
+        if mode == "base":
             return plain_BTO
-        if mode == "unwill":
-            return plain_BTO + self.unwill(h_BTI)
-        if mode == "glad" and self.glad is not None:
-            return plain_BTO + self.glad(h_BTI)
+        if mode != "routed":
+            expert = self.unwill if mode == "unwill" else self.glad
+            alone_BTO: Tensor = plain_BTO if expert is None else plain_BTO + expert(h_BTI)
+            return alone_BTO
         gates = self.gates(h_BTI)
         self.control.note(self.layer, gates)
         a_BT1, b_BT1 = (gate_BT[..., None].to(plain_BTO.dtype) for gate_BT in gates)
-        mixed_BTO = (a_BT1 + b_BT1) * plain_BTO + a_BT1 * self.unwill(h_BTI)
-        return mixed_BTO if self.glad is None else mixed_BTO + b_BT1 * self.glad(h_BTI)
+        mixed_BTO: Tensor = (a_BT1 + b_BT1) * plain_BTO + a_BT1 * self.unwill(h_BTI)
+        if self.glad is not None:
+            mixed_BTO = mixed_BTO + b_BT1 * self.glad(h_BTI)
+        return mixed_BTO
 
 
 def require_plain_projection(module: nn.Module | None, where: str) -> nn.Linear:

@@ -58,11 +58,13 @@ def _claim(
 ) -> Claim:
     labels = {name: np.array([int(bool(row.harmful)) for row in rows]) for name, rows in sets.items()}
     clusters = {name: [(name, row.group) for row in rows] for name, rows in sets.items()}
-    tables = {}
+    tables: dict[str, Any] = {}
+    beyond_chance = []
     for name in sets:
         ours, probe = ([auroc(labels[name], of_seed[name]) for of_seed in each] for each in (routed, probed))
         own = cluster_bootstrap(mean_of(ours), clusters[name], seed=config.seed, replicates=config.replicates)
         against = compare_over_seeds(ours, probe, clusters[name], seed=config.seed, replicates=config.replicates)
+        beyond_chance.append(own.low is not None and own.low > _CHANCE)
         tables[name] = {
             "gates": own.value,
             "ci95": None if own.ci95 is None else list(own.ci95),
@@ -79,7 +81,7 @@ def _claim(
 
     everywhere = [cluster for name in sets for cluster in clusters[name]]
     whole = cluster_bootstrap(over_sets(routed), everywhere, seed=config.seed, replicates=config.replicates)
-    holds = all(table["ci95"] is not None and table["ci95"][0] > _CHANCE for table in tables.values())
+    holds = all(beyond_chance)
     return Claim(
         claim=_NAME,
         metric="AUROC of the mean over layers and prompt tokens of a - b, malicious against benign prompts of sets "

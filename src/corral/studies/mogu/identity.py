@@ -47,7 +47,7 @@ def identity_tests(trainings: Trainings) -> Claim:
         claim=_NAME,
         metric=f"largest absolute difference over {len(_PROMPTS)} prompts on `{config.base}` in float32, by identity",
         baseline=None,
-        ours=checks,  # type: ignore[arg-type]
+        ours=checks,
         n=len(checks),
         ci95=None,
         seeds=(config.seeds[0],),

@@ -112,7 +112,7 @@ def _asked(trainings: Trainings) -> _Run:
             chosen = [guard for guard, judges_replies in guards if judges_replies == (mode == "response")]
             settings = RunSettings(
                 generation=GenerationSettings(max_new_tokens=asked.max_new_tokens),
-                mode=mode,  # type: ignore[arg-type]
+                mode=mode,
                 seed=config.seed,
                 batch_size=asked.batch_size,
                 replicates=config.replicates,

@@ -150,7 +150,7 @@ def merged_expert(config: MoguStudyConfig, adapter: Path) -> Any:
     model = load_causal_lm(config.base)
     merge_lora(model, adapter)
     dtype = find_dtype(config.dtype)
-    return model if dtype is None else model.to(dtype)  # type: ignore[arg-type]
+    return model if dtype is None else model.to(dtype)
 
 
 def _codes(categories: Mapping[str, bool]) -> list[str]:
