@@ -103,11 +103,11 @@ def test_training_and_measuring_prompts_do_not_meet_and_differ_by_seed():
     assert first != second
     measured = {row.text for rows in gate_sets(config).values() for row in rows}
     for drawn in (first, second):
-        assert sum(bool(row.harmful) for row in drawn.train) == len(drawn.train) / 2 == 16
+        assert sum(bool(row.harmful) for row in drawn.train) == len(drawn.train) / 2 == 32
         assert not {row.text for row in drawn.train} & {row.text for row in drawn.validation}
         assert not {row.text for row in (*drawn.train, *drawn.validation)} & measured
     with pytest.raises(DataError, match="are asked for"):
-        instructions.draw(config.model_copy(update={"prompts": config.prompts.model_copy(update={"train": 99})}), 0)
+        instructions.draw(config.model_copy(update={"prompts": config.prompts.model_copy(update={"train": 999})}), 0)
 
 
 @pytest.mark.parametrize("profile", ["tiny", "small", "paper"])

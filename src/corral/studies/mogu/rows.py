@@ -23,7 +23,7 @@ from corral.studies.training import training_module
 if TYPE_CHECKING:
     from corral.train.mogu.pairs import ResponsePair
 
-_TEMPLATED_TRAIN: Final = 96  # templated requests that train; the others measure
+_TEMPLATED_TRAIN: Final = 192  # templated requests that train; the others measure
 
 
 @dataclass(frozen=True)
