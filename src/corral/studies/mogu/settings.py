@@ -94,7 +94,7 @@ class MoguStudyConfig(Config):
 
     @model_validator(mode="after")
     def _has_its_data(self) -> Self:
-        for styles in (self.defences.styles, self.gates.styles):
+        for styles in filter(None, (self.defences.styles, self.gates.styles)):
             try:
                 choose_styles(styles)
             except UserError as error:

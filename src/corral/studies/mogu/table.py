@@ -102,7 +102,7 @@ def _asked(trainings: Trainings) -> _Run:
     goals = [*requests_of(asked.harmful, "harmful", config), *requests_of(asked.benign, "benign", config)]
     if asked.capability:
         goals += capability_goals()
-    styles, _ = choose_styles(list(asked.styles))
+    styles, _ = choose_styles([PLAIN, *asked.styles])
     folder = trainings.run.path / "cells" / "replies"
     costs: dict[str, Any] = {}
     reports = []
