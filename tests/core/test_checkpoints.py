@@ -4,6 +4,7 @@ import pytest
 
 from corral.core.checkpoints import (
     MARKER,
+    all_complete,
     checkpoint_directory,
     is_complete,
     latest_complete,
@@ -32,11 +33,13 @@ def test_the_newest_complete_checkpoint_counts_by_number_not_by_name(tmp_path: P
     (tmp_path / "checkpoint-99").write_text("a file")
     assert latest_complete(tmp_path) == expected
     assert latest_complete(tmp_path, prefix="other-") == tmp_path / "other-12"
+    assert all_complete(tmp_path) == [(9, tmp_path / "checkpoint-9"), (10, expected)]
 
 
 @pytest.mark.parametrize("folder", ["absent", "."])
 def test_without_a_complete_checkpoint_there_is_none(tmp_path: Path, folder: str) -> None:
     assert latest_complete(tmp_path / folder) is None
+    assert all_complete(tmp_path / folder) == []
 
 
 def test_a_checkpoint_that_changed_or_lost_a_file_does_not_count(tmp_path: Path) -> None:

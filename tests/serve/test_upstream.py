@@ -8,14 +8,23 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
-from corral.core.errors import ConfigError, EngineError
+from corral.core.errors import ConfigError, EngineError, NotFoundError
+from corral.data.messages import Conversation
+from corral.models.engines.base import GenerationSettings
+from corral.models.engines.loading import load_engine
 from corral.models.engines.scripted import ScriptedEngine
+from corral.models.loading import load_causal_lm, weights_revision
+from corral.models.routing.files import save_routing
+from corral.models.routing.installing import RoutingShape, install_routing
+from corral.models.tiny import write_tiny_llama
 from corral.serve.batching import QueueFullError
 from corral.serve.engine_upstream import EngineUpstream
 from corral.serve.errors import RequestError
@@ -159,6 +168,45 @@ def test_settings_choose_the_upstream() -> None:
     assert embedded.name == "embedded:smollm2-135m-instruct"
     with pytest.raises(ConfigError):
         load_upstream(ServeSettings(upstream="ftp://x"))
+
+
+def gated_folder(tmp_path: Path) -> Path:
+    """Routing parts beside a tiny base; every gate shut but the reluctant one's."""
+    base = write_tiny_llama(tmp_path / "base", weight_std=0.2)
+    model = load_causal_lm(base)
+    routing = install_routing(model, RoutingShape((0, 1, 2), rank=2, alpha=64, router="collapsed"))
+    with torch.no_grad():
+        for parameter in routing.parameters("unwill"):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        for each in routing.gated.values():
+            each.unwill_router.bias.fill_(9.0)
+            each.glad_router.bias.fill_(-9.0)
+    revision = weights_revision(base)
+    save_routing(model, routing, tmp_path / "mogu", base=str(base), base_revision=revision, first_tokens=3)
+    return tmp_path / "mogu"
+
+
+def test_a_directory_of_routing_parts_answers_behind_the_gateway_whole_and_streamed(tmp_path: Path) -> None:
+    folder = gated_folder(tmp_path)
+    settings = GenerationSettings(max_new_tokens=8)
+    expected = load_engine(folder).generate([Conversation.user("hello")], settings)[0].text
+    assert expected != load_engine(tmp_path / "base").generate([Conversation.user("hello")], settings)[0].text
+
+    async def main() -> tuple[dict[str, Any], str]:
+        upstream = load_upstream(ServeSettings(upstream=str(folder)))
+        assert isinstance(upstream, EngineUpstream)
+        assert upstream.name == "mogu"
+        body = {**BODY, "max_tokens": 8}
+        pieces = [event["choices"][0]["delta"].get("content", "") async for event in upstream.stream(body)]
+        return await upstream.complete(body), "".join(pieces)
+
+    whole, streamed = asyncio.run(main())
+    assert whole["choices"][0]["message"]["content"] == streamed == expected
+
+
+def test_a_folder_without_a_model_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="neither a model nor routing parts"):
+        load_upstream(ServeSettings(upstream=str(tmp_path)))
 
 
 def engine(**options: Any) -> EngineUpstream:

@@ -133,10 +133,10 @@ def _engine(target: str, server: str | None) -> Iterator[tuple[Engine, str]]:
         with OpenAIEngine(server, target) as engine:
             yield engine, server
         return
-    from corral.models.engines.torch import TorchEngine
+    from corral.models.engines.loading import load_engine
     from corral.models.loading import weights_revision
 
-    yield TorchEngine.load(target), weights_revision(target)
+    yield load_engine(target), weights_revision(target)
 
 
 def _remark_done(result: ModeratorResult) -> None:

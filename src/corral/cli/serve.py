@@ -31,7 +31,7 @@ def serve(
         str | None,
         typer.Option(
             help="Model behind the chat gateway: the URL of an OpenAI-compatible API (its key: $CORRAL_OPENAI_API_KEY),"
-            " embedded:NAME, or none; default: the embedded model.",
+            " embedded:NAME, a model folder, or none; default: the embedded model.",
             show_default=False,
         ),
     ] = None,

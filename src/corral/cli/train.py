@@ -16,6 +16,7 @@ METHODS: Final[dict[str, tuple[str, ...]]] = {
     "derta": ("derta",),
     "dpo": ("aligned_smollm2", "egida"),
     "guard": ("cultureguard", "default_guard", "duoguard", "llama_guard", "wildguard"),
+    "mogu": ("mogu",),
     "sft": ("aligned_smollm2",),
 }
 FROM_FILE: Final = ("derta", "dpo", "sft")

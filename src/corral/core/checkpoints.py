@@ -83,15 +83,24 @@ def is_complete(path: Path | str) -> bool:
 
 def latest_complete(root: Path | str, prefix: str = "checkpoint-") -> Path | None:
     """The complete checkpoint ``<prefix><number>`` with the highest number below ``root``, or ``None``."""
+    return next((entry for _, entry in reversed(_numbered(root, prefix)) if is_complete(entry)), None)
+
+
+def all_complete(root: Path | str, prefix: str = "checkpoint-") -> list[tuple[int, Path]]:
+    """Number and path of every complete checkpoint ``<prefix><number>`` below ``root``, the lowest first."""
+    return [(number, entry) for number, entry in _numbered(root, prefix) if is_complete(entry)]
+
+
+def _numbered(root: Path | str, prefix: str) -> list[tuple[int, Path]]:
+    """Number and path of what may be checkpoints, the lowest first."""
     root = Path(root)
     if not root.is_dir():
-        return None
-    numbered = [
+        return []
+    return sorted(
         (int(match[1]), entry)
         for entry in root.iterdir()
         if (match := re.fullmatch(re.escape(prefix) + r"(\d+)", entry.name)) and entry.is_dir()
-    ]
-    return next((entry for _, entry in sorted(numbered, reverse=True) if is_complete(entry)), None)
+    )
 
 
 def _files(path: Path) -> list[Path]:

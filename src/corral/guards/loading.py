@@ -32,7 +32,9 @@ GUARDS.register("duoguard", "corral.guards.duoguard:DuoGuard")
 GUARDS.register("latent-guard", "corral.guards.latent_guard.guard:LatentHarmGuard")
 GUARDS.register("llama-guard", "corral.guards.llama_guard.guard:LlamaGuard")
 GUARDS.register("moderation-api", "corral.guards.moderation_api.guard:ModerationApiGuard")
+GUARDS.register("perplexity-filter", "corral.guards.perplexity_filter:PerplexityFilter")
 GUARDS.register("scripted", "corral.guards.scripted:ScriptedGuard")
+GUARDS.register("self-examination", "corral.guards.self_examination:SelfExamination")
 GUARDS.register("wildguard", "corral.guards.wildguard.guard:WildGuard")
 
 

@@ -110,9 +110,7 @@ class ChatTokenizer:
             UserError: the tokenizer has no chat template.
         """
         pieces = self._pieces(conversation, add_generation_prompt)
-        return self._encode_whole(pieces, len(conversation.messages)) or self._encode_apart(
-            pieces, len(conversation.messages)
-        )
+        return self._encode_whole(pieces, len(conversation.messages)) or self._encode_apart(pieces, conversation)
 
     def encode_raw(self, text: str) -> list[int]:
         """Token ids of text that a program wrote: control tokens are recognised, so it must hold no user's words.
@@ -198,7 +196,7 @@ class ChatTokenizer:
             tuple(shared.get(m, False) for m in range(messages)),
         )
 
-    def _encode_apart(self, pieces: Sequence[_Piece], messages: int) -> EncodedChat:
+    def _encode_apart(self, pieces: Sequence[_Piece], conversation: Conversation) -> EncodedChat:
         ids: list[int] = []
         bounds: dict[int, tuple[int, int]] = {}
         for piece in pieces:
@@ -206,10 +204,16 @@ class ChatTokenizer:
             if piece.message is None:
                 ids += self.backend.encode(piece.text, add_special_tokens=False).ids
             else:
-                ids += self._plain.encode(piece.text)
+                ids += self._message_ids(conversation.messages[piece.message], piece.text)
                 bounds[piece.message] = (bounds.get(piece.message, (start, start))[0], len(ids))
-        spans = tuple(slice(*bounds.get(m, (0, 0))) for m in range(messages))
-        return EncodedChat(tuple(ids), spans, (False,) * messages)
+        count = len(conversation.messages)
+        spans = tuple(slice(*bounds.get(m, (0, 0))) for m in range(count))
+        return EncodedChat(tuple(ids), spans, (False,) * count)
+
+    def _message_ids(self, message: Message, text: str) -> list[int]:
+        """Ids of what a message says, encoded apart from the template around it; ``text`` as the template trims it."""
+        del message
+        return self._plain.encode(text)
 
     def _pieces(self, conversation: Conversation, add_generation_prompt: bool) -> list[_Piece]:
         texts = [_text(message, f"messages[{i}]") for i, message in enumerate(conversation.messages)]

@@ -1,5 +1,7 @@
 """Loading models and tokenizers by reference: a hub id, a folder, a GGUF file, or an embedded model.
 
+A folder that holds MoGU's parts (``models/routing``) stands for its base model with gates; the tokenizer is the base's.
+
 Weights are read from safetensors or GGUF only, and code from a repository is never run. transformers is imported inside
 the functions: naming a model costs nothing.
 """
@@ -15,6 +17,7 @@ from corral.core.errors import ConfigError, DataError, NotFoundError, UserError
 from corral.core.files import sha256_file, sha256_json
 from corral.models import embedded
 from corral.models.reference import ModelRef
+from corral.models.routing.record import RECORD, RoutingRecord, has_routing
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +39,7 @@ __all__ = [
     "weights_revision",
 ]
 
-_REVISION_FILES: Final = ("*.safetensors", "config.json", "tokenizer.json", "head_tokens.json")
+_REVISION_FILES: Final = ("*.safetensors", "config.json", "tokenizer.json", "head_tokens.json", RECORD)
 _REVISION_DIGITS: Final = 16
 
 _T = TypeVar("_T")
@@ -196,7 +199,7 @@ def load_tokenizer(ref: str | Path | ModelRef) -> PreTrainedTokenizerFast:
         NotFoundError: nothing at ``ref``, or no tokenizer there.
         MissingDependencyError: an embedded model's package is not installed.
     """
-    ref = ModelRef.parse(ref)
+    ref = _without_routing(ModelRef.parse(ref))
     if ref.kind == "embedded":
         from transformers import PreTrainedTokenizerFast
 
@@ -218,7 +221,7 @@ def load_fast_tokenizer(ref: str | Path | ModelRef) -> Tokenizer:
     """
     from tokenizers import Tokenizer
 
-    ref = ModelRef.parse(ref)
+    ref = _without_routing(ModelRef.parse(ref))
     if ref.kind == "gguf":
         tokenizer: Tokenizer = load_tokenizer(ref).backend_tokenizer
     else:
@@ -256,6 +259,8 @@ def weights_revision(ref: str | Path | ModelRef) -> str:
 def _load(
     auto_class: str, llama_class: str, ref: ModelRef, *, dtype: torch.dtype | None, layers: int | None
 ) -> PreTrainedModel:
+    if ref.kind == "folder" and has_routing(Path(ref.name)):
+        return _load_routed(auto_class, ref, dtype=dtype, layers=layers)
     import torch
 
     from corral.models.head_trimming import HEAD_TOKENS
@@ -278,6 +283,25 @@ def _load(
     with quiet_transformers():
         model = _found(ref, lambda: auto.from_pretrained(location, config=config, dtype=dtype or stored, **options))
     return model.eval()
+
+
+def _load_routed(auto_class: str, ref: ModelRef, *, dtype: torch.dtype | None, layers: int | None) -> PreTrainedModel:
+    if auto_class != "AutoModelForCausalLM" or layers is not None:
+        raise UserError(
+            "a routed model is loaded whole",
+            where=str(ref),
+            hint=f"Its base, `{RoutingRecord.read(Path(ref.name)).base}`, has layers and states of its own.",
+        )
+    from corral.models.routing.files import load_routed
+
+    return load_routed(Path(ref.name), dtype=dtype)
+
+
+def _without_routing(ref: ModelRef) -> ModelRef:
+    """The base of a folder of routing parts, any other reference itself."""
+    if ref.kind != "folder" or not has_routing(Path(ref.name)):
+        return ref
+    return ModelRef.parse(RoutingRecord.read(Path(ref.name)).base_reference(Path(ref.name)))
 
 
 def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:

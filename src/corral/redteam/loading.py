@@ -38,10 +38,10 @@ def open_engine(
     if server is None:
         if tokenizer is not None:
             raise UserError("a tokenizer of its own is for models behind a server", where="--tokenizer")
-        from corral.models.engines.torch import TorchEngine
+        from corral.models.engines.loading import load_engine
         from corral.models.loading import find_dtype, weights_revision
 
-        loaded = TorchEngine.load(name, dtype=find_dtype(dtype))
+        loaded = load_engine(name, dtype=find_dtype(dtype))
         depends_on = [weights_revision(name), str(loaded.model.dtype), loaded.chat.tokenizer.chat_template]
         yield loaded, sha256_json(depends_on)[:_REVISION_DIGITS]
         return

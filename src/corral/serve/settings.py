@@ -91,7 +91,7 @@ class ServeSettings(Config):
         guards: asked where a policy names none; names or compositions.
         guard_settings: by guard, that of images too, what its ``load`` takes.
         media_guard: judges images; loaded with the first one.
-        upstream: base URL of an OpenAI-compatible API, ``embedded:NAME``, or ``none``.
+        upstream: base URL of an OpenAI-compatible API, ``embedded:NAME``, a model folder, or ``none``.
         policies: a policy file for everybody, or a folder of ``TENANT.yaml`` with a ``default.yaml``.
         state: folder of the database and the secret.
         database: SQLAlchemy URL; ``None`` is SQLite in ``state``.

@@ -1,15 +1,17 @@
-"""The model behind the gateway: any OpenAI-compatible server, or the embedded model in this process."""
+"""The model behind the gateway: any OpenAI-compatible server, or a model in this process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from corral.core.errors import CorralError
+from corral.core.errors import CorralError, NotFoundError
 from corral.models.embedded import PREFIX, embedded_model
 from corral.models.engines.base import Engine
+from corral.models.routing.record import has_routing
 from corral.serve.engine_upstream import EngineUpstream
 from corral.serve.errors import engine_refusal
 from corral.serve.settings import ServeSettings
@@ -52,21 +54,35 @@ def load_upstream(settings: ServeSettings) -> Upstream | None:
 
     Raises:
         ConfigError: not a URL.
-        NotFoundError: no embedded model of that name.
+        NotFoundError: no embedded model of that name, or a folder without a model.
     """
     if settings.upstream == "none":
         return None
     if settings.upstream.startswith(PREFIX):
         embedded_model(settings.upstream)
-        return EngineUpstream(_load_embedded(settings.upstream), name=settings.upstream)
+        return EngineUpstream(_loader(settings.upstream), name=settings.upstream)
+    folder = Path(settings.upstream)
+    if folder.is_dir():
+        _require_model(folder)
+        return EngineUpstream(_loader(settings.upstream), name=folder.resolve().name)
     return OpenAIUpstream(settings.upstream, timeout=settings.limits.upstream_seconds)
 
 
-def _load_embedded(ref: str) -> Callable[[], Engine]:
-    def load() -> Engine:
-        from corral.models.engines.torch import TorchEngine
+def _require_model(folder: Path) -> None:
+    """Say at the start, and not to the first who asks, that a folder holds no model."""
+    if not has_routing(folder) and not (folder / "config.json").is_file():
+        raise NotFoundError(
+            "holds neither a model nor routing parts",
+            where=str(folder),
+            hint="A model folder holds config.json, tokenizer.json and safetensors.",
+        )
 
-        return TorchEngine.load(ref)
+
+def _loader(ref: str) -> Callable[[], Engine]:
+    def load() -> Engine:
+        from corral.models.engines.loading import load_engine
+
+        return load_engine(ref)
 
     return load
 

@@ -45,10 +45,10 @@ def load_subject(
             raise UserError(f"two guards are named `{name}`", hint="Measure them on scorecards of their own.")
     if not isinstance(model, str | Path):
         return Subject(model, model.name, revision, tuple(guards))
-    from corral.models.engines.torch import TorchEngine
+    from corral.models.engines.loading import load_engine
     from corral.models.loading import weights_revision
 
-    engine = TorchEngine.load(model, dtype=dtype)
+    engine = load_engine(model, dtype=dtype)
     depends_on = {
         "weights": weights_revision(model),
         "dtype": str(engine.model.dtype),

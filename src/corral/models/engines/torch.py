@@ -28,7 +28,7 @@ from corral.models.batching import (
 )
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.base import CompletionLogprobs, Generation, GenerationSettings, Prompt
-from corral.models.engines.decoding import Row, decode
+from corral.models.engines.decoding import CachedModel, Row, decode
 from corral.models.engines.sampling import require_finite, row_random
 from corral.models.engines.text_stream import TextStream
 
@@ -131,7 +131,7 @@ class TorchEngine:
 
         def run(batch: list[tuple[int, list[int]]]) -> list[Generation]:
             rows = [self._row(ids, settings, index) for index, ids in batch]
-            for _ in decode(self.model, rows, settings, self._end_ids):
+            for _ in self._decode(rows, settings):
                 pass
             return [row.generation() for row in rows]
 
@@ -147,7 +147,7 @@ class TorchEngine:
         """
         row = self._row(self._encode_prompt(prompt, "prompt"), settings, 0)
         with _engine_errors():
-            yield from filter(None, decode(self.model, [row], settings, self._end_ids))
+            yield from filter(None, self._decode([row], settings))
 
     def logprobs(self, pairs: Sequence[tuple[Prompt, str]]) -> list[CompletionLogprobs]:
         """Score each completion after its prompt; same length and order as given.
@@ -241,6 +241,10 @@ class TorchEngine:
             ]
 
         return self._batched(sequences, len, run)
+
+    def _decode(self, rows: Sequence[Row], settings: GenerationSettings) -> Iterator[str]:
+        """Complete a batch; yields the new text of its first row."""
+        return decode(CachedModel(self.model), rows, settings, self._end_ids)
 
     def _scorer(self) -> LabelScorer | None:
         """The packed scorer where it computes what the model does; a new one after weights have changed."""
