@@ -1,0 +1,182 @@
+"""Layers in the format of compressed-tensors, read and written without that library.
+
+Formats ``pack-quantized`` (weights of integers, inputs left alone) and ``int-quantized`` (W8A8). Of a packed layer a
+file holds ``weight_packed`` (int32, several codes a word, the lowest bits first along the columns), ``weight_scale``,
+``weight_shape`` and, on asymmetric grids, ``weight_zero_point``, packed likewise along the rows; of an integer layer
+``weight`` (int8) and ``weight_scale``. Integers are signed there: code less 2^(b - 1).
+
+Legend: m rows, n columns, G groups a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from corral.core.errors import DataError
+from corral.core.files import read_json
+from corral.models.quantized.affine import FULL_PRECISION, AffineWeight
+from corral.models.quantized.packed_weight import PackedWeight
+
+QUANT_METHOD: Final = "compressed-tensors"
+PACKED: Final = "pack-quantized"
+INTEGER: Final = "int-quantized"
+_WORD_BITS: Final = 32
+_BYTE_BITS: Final = 8
+_PARTS: Final = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx", "weight")
+
+
+def is_compressed_folder(folder: Path) -> bool:
+    """Whether a folder holds a Llama in one of the two formats."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    quantization = config.get("quantization_config") if isinstance(config, dict) else None
+    if not isinstance(quantization, dict) or config.get("model_type") != "llama":
+        return False
+    return quantization.get("quant_method") == QUANT_METHOD and quantization.get("format") in (PACKED, INTEGER)
+
+
+def can_express(weight: PackedWeight) -> bool:
+    """Whether the format has such a layer, and programs that run it: uniform grids of 4 or 8 bits."""
+    if not isinstance(weight, AffineWeight) or weight.bits not in (4, 8):
+        return False
+    if weight.activation_bits == FULL_PRECISION:
+        return True
+    integer = weight.bits == weight.activation_bits == _BYTE_BITS
+    return integer and weight.zeros is None and weight.groups == 1 and weight.group_index is None
+
+
+def layer_tensors(weight: AffineWeight, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What a file holds for a layer, by the last part of its name.
+
+    Args:
+        weight: for which ``can_express`` holds.
+        dtype: of the model, in which scales are written.
+    """
+    scale = weight.scales.to(dtype)
+    if weight.activation_bits < FULL_PRECISION:
+        signed = weight.codes_mn().short() - 2 ** (weight.bits - 1)
+        return {"weight": signed.to(torch.int8), "weight_scale": scale}
+    tensors = {
+        "weight_packed": pack_words(weight.codes_mn(), weight.bits),
+        "weight_scale": scale,
+        "weight_shape": torch.tensor([weight.rows, weight.columns]),
+    }
+    if weight.zeros is not None:
+        tensors["weight_zero_point"] = pack_words(weight.zeros_mG().t(), weight.bits).t().contiguous()
+    if weight.group_index is not None:
+        tensors["weight_g_idx"] = weight.group_index
+    return tensors
+
+
+def quantization_config(weight: AffineWeight, *, ignore: list[str]) -> dict[str, Any]:
+    """``quantization_config`` of a model whose packed layers are all like ``weight``.
+
+    Args:
+        weight: one of them.
+        ignore: names of the Linears that are not packed.
+    """
+    per_row = weight.groups == 1
+    weights = {
+        "num_bits": weight.bits,
+        "type": "int",
+        "symmetric": weight.zeros is None,
+        "strategy": "channel" if per_row else "group",
+        "group_size": None if per_row else weight.group_size,
+        "actorder": None if weight.group_index is None else "group",
+        "dynamic": False,
+    }
+    rounded = weight.activation_bits < FULL_PRECISION
+    inputs = {"num_bits": weight.activation_bits, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs if rounded else None}
+    layout = INTEGER if rounded else PACKED
+    return {
+        "quant_method": QUANT_METHOD,
+        "format": layout,
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": {**group, "output_activations": None, "format": layout}},
+        "ignore": ignore,
+        "kv_cache_scheme": None,
+        "global_compression_ratio": None,
+    }
+
+
+def split_state(
+    state: dict[str, Tensor], config: Mapping[str, Any], *, where: str
+) -> tuple[dict[str, PackedWeight], dict[str, Tensor]]:
+    """Packed layers and other tensors of a folder in one of the two formats.
+
+    Raises:
+        DataError: another format, or tensors that do not fit it.
+    """
+    bits, activation_bits = _scheme(config.get("quantization_config"), where)
+    weights: dict[str, PackedWeight] = {}
+    for name in [name for name in state if name.endswith(".weight_scale")]:
+        layer = name.removesuffix(".weight_scale")
+        parts = {part: state.pop(f"{layer}.{part}") for part in _PARTS if f"{layer}.{part}" in state}
+        try:
+            weights[layer] = _layer(parts, bits, activation_bits)
+            weights[layer].check()
+        except (KeyError, ValueError, RuntimeError, DataError) as error:
+            raise DataError(f"not a layer of `{QUANT_METHOD}`: {error}", where=f"{where}: {layer}") from error
+    return weights, state
+
+
+def pack_words(codes_mn: Tensor, bits: int) -> Tensor:
+    """Codes (m, n) from 0 to 2^bits - 1 as int32 words (m, ceil(n / (32 // bits))), the first code lowest."""
+    per_word = _WORD_BITS // bits
+    padded = F.pad(codes_mn.to(torch.int64), (0, -codes_mn.shape[1] % per_word))
+    places = torch.arange(per_word, device=codes_mn.device) * bits
+    words = (padded.view(len(padded), -1, per_word) << places).sum(-1)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def unpack_words(words_mw: Tensor, bits: int, columns: int) -> Tensor:
+    """What ``pack_words`` packed, uint8."""
+    places = torch.arange(_WORD_BITS // bits, device=words_mw.device) * bits
+    codes = (words_mw.to(torch.int64)[..., None] >> places) & (2**bits - 1)
+    return codes.view(len(words_mw), -1)[:, :columns].to(torch.uint8)
+
+
+def _scheme(found: Any, where: str) -> tuple[int, int]:
+    """Bits of weights and of inputs; one group of settings for all layers, integers, scales by group, row or token."""
+    try:
+        (group,) = found["config_groups"].values()
+        weights, inputs = group["weights"], group.get("input_activations")
+        if weights["type"] != "int" or weights["strategy"] not in ("group", "channel"):
+            raise DataError("weights are not integers by group or channel")
+        if inputs is not None and not (inputs["type"] == "int" and inputs["strategy"] == "token" and inputs["dynamic"]):
+            raise DataError("inputs are not integers by token")
+        return int(weights["num_bits"]), FULL_PRECISION if inputs is None else int(inputs["num_bits"])
+    except (KeyError, TypeError, ValueError, DataError) as error:
+        reason = error.message if isinstance(error, DataError) else f"no single group of layers ({error})"
+        raise DataError(
+            f"this `{QUANT_METHOD}` model cannot be read: {reason}",
+            where=where,
+            hint="Weights of integers with scales by group or row can, and W8A8 with scales by token.",
+        ) from error
+
+
+def _layer(parts: Mapping[str, Tensor], bits: int, activation_bits: int) -> AffineWeight:
+    scales_mG = parts["weight_scale"].view(len(parts["weight_scale"]), -1)
+    if "weight" in parts:
+        codes_mn = (parts["weight"].short() + 2 ** (bits - 1)).to(torch.uint8)
+        return AffineWeight.from_codes(
+            codes_mn, scales_mG, None, bits=bits, activation_bits=activation_bits
+        )
+    columns = int(parts["weight_shape"][1])
+    zeros = parts.get("weight_zero_point")
+    return AffineWeight.from_codes(
+        unpack_words(parts["weight_packed"], bits, columns),
+        scales_mG,
+        None if zeros is None else unpack_words(zeros.t(), bits, len(scales_mG)).t().contiguous(),
+        bits=bits,
+        group_index_n=parts.get("weight_g_idx"),
+        activation_bits=activation_bits,
+    )
+

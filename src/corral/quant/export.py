@@ -1,0 +1,154 @@
+"""Writing quantized models as folders, in one of three layouts.
+
+- ``corral``: packed as ``models.quantized.folder`` describes; every method.
+- ``compressed-tensors``: read by transformers and vLLM as well; uniform grids of 4 or 8 bits and W8A8.
+- ``dequantized``: an ordinary model with the rounded weights, as large as it was; for programs that read no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from corral.core.errors import ConfigError
+from corral.core.files import atomic_directory, atomic_write_json, read_json
+from corral.models.quantized import AffineWeight, PackedWeight, compressed_tensors
+from corral.models.quantized.affine import FULL_PRECISION
+from corral.models.quantized.folder import QUANT_METHOD, WEIGHTS_FILE, named_tensors, write_quantized
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Layout = Literal["corral", "compressed-tensors", "dequantized"]
+LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
+RECORD: Final = "quantization_record.json"
+"""How the codes of a folder in a foreign layout were found."""
+
+
+def choose_layout(weights: Mapping[str, PackedWeight]) -> Layout:
+    """``compressed-tensors`` where it can hold the weights, else ``corral``."""
+    return "corral" if _misfit(weights) else "compressed-tensors"
+
+
+def write_model(
+    out: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    weights: Mapping[str, PackedWeight],
+    *,
+    layout: Layout,
+    dtype: torch.dtype,
+    about: Mapping[str, Any],
+) -> int:
+    """Write a new folder; returns the bytes of all tensors, which is the weights' file without its header.
+
+    Args:
+        out: a folder that does not exist.
+        model: with the packed layers in it.
+        tokenizer: written beside it.
+        weights: the packed layers by name.
+        layout: see the module.
+        dtype: of everything that is not packed.
+        about: how the codes were found; JSON.
+
+    Raises:
+        ConfigError: the layout cannot hold the weights.
+        RunError: the folder exists.
+    """
+    if layout == "compressed-tensors" and (reason := _misfit(weights)):
+        raise ConfigError(
+            f"compressed-tensors has no layers like these: {reason}",
+            where="layout",
+            hint="Use `--layout corral` (any method), or 4 or 8 bits of rtn, gptq, awq or smoothquant.",
+        )
+    if layout == "dequantized" and any(_rounds_inputs(weight) for weight in weights.values()):
+        raise ConfigError(
+            "an ordinary model does not round the inputs of its layers", where="layout", hint="Use `corral`."
+        )
+    others = other_tensors(model, weights, dtype)
+    with atomic_directory(out) as staged:
+        _write_config(staged, model, dtype)
+        if layout == "corral":
+            write_quantized(staged, weights, others, about=about)
+            _extend_config(staged, {"quant_method": QUANT_METHOD})
+            state = others | named_tensors(weights)
+        else:
+            compressed = layout == "compressed-tensors"
+            state = others | (_compressed(weights, dtype) if compressed else _dequantized(weights, dtype))
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, staged / WEIGHTS_FILE, {"format": "pt"})
+            atomic_write_json(staged / RECORD, about)
+            if compressed:
+                first = next(iter(weights.values()))
+                assert isinstance(first, AffineWeight)  # noqa: S101 - `_misfit`
+                ignore = _plain_linears(model)
+                _extend_config(staged, compressed_tensors.quantization_config(first, ignore=ignore))
+        tokenizer.save_pretrained(staged)
+    return sum(tensor.nbytes for tensor in state.values())
+
+
+def other_tensors(model: PreTrainedModel, weights: Mapping[str, PackedWeight], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every tensor of a model that is no part of a packed layer, by name; a tied head is left out."""
+    packed = named_tensors(weights)
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+        if name not in packed and not (tied and name == "lm_head.weight")
+    }
+
+
+def _misfit(weights: Mapping[str, PackedWeight]) -> str:
+    """Why compressed-tensors cannot hold the weights; empty when it can."""
+    schemes = set()
+    for name, weight in weights.items():
+        if not isinstance(weight, AffineWeight) or not compressed_tensors.can_express(weight):
+            return f"`{name}` is `{weight.kind}` with {weight.nominal_bits:g} bits"
+        one_group = weight.groups == 1
+        grouped = weight.group_index is not None
+        schemes.add((weight.bits, one_group or weight.group_size, weight.zeros is None, grouped, weight.activation_bits))
+    if len(schemes) != 1:
+        return "the layers differ in bits or groups" if schemes else "there are none"
+    return ""
+
+
+def _rounds_inputs(weight: PackedWeight) -> bool:
+    return isinstance(weight, AffineWeight) and weight.activation_bits < FULL_PRECISION
+
+
+def _compressed(weights: Mapping[str, PackedWeight], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {
+        f"{layer}.{name}": tensor
+        for layer, weight in weights.items()
+        if isinstance(weight, AffineWeight)
+        for name, tensor in compressed_tensors.layer_tensors(weight, dtype).items()
+    }
+
+
+def _dequantized(weights: Mapping[str, PackedWeight], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {f"{layer}.weight": weight.dequantize().to(dtype) for layer, weight in weights.items()}
+
+
+def _plain_linears(model: PreTrainedModel) -> list[str]:
+    """Names of the Linears that stay as they are: the head, and blocks that were left alone."""
+    return [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+
+
+def _write_config(folder: Path, model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """``config.json``, which names the dtype of what is not packed, and generation settings where there are some."""
+    model.config.save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    config["architectures"] = [type(model).__name__]
+    atomic_write_json(folder / "config.json", config)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+def _extend_config(folder: Path, quantization: Mapping[str, Any]) -> None:
+    config = read_json(folder / "config.json")
+    atomic_write_json(folder / "config.json", config | {"quantization_config": dict(quantization)})
