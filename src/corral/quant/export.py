@@ -1,13 +1,14 @@
 """Writing quantized models as folders, in one of three layouts.
 
 - ``corral``: packed as ``models.quantized.folder`` describes; every method.
-- ``compressed-tensors``: read by transformers and vLLM as well; uniform grids of 4 or 8 bits and W8A8.
+- ``compressed-tensors``: read by transformers as well, and with 4 and 8 bits by vLLM; uniform grids and W8A8.
 - ``dequantized``: an ordinary model with the rounded weights, as large as it was; for programs that read no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
@@ -26,13 +27,28 @@ if TYPE_CHECKING:
 
 Layout = Literal["corral", "compressed-tensors", "dequantized"]
 LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
+_SERVED_BITS: Final = (4, 8)
 RECORD: Final = "quantization_record.json"
 """How the codes of a folder in a foreign layout were found."""
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenBytes:
+    """What a weights' file holds.
+
+    Attributes:
+        tensors: bytes of all tensors: the file without its header.
+        layers: bytes of what is stored for the quantized layers.
+    """
+
+    tensors: int
+    layers: int
+
+
 def choose_layout(weights: Mapping[str, PackedWeight]) -> Layout:
-    """``compressed-tensors`` where it can hold the weights, else ``corral``."""
-    return "corral" if _misfit(weights) else "compressed-tensors"
+    """``compressed-tensors`` where transformers and vLLM read it, else ``corral``."""
+    served = all(weight.nominal_bits in _SERVED_BITS for weight in weights.values())
+    return "compressed-tensors" if served and not _misfit(weights) else "corral"
 
 
 def write_model(
@@ -44,8 +60,8 @@ def write_model(
     layout: Layout,
     dtype: torch.dtype,
     about: Mapping[str, Any],
-) -> int:
-    """Write a new folder; returns the bytes of all tensors, which is the weights' file without its header.
+) -> WrittenBytes:
+    """Write a new folder.
 
     Args:
         out: a folder that does not exist.
@@ -64,7 +80,7 @@ def write_model(
         raise ConfigError(
             f"compressed-tensors has no layers like these: {reason}",
             where="layout",
-            hint="Use `--layout corral` (any method), or 4 or 8 bits of rtn, gptq, awq or smoothquant.",
+            hint="Use `--layout corral`, or rtn, gptq (without act_order) or awq, or 8 bits of smoothquant.",
         )
     if layout == "dequantized" and any(_rounds_inputs(weight) for weight in weights.values()):
         raise ConfigError(
@@ -79,8 +95,9 @@ def write_model(
             state = others | named_tensors(weights)
         else:
             compressed = layout == "compressed-tensors"
-            state = others | (_compressed(weights, dtype) if compressed else _dequantized(weights, dtype))
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, staged / WEIGHTS_FILE, {"format": "pt"})
+            state = others | (_compressed(weights) if compressed else _dequantized(weights, dtype))
+            contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+            save_file(contiguous, staged / WEIGHTS_FILE, {"format": "pt"})
             atomic_write_json(staged / RECORD, about)
             if compressed:
                 first = next(iter(weights.values()))
@@ -88,7 +105,8 @@ def write_model(
                 ignore = _plain_linears(model)
                 _extend_config(staged, compressed_tensors.quantization_config(first, ignore=ignore))
         tokenizer.save_pretrained(staged)
-    return sum(tensor.nbytes for tensor in state.values())
+    tensors = sum(tensor.nbytes for tensor in state.values())
+    return WrittenBytes(tensors, tensors - sum(tensor.nbytes for tensor in others.values()))
 
 
 def other_tensors(model: PreTrainedModel, weights: Mapping[str, PackedWeight], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -120,12 +138,12 @@ def _rounds_inputs(weight: PackedWeight) -> bool:
     return isinstance(weight, AffineWeight) and weight.activation_bits < FULL_PRECISION
 
 
-def _compressed(weights: Mapping[str, PackedWeight], dtype: torch.dtype) -> dict[str, Tensor]:
+def _compressed(weights: Mapping[str, PackedWeight]) -> dict[str, Tensor]:
     return {
         f"{layer}.{name}": tensor
         for layer, weight in weights.items()
         if isinstance(weight, AffineWeight)
-        for name, tensor in compressed_tensors.layer_tensors(weight, dtype).items()
+        for name, tensor in compressed_tensors.layer_tensors(weight).items()
     }
 
 

@@ -6,7 +6,7 @@ Only Linears inside decoder blocks are quantized; embeddings, norms and the head
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class QuantizationReport:
         layout: how weights are stored in it.
         method: its name and settings.
         calibration: manifest, ``None`` for methods that need no text.
-        bits: effective bits, in both counts.
+        bits: effective bits, in both counts; the stored ones are those of the file.
         layers: one a Linear.
         file_bytes: size of the weights' file.
         tensor_bytes: the same as computed from what is stored; the file has a header as well.
@@ -120,15 +120,16 @@ def quantize(
         done = quantize_blocks(loaded, chosen, method, stream, store, on_block)
         layout = layout or choose_layout(done.weights)
         written = write_model(out, loaded, tokenizer, done.weights, layout=layout, dtype=stored_dtype, about=about)
+    bits = quantized_bits(done.weights.values())
     return QuantizationReport(
         out=out,
         layout=layout,
         method=about["method"],
         calibration=about["calibration"],
-        bits=quantized_bits(done.weights.values()),
+        bits=replace(bits, stored=8 * written.layers / bits.weights),
         layers=tuple(done.records),
         file_bytes=(out / WEIGHTS_FILE).stat().st_size,
-        tensor_bytes=written,
+        tensor_bytes=written.tensors,
         seconds=time.monotonic() - started,
         max_rss_mb=max_rss_mb(),
         resumed_blocks=done.resumed,

@@ -1,9 +1,10 @@
 """Layers in the format of compressed-tensors, read and written without that library.
 
 Formats ``pack-quantized`` (weights of integers, inputs left alone) and ``int-quantized`` (W8A8). Of a packed layer a
-file holds ``weight_packed`` (int32, several codes a word, the lowest bits first along the columns), ``weight_scale``,
+file holds ``weight_packed`` (each row's codes without gaps in int32 words, the lowest bits first), ``weight_scale``,
 ``weight_shape`` and, on asymmetric grids, ``weight_zero_point``, packed likewise along the rows; of an integer layer
-``weight`` (int8) and ``weight_scale``. Integers are signed there: code less 2^(b - 1).
+``weight`` (int8: code less 2^(b - 1)) and ``weight_scale``. transformers runs 1 to 8 bits, vLLM 4 and 8. Both round
+activations of W8A8 by token; transformers in units of the largest magnitude over 127.5, vLLM and Corral over 127.
 
 Legend: m rows, n columns, G groups a row.
 """
@@ -16,11 +17,11 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.core.errors import DataError
 from corral.core.files import read_json
 from corral.models.quantized.affine import FULL_PRECISION, AffineWeight
+from corral.models.quantized.bitstream import pack, unpack
 from corral.models.quantized.packed_weight import PackedWeight
 
 QUANT_METHOD: Final = "compressed-tensors"
@@ -42,35 +43,29 @@ def is_compressed_folder(folder: Path) -> bool:
 
 
 def can_express(weight: PackedWeight) -> bool:
-    """Whether the format has such a layer, and programs that run it: uniform grids of 4 or 8 bits."""
-    if not isinstance(weight, AffineWeight) or weight.bits not in (4, 8):
+    """Whether the format has such a layer: groups of neighbouring columns, and W8A8 with a scale a row."""
+    if not isinstance(weight, AffineWeight) or weight.group_index is not None:
         return False
     if weight.activation_bits == FULL_PRECISION:
         return True
-    integer = weight.bits == weight.activation_bits == _BYTE_BITS
-    return integer and weight.zeros is None and weight.groups == 1 and weight.group_index is None
+    return weight.bits == weight.activation_bits == _BYTE_BITS and weight.zeros is None and weight.groups == 1
 
 
-def layer_tensors(weight: AffineWeight, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What a file holds for a layer, by the last part of its name.
+def layer_tensors(weight: AffineWeight) -> dict[str, Tensor]:
+    """What a file holds for a layer for which ``can_express`` holds, by the last part of its name.
 
-    Args:
-        weight: for which ``can_express`` holds.
-        dtype: of the model, in which scales are written.
+    Scales stay in float16, which programs that load the file widen to the model's dtype.
     """
-    scale = weight.scales.to(dtype)
     if weight.activation_bits < FULL_PRECISION:
         signed = weight.codes_mn().short() - 2 ** (weight.bits - 1)
-        return {"weight": signed.to(torch.int8), "weight_scale": scale}
+        return {"weight": signed.to(torch.int8), "weight_scale": weight.scales}
     tensors = {
         "weight_packed": pack_words(weight.codes_mn(), weight.bits),
-        "weight_scale": scale,
+        "weight_scale": weight.scales,
         "weight_shape": torch.tensor([weight.rows, weight.columns]),
     }
     if weight.zeros is not None:
-        tensors["weight_zero_point"] = pack_words(weight.zeros_mG().t(), weight.bits).t().contiguous()
-    if weight.group_index is not None:
-        tensors["weight_g_idx"] = weight.group_index
+        tensors["weight_zero_point"] = pack_words(weight.zeros_mG().t(), weight.bits).t()
     return tensors
 
 
@@ -88,7 +83,7 @@ def quantization_config(weight: AffineWeight, *, ignore: list[str]) -> dict[str,
         "symmetric": weight.zeros is None,
         "strategy": "channel" if per_row else "group",
         "group_size": None if per_row else weight.group_size,
-        "actorder": None if weight.group_index is None else "group",
+        "actorder": None,
         "dynamic": False,
     }
     rounded = weight.activation_bits < FULL_PRECISION
@@ -128,19 +123,36 @@ def split_state(
 
 
 def pack_words(codes_mn: Tensor, bits: int) -> Tensor:
-    """Codes (m, n) from 0 to 2^bits - 1 as int32 words (m, ceil(n / (32 // bits))), the first code lowest."""
-    per_word = _WORD_BITS // bits
-    padded = F.pad(codes_mn.to(torch.int64), (0, -codes_mn.shape[1] % per_word))
-    places = torch.arange(per_word, device=codes_mn.device) * bits
-    words = (padded.view(len(padded), -1, per_word) << places).sum(-1)
-    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    """Codes (m, n) from 0 to 2^bits - 1 as int32 words (m, ceil(n bits / 32)): each row one stream, lowest bits first."""
+    rows, columns = codes_mn.shape
+    words = -(-columns * bits // _WORD_BITS)
+    whole = -(-columns // _WORD_BITS) * _WORD_BITS  # so many codes fill words without a rest
+    padded = codes_mn.new_zeros(rows, whole)
+    padded[:, :columns] = codes_mn
+    return _words(pack(padded, bits)).view(rows, -1)[:, :words].contiguous()
 
 
 def unpack_words(words_mw: Tensor, bits: int, columns: int) -> Tensor:
-    """What ``pack_words`` packed, uint8."""
-    places = torch.arange(_WORD_BITS // bits, device=words_mw.device) * bits
-    codes = (words_mw.to(torch.int64)[..., None] >> places) & (2**bits - 1)
-    return codes.view(len(words_mw), -1)[:, :columns].to(torch.uint8)
+    """What ``pack_words`` packed, uint8 (m, n)."""
+    rows, words = words_mw.shape
+    whole = -(-words // bits) * bits
+    padded = words_mw.new_zeros(rows, whole)
+    padded[:, :words] = words_mw
+    codes = unpack(_bytes(padded), bits, rows * whole * _WORD_BITS // bits)
+    return codes.view(rows, -1)[:, :columns].contiguous()
+
+
+def _words(stream: Tensor) -> Tensor:
+    """Bytes as little-endian int32 words, whatever this machine's order."""
+    parts = stream.view(-1, 4).to(torch.int64) << torch.tensor([0, 8, 16, 24], device=stream.device)
+    words = parts.sum(1)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def _bytes(words: Tensor) -> Tensor:
+    """The bytes of ``_words``."""
+    shifts = torch.tensor([0, 8, 16, 24], device=words.device)
+    return ((words.reshape(-1, 1).to(torch.int64) >> shifts) & 255).to(torch.uint8).view(-1)
 
 
 def _scheme(found: Any, where: str) -> tuple[int, int]:
@@ -166,9 +178,7 @@ def _layer(parts: Mapping[str, Tensor], bits: int, activation_bits: int) -> Affi
     scales_mG = parts["weight_scale"].view(len(parts["weight_scale"]), -1)
     if "weight" in parts:
         codes_mn = (parts["weight"].short() + 2 ** (bits - 1)).to(torch.uint8)
-        return AffineWeight.from_codes(
-            codes_mn, scales_mG, None, bits=bits, activation_bits=activation_bits
-        )
+        return AffineWeight.from_codes(codes_mn, scales_mG, None, bits=bits, activation_bits=activation_bits)
     columns = int(parts["weight_shape"][1])
     zeros = parts.get("weight_zero_point")
     return AffineWeight.from_codes(
@@ -179,4 +189,3 @@ def _layer(parts: Mapping[str, Tensor], bits: int, activation_bits: int) -> Affi
         group_index_n=parts.get("weight_g_idx"),
         activation_bits=activation_bits,
     )
-
