@@ -79,7 +79,9 @@ def test_with_uncorrelated_inputs_nothing_is_made_up_for():
     weight, factor = torch.randn(3, 6, generator=torch.Generator().manual_seed(2)), inverse_factor(torch.eye(6))
     rounded = compensate(weight, factor, lambda rest, u, _: by_column(rest, u, lambda j, now: GRID.round(now[j])))
     torch.testing.assert_close(rounded, GRID.round(weight))
-    at_block = compensate(weight, factor, lambda rest, u, _: at_once(rest[:, : len(u)], u, GRID.round(rest[:, : len(u)])))
+    at_block = compensate(
+        weight, factor, lambda rest, u, _: at_once(rest[:, : len(u)], u, GRID.round(rest[:, : len(u)]))
+    )
     torch.testing.assert_close(at_block, GRID.round(weight))
 
 

@@ -162,9 +162,15 @@ def _print(report: QuantizationReport) -> None:
             ("method", f"{report.method['name']} ({settings})"),
             ("calibration", calibrated),
             ("layers", len(report.layers)),
-            ("bits a weight", f"{report.bits.nominal:.3f} as papers count, {report.bits.stored:.3f} with all that is stored"),
+            (
+                "bits a weight",
+                f"{report.bits.nominal:.3f} as papers count, {report.bits.stored:.3f} with all that is stored",
+            ),
             ("weights file", f"{report.file_bytes:,} bytes, of which {report.tensor_bytes:,} are tensors"),
-            ("lost output", f"less than by rounding to nearest in {better} of {len(losses)} layers" if losses else None),
+            (
+                "lost output",
+                f"less than by rounding to nearest in {better} of {len(losses)} layers" if losses else None,
+            ),
             ("blocks kept", f"{report.resumed_blocks} from an earlier run" if report.resumed_blocks else None),
             ("took", f"{report.seconds:.0f} s, {report.max_rss_mb:.0f} MB"),
         ]

@@ -294,7 +294,9 @@ def _load_quantized(class_name: str, ref: ModelRef, layers: int | None) -> PreTr
     folder = Path(ref.name)
     config = LlamaConfig.from_pretrained(folder)
     if config.model_type != "llama":
-        raise DataError(f"packed layers of a `{config.model_type}` cannot be read, only those of a Llama", where=str(ref))
+        raise DataError(
+            f"packed layers of a `{config.model_type}` cannot be read, only those of a Llama", where=str(ref)
+        )
     if layers is not None:
         _keep_layers(config, layers, ref)
     del config.quantization_config  # from here on an ordinary model, some of whose layers are packed

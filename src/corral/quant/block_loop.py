@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,6 @@ from corral.quant.statistics import InputStatistics, proxy_loss
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-OnBlock = Callable[[int, int], None]
 _NORMS: Final = tuple(NORMS.values())
 
 
@@ -65,9 +64,10 @@ def quantize_blocks(
     method: Method,
     stream: BlockStream | None,
     store: BlockStore,
-    on_block: OnBlock,
-) -> FinishedBlocks:
+) -> Iterator[FinishedBlocks]:
     """Put packed layers in the place of the Linears of some blocks, lowest first, in place.
+
+    Yields all that is done after every block.
 
     Args:
         model: float32; its blocks become the quantized ones.
@@ -75,7 +75,6 @@ def quantize_blocks(
         method: how.
         stream: calibration text before the first block; ``None`` for methods that need none.
         store: holds blocks that an earlier call finished, and is given the others.
-        on_block: called with how many blocks are done, and of how many.
     """
     done = FinishedBlocks()
     for number, (name, block) in enumerate(blocks.items()):
@@ -87,15 +86,14 @@ def quantize_blocks(
         else:
             weights, norms, found = kept
             records = [LayerRecord(**record) for record in found]
-            _restore(model, block, method, stream, weights, norms)
+            _restore(model, block, method, stream, kept=(weights, norms))
             done.resumed += 1
         for module in block.modules():
             if isinstance(module, QuantizedLinear):
                 module.forget_unpacked()
         done.weights |= weights
         done.records += records
-        on_block(number + 1, len(blocks))
-    return done
+        yield done
 
 
 def _restore(
@@ -103,10 +101,11 @@ def _restore(
     block: nn.Module,
     method: Method,
     stream: BlockStream | None,
-    weights: dict[str, PackedWeight],
-    norms: Mapping[str, Tensor],
+    *,
+    kept: tuple[dict[str, PackedWeight], dict[str, Tensor]],
 ) -> None:
     """Take a finished block from the store, the calibration text passing it as it did the first time."""
+    weights, norms = kept
     if stream is not None and method.propagation == "full":
         stream.advance(block)
     install(model, weights)
@@ -146,9 +145,7 @@ def _quantize_block(
     return weights, records
 
 
-def _fit(
-    name: str, weight: Tensor, method: Method, inputs: InputStatistics | None
-) -> tuple[PackedWeight, LayerRecord]:
+def _fit(name: str, weight: Tensor, method: Method, inputs: InputStatistics | None) -> tuple[PackedWeight, LayerRecord]:
     original_mn = weight.detach().float()
     packed = method.fit(LinearLayer(name, original_mn.clone(), inputs))
     record = LayerRecord(name, packed.nominal_bits, packed.stored_bits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from corral.models.quantized.folder import named_tensors, parse_layers
 
 SUFFIX: Final = ".unfinished"
 _SETTINGS: Final = "settings.json"
+_BLOCKS: Final = "block-*.safetensors"
 _LAYERS: Final = "layers"
 _RECORDS: Final = "records"
 
@@ -36,7 +37,7 @@ class BlockStore:
         self._folder = folder
 
     def save(
-        self, number: int, weights: Mapping[str, PackedWeight], others: Mapping[str, Tensor], records: list[Any]
+        self, number: int, weights: Mapping[str, PackedWeight], others: Mapping[str, Tensor], records: Sequence[Any]
     ) -> None:
         """Keep a block: its packed layers, its other tensors, and JSON about its layers."""
         described = {name: {"kind": weight.kind, **weight.settings()} for name, weight in weights.items()}
@@ -60,7 +61,7 @@ class BlockStore:
             return None
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"block-{number:03}.safetensors"
+        return self._folder / _BLOCKS.replace("*", f"{number:03}")
 
 
 @contextmanager
@@ -80,14 +81,19 @@ def block_store(out: Path, settings: Mapping[str, Any]) -> Iterator[BlockStore]:
     try:
         lock_descriptor(descriptor, folder)
         path = folder / _SETTINGS
-        if path.is_file() and read_json(path) != json.loads(json.dumps(settings)):
+        if any(folder.glob(_BLOCKS)) and read_json(path) != json.loads(json.dumps(settings)):
             raise RunError(
                 "holds blocks of an unfinished quantization with other settings",
                 where=str(folder),
                 hint="Finish it with its own settings, remove the folder, or choose another `--out`.",
             )
         atomic_write_json(path, settings)
-        yield BlockStore(folder)
+        try:
+            yield BlockStore(folder)
+        except BaseException:
+            if not any(folder.glob(_BLOCKS)):
+                shutil.rmtree(folder)  # nothing to go on with
+            raise
         shutil.rmtree(folder)
     finally:
         os.close(descriptor)

@@ -32,6 +32,24 @@ RECORD: Final = "quantization_record.json"
 """How the codes of a folder in a foreign layout were found."""
 
 
+def check_layout(layout: Layout, weights: Mapping[str, PackedWeight]) -> None:
+    """Whether a layout can hold the weights.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if layout == "compressed-tensors" and (reason := _misfit(weights)):
+        raise ConfigError(
+            f"compressed-tensors has no layers like these: {reason}",
+            where="layout",
+            hint="Use `--layout corral`, or rtn, gptq (without act_order) or awq, or 8 bits of smoothquant.",
+        )
+    if layout == "dequantized" and any(_rounds_inputs(weight) for weight in weights.values()):
+        raise ConfigError(
+            "an ordinary model does not round the inputs of its layers", where="layout", hint="Use `corral`."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class WrittenBytes:
     """What a weights' file holds.
@@ -68,24 +86,13 @@ def write_model(
         model: with the packed layers in it.
         tokenizer: written beside it.
         weights: the packed layers by name.
-        layout: see the module.
+        layout: see the module; for which ``check_layout`` holds.
         dtype: of everything that is not packed.
         about: how the codes were found; JSON.
 
     Raises:
-        ConfigError: the layout cannot hold the weights.
         RunError: the folder exists.
     """
-    if layout == "compressed-tensors" and (reason := _misfit(weights)):
-        raise ConfigError(
-            f"compressed-tensors has no layers like these: {reason}",
-            where="layout",
-            hint="Use `--layout corral`, or rtn, gptq (without act_order) or awq, or 8 bits of smoothquant.",
-        )
-    if layout == "dequantized" and any(_rounds_inputs(weight) for weight in weights.values()):
-        raise ConfigError(
-            "an ordinary model does not round the inputs of its layers", where="layout", hint="Use `corral`."
-        )
     others = other_tensors(model, weights, dtype)
     with atomic_directory(out) as staged:
         _write_config(staged, model, dtype)
@@ -128,7 +135,9 @@ def _misfit(weights: Mapping[str, PackedWeight]) -> str:
             return f"`{name}` is `{weight.kind}` with {weight.nominal_bits:g} bits"
         one_group = weight.groups == 1
         grouped = weight.group_index is not None
-        schemes.add((weight.bits, one_group or weight.group_size, weight.zeros is None, grouped, weight.activation_bits))
+        schemes.add(
+            (weight.bits, one_group or weight.group_size, weight.zeros is None, grouped, weight.activation_bits)
+        )
     if len(schemes) != 1:
         return "the layers differ in bits or groups" if schemes else "there are none"
     return ""

@@ -6,6 +6,7 @@ Only Linears inside decoder blocks are quantized; embeddings, norms and the head
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +17,11 @@ from corral.core.files import read_json
 from corral.core.memory import max_rss_mb
 from corral.models.quantized.folder import WEIGHTS_FILE, QuantizedBits, is_quantized_folder, quantized_bits
 from corral.models.reference import ModelRef
-from corral.quant.block_loop import FinishedBlocks, LayerRecord, OnBlock, quantize_blocks
+from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
 from corral.quant.blocks import LINEARS, BlockStream, llama_blocks
 from corral.quant.calibration import CalibrationManifest, CalibrationSettings, calibration
-from corral.quant.export import Layout, choose_layout, write_model
+from corral.quant.export import Layout, check_layout, choose_layout, write_model
 from corral.quant.methods.base import Method
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def quantize(
     layout: Layout | None = None,
     blocks: int | None = None,
     dtype: str = "auto",
-    on_block: OnBlock = lambda _done, _total: None,
+    on_block: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> QuantizationReport:
     """Quantize a model into a new folder, with its tokenizer. A second call after an interruption continues it.
 
@@ -117,7 +118,11 @@ def quantize(
     }
     depends_on = {**about, "weights": weights_revision(ref), "blocks": len(chosen), "corral": version("corral")}
     with block_store(out, depends_on) as store:
-        done = quantize_blocks(loaded, chosen, method, stream, store, on_block)
+        done = FinishedBlocks()
+        for number, done in enumerate(quantize_blocks(loaded, chosen, method, stream, store), start=1):
+            if layout is not None:
+                check_layout(layout, done.weights)  # after the first block, not after the last
+            on_block(number, len(chosen))
         layout = layout or choose_layout(done.weights)
         written = write_model(out, loaded, tokenizer, done.weights, layout=layout, dtype=stored_dtype, about=about)
     bits = quantized_bits(done.weights.values())

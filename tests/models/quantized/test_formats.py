@@ -107,7 +107,7 @@ def test_a_group_index_says_which_column_is_in_which_group():
         bits=1,
         group_index_n=torch.tensor([1, 0, 0, 1]),
     )
-    assert weight.zeros_mG().tolist() == [[1, 1]]
+    assert weight.zero_points().tolist() == [[1, 1]]
     two_bits = AffineWeight.from_codes(
         torch.tensor([[3, 3, 3, 3]]), torch.tensor([[1.0, 3.0]]).half(), None, bits=2, group_index_n=weight.group_index
     )

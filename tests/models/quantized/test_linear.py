@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from corral.models.packed.int8 import int8_is_exact
 from corral.models.quantized import QuantizedLinear
@@ -33,7 +33,9 @@ def test_another_dtype_changes_the_product_and_never_the_codes_or_scales():
     before = {name: tensor.clone() for name, tensor in layer.packed.tensors().items()}
     layer.to(torch.bfloat16)
     after = layer.packed.tensors()
-    assert all(torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items())
+    assert all(
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items()
+    )
     assert layer(INPUTS.bfloat16()).dtype == torch.bfloat16
 
 

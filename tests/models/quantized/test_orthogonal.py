@@ -8,7 +8,9 @@ import torch
 from corral.models.quantized.orthogonal import KroneckerOrthogonal, factor_sizes
 
 
-@pytest.mark.parametrize(("size", "factors"), [(576, (24, 24)), (1536, (32, 48)), (192, (24, 8)), (7, (7, 1)), (1, (1, 1))])
+@pytest.mark.parametrize(
+    ("size", "factors"), [(576, (24, 24)), (1536, (32, 48)), (192, (24, 8)), (7, (7, 1)), (1, (1, 1))]
+)
 def test_sizes_are_split_by_their_prime_factors(size, factors):
     assert factor_sizes(size) == factors
 

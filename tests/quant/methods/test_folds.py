@@ -54,7 +54,9 @@ def test_folds_preserve_the_function(method, key_value_heads):
     with torch.no_grad():
         method.fold(calibrated(made))
     torch.testing.assert_close(logits(made), before, atol=1e-4, rtol=1e-5)
-    changed = {name for name in LINEARS if not torch.equal(weights[name], made.model.layers[0].get_submodule(name).weight)}
+    changed = {
+        name for name in LINEARS if not torch.equal(weights[name], made.model.layers[0].get_submodule(name).weight)
+    }
     assert {"self_attn.q_proj", "mlp.up_proj"} <= changed
     # Fewer value channels than ``o_proj`` reads leave nowhere to fold its scale.
     assert ("self_attn.o_proj" in changed) == (isinstance(method, Awq) and key_value_heads == 4)

@@ -97,14 +97,16 @@ def test_moments_that_cannot_be_factored_name_the_layer(make_layer):
         Gptq(group_size=16).fit(with_hessian(make_layer(), hessian))
 
 
-@pytest.mark.parametrize(("group_size", "columns", "expected"), [(64, 576, 128), (48, 576, 96), (192, 576, 96), (576, 576, 128)])
+@pytest.mark.parametrize(
+    ("group_size", "columns", "expected"), [(64, 576, 128), (48, 576, 96), (192, 576, 96), (576, 576, 128)]
+)
 def test_groups_begin_where_blocks_do_or_within_them(group_size, columns, expected):
     assert block_columns(group_size, columns) == expected
 
 
 def test_groups_must_divide_every_layer_and_the_hint_names_sizes_that_do():
     shapes = {"q_proj": (576, 576), "down_proj": (576, 1536)}
-    with pytest.raises(ConfigError, match="128. do not divide the 576 columns of .q_proj") as error:
+    with pytest.raises(ConfigError, match="`128` do not divide the 576 columns of `q_proj`") as error:
         Gptq(group_size=128).check(shapes)
     assert error.value.hint == "Use 64, 32, 16, or one scale a row (`channel`)."
     Gptq(group_size=64).check(shapes)

@@ -1,7 +1,7 @@
 """Linear layers whose weights are stored as packed codes: the formats, the layer that runs them, and their files.
 
-``quant`` fits weights into these formats; everything that only runs a model reads them from here. A folder of the format
-is described in ``folder``.
+``quant`` fits weights into these formats; everything that only runs a model reads them from here. A folder of such
+layers is described in ``folder``.
 """
 
 from corral.models.quantized.affine import AffineWeight

@@ -79,19 +79,21 @@ class AffineWeight(PackedWeight):
         """b."""
         return float(self.bits)
 
-    def codes_mn(self) -> Tensor:
+    def code_matrix(self) -> Tensor:
         """The codes q (m, n), uint8."""
         return unpack(self.codes, self.bits, self.rows * self.columns).view(self.rows, self.columns)
 
-    def zeros_mG(self) -> Tensor:
+    def zero_points(self) -> Tensor:
         """The zero points (m, G), uint8."""
         if self.zeros is None:
-            return torch.full((self.rows, self.groups), 2 ** (self.bits - 1), dtype=torch.uint8, device=self.codes.device)
+            return torch.full(
+                (self.rows, self.groups), 2 ** (self.bits - 1), dtype=torch.uint8, device=self.codes.device
+            )
         return unpack(self.zeros, self.bits, self.rows * self.groups).view(self.rows, self.groups)
 
     def dequantize(self) -> Tensor:
         """The matrix (m, n), float32."""
-        codes_mn, scales_mG, zeros_mG = self.codes_mn().float(), self.scales.float(), self.zeros_mG().float()
+        codes_mn, scales_mG, zeros_mG = self.code_matrix().float(), self.scales.float(), self.zero_points().float()
         if self.group_index is not None:
             columns = self.group_index.long()
             return (codes_mn - zeros_mG[:, columns]) * scales_mG[:, columns]
@@ -110,5 +112,8 @@ class AffineWeight(PackedWeight):
             self._expect("zeros", self.zeros, (packed_bytes(self.rows * self.groups, self.bits),), torch.uint8)
         if self.group_index is not None:
             self._expect("group_index", self.group_index, (self.columns,), torch.int32)
-            if self.group_index.numel() and not 0 <= int(self.group_index.min()) <= int(self.group_index.max()) < self.groups:
+            if (
+                self.group_index.numel()
+                and not 0 <= int(self.group_index.min()) <= int(self.group_index.max()) < self.groups
+            ):
                 raise DataError(f"`group_index` names groups outside 0 to {self.groups - 1}")

@@ -57,15 +57,15 @@ def layer_tensors(weight: AffineWeight) -> dict[str, Tensor]:
     Scales stay in float16, which programs that load the file widen to the model's dtype.
     """
     if weight.activation_bits < FULL_PRECISION:
-        signed = weight.codes_mn().short() - 2 ** (weight.bits - 1)
+        signed = weight.code_matrix().short() - 2 ** (weight.bits - 1)
         return {"weight": signed.to(torch.int8), "weight_scale": weight.scales}
     tensors = {
-        "weight_packed": pack_words(weight.codes_mn(), weight.bits),
+        "weight_packed": pack_words(weight.code_matrix(), weight.bits),
         "weight_scale": weight.scales,
         "weight_shape": torch.tensor([weight.rows, weight.columns]),
     }
     if weight.zeros is not None:
-        tensors["weight_zero_point"] = pack_words(weight.zeros_mG().t(), weight.bits).t()
+        tensors["weight_zero_point"] = pack_words(weight.zero_points().t(), weight.bits).t()
     return tensors
 
 
@@ -87,7 +87,13 @@ def quantization_config(weight: AffineWeight, *, ignore: list[str]) -> dict[str,
         "dynamic": False,
     }
     rounded = weight.activation_bits < FULL_PRECISION
-    inputs = {"num_bits": weight.activation_bits, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+    inputs = {
+        "num_bits": weight.activation_bits,
+        "type": "int",
+        "symmetric": True,
+        "strategy": "token",
+        "dynamic": True,
+    }
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs if rounded else None}
     layout = INTEGER if rounded else PACKED
     return {
@@ -123,7 +129,7 @@ def split_state(
 
 
 def pack_words(codes_mn: Tensor, bits: int) -> Tensor:
-    """Codes (m, n) from 0 to 2^bits - 1 as int32 words (m, ceil(n bits / 32)): each row one stream, lowest bits first."""
+    """Codes (m, n) as int32 words (m, ceil(n bits / 32)): each row one stream, lowest bits first."""
     rows, columns = codes_mn.shape
     words = -(-columns * bits // _WORD_BITS)
     whole = -(-columns // _WORD_BITS) * _WORD_BITS  # so many codes fill words without a rest
@@ -160,18 +166,18 @@ def _scheme(found: Any, where: str) -> tuple[int, int]:
     try:
         (group,) = found["config_groups"].values()
         weights, inputs = group["weights"], group.get("input_activations")
-        if weights["type"] != "int" or weights["strategy"] not in ("group", "channel"):
-            raise DataError("weights are not integers by group or channel")
-        if inputs is not None and not (inputs["type"] == "int" and inputs["strategy"] == "token" and inputs["dynamic"]):
-            raise DataError("inputs are not integers by token")
-        return int(weights["num_bits"]), FULL_PRECISION if inputs is None else int(inputs["num_bits"])
-    except (KeyError, TypeError, ValueError, DataError) as error:
-        reason = error.message if isinstance(error, DataError) else f"no single group of layers ({error})"
-        raise DataError(
-            f"this `{QUANT_METHOD}` model cannot be read: {reason}",
-            where=where,
-            hint="Weights of integers with scales by group or row can, and W8A8 with scales by token.",
-        ) from error
+        readable = weights["type"] == "int" and weights["strategy"] in ("group", "channel")
+        if inputs is not None:
+            readable &= inputs["type"] == "int" and inputs["strategy"] == "token" and bool(inputs["dynamic"])
+        if readable:
+            return int(weights["num_bits"]), FULL_PRECISION if inputs is None else int(inputs["num_bits"])
+    except (KeyError, TypeError, ValueError):
+        pass  # said below
+    raise DataError(
+        f"this `{QUANT_METHOD}` model is not in a scheme that can be read",
+        where=where,
+        hint="One group of settings can: integer weights with scales by group or row, and inputs left alone or by token.",
+    )
 
 
 def _layer(parts: Mapping[str, Tensor], bits: int, activation_bits: int) -> AffineWeight:

@@ -83,8 +83,8 @@ class QuantizedLinear(nn.Module):
             packed = self.packed
             if not isinstance(packed, AffineWeight) or packed.bits > _INT8_BITS or packed.groups > 1:
                 return None
-            codes = packed.codes_mn().short() - packed.zeros_mG().short()
-            if packed.group_index is not None or codes.min() < -128 or codes.max() > 127:  # noqa: PLR2004 - int8
+            codes = packed.code_matrix().short() - packed.zero_points().short()
+            if packed.group_index is not None or codes.min() < -128 or codes.max() > 127:
                 return None
             self._int8 = Int8Matrix.of_codes(codes.to(torch.int8), packed.scales[:, 0].float())
         return self._int8

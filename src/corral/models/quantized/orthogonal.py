@@ -1,7 +1,7 @@
 """Random orthogonal matrices that are fast to multiply by: a Kronecker product between two permutations.
 
-QuIP (arXiv 2307.13304), section 4: an n x n matrix V = P2 (O1 kron O2) P1 with O1 (p x p) and O2 (q x q), p q = n, costs
-n (p + q) multiplications a vector instead of n^2, and is known by its seed.
+QuIP (arXiv 2307.13304), section 4: an n x n matrix V = P2 (O1 kron O2) P1 with O1 (p x p) and O2 (q x q), p q = n,
+costs n (p + q) multiplications a vector instead of n^2, and is known by its seed.
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ class PackedWeight(ABC):
             raise
         return weight
 
+    @abstractmethod
     def check(self) -> None:
         """Whether the tensors are of the shapes and types that the numbers say.
 

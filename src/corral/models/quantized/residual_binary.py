@@ -1,4 +1,4 @@
-"""Signs with a second layer of signs for salient columns and two magnitudes for the others: BiLLM (arXiv 2402.04291)."""
+"""Signs: a second layer of them for salient columns, two magnitudes for the others. BiLLM (arXiv 2402.04291)."""
 
 from __future__ import annotations
 

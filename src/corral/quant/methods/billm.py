@@ -5,8 +5,8 @@ signs on what the first leaves; k is what lowers the block's squared error most.
 quantile of |T|, of .10 to .90, into a concentrated and a sparse part with a mean and scale each. Errors are made up for
 across blocks only.
 
-Deviations: T is W, where the released code searches on w^2 / U_jj^2; while k is searched the other columns have one layer
-of signs, where the released code gives them two.
+Deviations: T is W, where the released code searches on w^2 / U_jj^2; while k is searched the other columns have one
+layer of signs, where the released code gives them two.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 The four levels -s, 0, s, 2 s of a group, or their mirror image s, 0, -s, -2 s, with nearest-level bits. Ours: s is
 searched for the least squared error, and mirrored where that is better; the sign of a1 says which.
 
-Then (``refine``) a1 and a2 of every group are fitted to the inputs of the calibration text with the bits chosen anew: the
-loss tr((W - Q) H (W - Q)^T) by AdamW with straight-through bits (the derivative by a_k is the sum of b_k). Deviation: the
-paper trains a1 and a2 by distilling the whole model on text that the teacher wrote (deviation-aware distillation); its
-learning rate and steps are not published.
+Then (``refine``) a1 and a2 of every group are fitted to the inputs of the calibration text, the bits chosen anew in
+every step: the loss tr((W - Q) H (W - Q)^T) by AdamW with straight-through bits (the derivative by a_k is the sum of
+b_k). Deviation: the paper trains a1 and a2 by distilling the whole model on text that the teacher wrote
+(deviation-aware distillation); its learning rate and steps are not published.
 """
 
 from __future__ import annotations

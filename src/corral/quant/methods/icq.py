@@ -1,7 +1,8 @@
 """ICQ: IR-QLoRA's shift of each block, chosen so that its NF4 codes carry most information (arXiv 2402.05445).
 
-tau = f max|w - median| + median with f over 2 n + 1 points of [-lambda sigma, lambda sigma], sigma = 1 / Phi^-1(.9677083);
-the f whose 16 code frequencies have the highest entropy. The block less tau is NF4; tau is added back.
+tau = f max|w - median| + median with f over 2 n + 1 points of [-lambda sigma, lambda sigma], where sigma is
+1 / Phi^-1(.9677083); the f whose 16 code frequencies have the highest entropy. The block less tau is NF4; tau is added
+back.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """QuIP: weights and second moments are made incoherent by random rotations, then rounded by LDLQ (arXiv 2307.13304).
 
 Rescaling by D = (diag H / diag W^T W)^(1/4), then W <- Y W V^T and H <- V H V^T with fast random orthogonal matrices,
-one grid of 2.4 root mean squares for the whole matrix, and rounding with linear feedback by the factor of H = L diag L^T
-from the last column to the first; optionally greedy passes over the columns afterwards.
+one grid of 2.4 root mean squares for the whole matrix, and rounding with linear feedback by the factor of
+H = L diag L^T from the last column to the first; optionally greedy passes over the columns afterwards.
 
 Deviation: D is divided by its largest and kept in float16, and the scale of the grid takes up the factor.
 """
@@ -48,7 +48,9 @@ class Quip(Method):
     def fit(self, layer: LinearLayer) -> IncoherentWeight:
         """See ``Method``."""
         rows, columns = layer.weight.shape
-        rotated = Incoherence.of(layer.weight, layer.hessian(), seeds=_seeds(self.seed, layer.name), damping=self.damping)
+        rotated = Incoherence.of(
+            layer.weight, layer.hessian(), seeds=_seeds(self.seed, layer.name), damping=self.damping
+        )
         scale = RANGE * rotated.weight.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
         grid = SymmetricGrid(self.bits, scale)
         codes_mn = ldlq(rotated.weight, rotated.hessian, grid, where=layer.name)

@@ -1,7 +1,7 @@
 """SmoothQuant: outliers of activations are moved into the weights, then both are integers (arXiv 2211.10438).
 
-t_j = max|X_j|^a / max|W_j|^(1 - a) for each norm and the Linears that read it. Weights are symmetric by row, activations
-symmetric by token while the model runs, both with 2^(b - 1) - 1 as their largest code.
+t_j = max|X_j|^a / max|W_j|^(1 - a) for each norm and the Linears that read it. Weights are symmetric by row,
+activations symmetric by token while the model runs, both with 2^(b - 1) - 1 as their largest code.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class SmoothQuant(Method):
         largest = 2 ** (self.bits - 1) - 1
         scales_m1 = half(layer.weight.abs().amax(1, keepdim=True) / largest)
         codes_mn = (layer.weight / scales_m1.float()).round().clamp(-largest, largest) + 2 ** (self.bits - 1)
-        return AffineWeight.from_codes(
-            codes_mn, scales_m1, None, bits=self.bits, activation_bits=self.activation_bits
-        )
+        return AffineWeight.from_codes(codes_mn, scales_m1, None, bits=self.bits, activation_bits=self.activation_bits)
 
 
 def smoothing_scales(input_max_n: Tensor, weight_max_n: Tensor, alpha: float) -> Tensor:

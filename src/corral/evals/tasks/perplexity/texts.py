@@ -109,4 +109,3 @@ def _packaged(name: str) -> Iterator[Document]:
 def _numbered(texts: Iterable[str]) -> tuple[Document, ...]:
     """Documents without the blank ones, numbered as they stand."""
     return tuple(Document(str(number), text) for number, text in enumerate(texts) if text.strip())
-
