@@ -31,5 +31,5 @@ def wikitext_half(half: Half, root: Path | None = None) -> list[str]:
 def articles(text: str) -> list[str]:
     """The articles of a WikiText file: each from its title, `` = Title = ``, to the next; none blank."""
     starts = [match.start() for match in _TITLE.finditer(text)]
-    ends = [*starts[1:], len(text)]
+    ends = [*starts, len(text)][1:]
     return [text[start:end] for start, end in zip(starts, ends, strict=True) if text[start:end].strip()]

@@ -299,7 +299,8 @@ def _load_quantized(class_name: str, ref: ModelRef, layers: int | None) -> PreTr
         )
     if layers is not None:
         _keep_layers(config, layers, ref)
-    del config.quantization_config  # from here on an ordinary model, some of whose layers are packed
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # from here on an ordinary model, some of whose layers are packed
     weights, state = read_quantized(folder, layers=layers)
     return _assembled(class_name, config, state, weights, folder=folder)
 

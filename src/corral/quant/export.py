@@ -20,7 +20,7 @@ from corral.core.errors import ConfigError
 from corral.core.files import atomic_directory, atomic_write_json, read_json
 from corral.models.quantized import AffineWeight, PackedWeight, compressed_tensors
 from corral.models.quantized.affine import FULL_PRECISION
-from corral.models.quantized.folder import QUANT_METHOD, WEIGHTS_FILE, named_tensors, write_quantized
+from corral.models.quantized.folder import COMPRESSED_FILE, PACKED_FILE, named_tensors, write_quantized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -55,10 +55,12 @@ class WrittenBytes:
     """What a weights' file holds.
 
     Attributes:
+        file: its size.
         tensors: bytes of all tensors: the file without its header.
         layers: bytes of what is stored for the quantized layers.
     """
 
+    file: int
     tensors: int
     layers: int
 
@@ -98,22 +100,24 @@ def write_model(
         _write_config(staged, model, dtype)
         if layout == "corral":
             write_quantized(staged, weights, others, about=about)
-            _extend_config(staged, {"quant_method": QUANT_METHOD})
             state = others | named_tensors(weights)
         else:
             compressed = layout == "compressed-tensors"
             state = others | (_compressed(weights) if compressed else _dequantized(weights, dtype))
             contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-            save_file(contiguous, staged / WEIGHTS_FILE, {"format": "pt"})
+            save_file(contiguous, staged / COMPRESSED_FILE, {"format": "pt"})
             atomic_write_json(staged / RECORD, about)
             if compressed:
-                first = next(iter(weights.values()))
-                assert isinstance(first, AffineWeight)  # noqa: S101 - `_misfit`
-                ignore = _plain_linears(model)
-                _extend_config(staged, compressed_tensors.quantization_config(first, ignore=ignore))
+                affine = [weight for weight in weights.values() if isinstance(weight, AffineWeight)]
+                _add_quantization(staged, compressed_tensors.quantization_config(affine, ignore=_plain_linears(model)))
         tokenizer.save_pretrained(staged)
     tensors = sum(tensor.nbytes for tensor in state.values())
-    return WrittenBytes(tensors, tensors - sum(tensor.nbytes for tensor in others.values()))
+    file = out / (PACKED_FILE if layout == "corral" else COMPRESSED_FILE)
+    return WrittenBytes(
+        file=file.stat().st_size,
+        tensors=tensors,
+        layers=tensors - sum(tensor.nbytes for tensor in others.values()),
+    )
 
 
 def other_tensors(model: PreTrainedModel, weights: Mapping[str, PackedWeight], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -129,18 +133,12 @@ def other_tensors(model: PreTrainedModel, weights: Mapping[str, PackedWeight], d
 
 def _misfit(weights: Mapping[str, PackedWeight]) -> str:
     """Why compressed-tensors cannot hold the weights; empty when it can."""
-    schemes = set()
+    affine = []
     for name, weight in weights.items():
         if not isinstance(weight, AffineWeight) or not compressed_tensors.can_express(weight):
             return f"`{name}` is `{weight.kind}` with {weight.nominal_bits:g} bits"
-        one_group = weight.groups == 1
-        grouped = weight.group_index is not None
-        schemes.add(
-            (weight.bits, one_group or weight.group_size, weight.zeros is None, grouped, weight.activation_bits)
-        )
-    if len(schemes) != 1:
-        return "the layers differ in bits or groups" if schemes else "there are none"
-    return ""
+        affine.append(weight)
+    return "" if compressed_tensors.have_one_scheme(affine) else "the layers differ in bits or groups"
 
 
 def _rounds_inputs(weight: PackedWeight) -> bool:
@@ -176,6 +174,6 @@ def _write_config(folder: Path, model: PreTrainedModel, dtype: torch.dtype) -> N
         model.generation_config.save_pretrained(folder)
 
 
-def _extend_config(folder: Path, quantization: Mapping[str, Any]) -> None:
+def _add_quantization(folder: Path, quantization: Mapping[str, Any]) -> None:
     config = read_json(folder / "config.json")
     atomic_write_json(folder / "config.json", config | {"quantization_config": dict(quantization)})

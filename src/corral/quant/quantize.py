@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from corral.core.errors import ConfigError, UserError
 from corral.core.files import read_json
 from corral.core.memory import max_rss_mb
-from corral.models.quantized.folder import WEIGHTS_FILE, QuantizedBits, is_quantized_folder, quantized_bits
+from corral.models.head_trimming import HEAD_TOKENS
+from corral.models.quantized.folder import QuantizedBits, is_quantized_folder, quantized_bits
 from corral.models.reference import ModelRef
 from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
@@ -133,7 +134,7 @@ def quantize(
         calibration=about["calibration"],
         bits=replace(bits, stored=8 * written.layers / bits.weights),
         layers=tuple(done.records),
-        file_bytes=(out / WEIGHTS_FILE).stat().st_size,
+        file_bytes=written.file,
         tensor_bytes=written.tensors,
         seconds=time.monotonic() - started,
         max_rss_mb=max_rss_mb(),
@@ -149,6 +150,8 @@ def _refuse(ref: ModelRef, out: Path) -> None:
     if ref.kind != "folder":
         return
     path = Path(ref.name) / "config.json"
+    if (Path(ref.name) / HEAD_TOKENS).is_file():
+        raise UserError("the head of the model is trimmed", where=ref.name, hint="Quantize the model it was cut from.")
     quantized = is_quantized_folder(Path(ref.name)) or (path.is_file() and "quantization_config" in read_json(path))
     if quantized:
         raise UserError("the model is quantized already", where=ref.name, hint="Quantize the model it was made from.")

@@ -10,7 +10,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.core.errors import DataError
 
@@ -26,12 +25,10 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     """
     flat_N = codes.reshape(-1).to(torch.uint8)
     if _BYTE % bits == 0:
-        per_byte = _BYTE // bits
-        padded = F.pad(flat_N, (0, -len(flat_N) % per_byte)).view(-1, per_byte)
-        return _gathered(padded, bits)
+        return _gathered(_rows_of(flat_N, _BYTE // bits), bits)
     places = torch.arange(bits, dtype=torch.uint8, device=flat_N.device)
     stream = ((flat_N[:, None] >> places) & 1).reshape(-1)
-    return _gathered(F.pad(stream, (0, -len(stream) % _BYTE)).view(-1, _BYTE), 1)
+    return _gathered(_rows_of(stream, _BYTE), 1)
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
@@ -54,6 +51,13 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes that ``count`` codes of ``bits`` bits take."""
     return math.ceil(count * bits / _BYTE)
+
+
+def _rows_of(values_N: Tensor, width: int) -> Tensor:
+    """The values as rows of ``width``, the last filled up with zeros."""
+    rows = values_N.new_zeros(math.ceil(len(values_N) / width), width)
+    rows.view(-1)[: len(values_N)] = values_N
+    return rows
 
 
 def _gathered(parts_NP: Tensor, bits: int) -> Tensor:

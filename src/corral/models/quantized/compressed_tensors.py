@@ -11,7 +11,7 @@ Legend: m rows, n columns, G groups a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,18 +69,33 @@ def layer_tensors(weight: AffineWeight) -> dict[str, Tensor]:
     return tensors
 
 
-def quantization_config(weight: AffineWeight, *, ignore: list[str]) -> dict[str, Any]:
-    """``quantization_config`` of a model whose packed layers are all like ``weight``.
+def have_one_scheme(weights: Sequence[AffineWeight]) -> bool:
+    """Whether one group of settings describes all layers, of which there is one at least."""
+    per_row = all(weight.groups == 1 for weight in weights)
+    found = {
+        (weight.bits, None if per_row else weight.group_size, weight.zeros is None, weight.activation_bits)
+        for weight in weights
+    }
+    return len(found) == 1
+
+
+def quantization_config(layers: Sequence[AffineWeight], *, ignore: list[str]) -> dict[str, Any]:
+    """``quantization_config`` of a model.
+
+    Asymmetric layers are marked to be dequantized when transformers loads them: with compressed-tensors 0.20 it expects
+    their zero points unpacked otherwise.
 
     Args:
-        weight: one of them.
+        layers: all packed ones, for which ``have_one_scheme`` holds.
         ignore: names of the Linears that are not packed.
     """
-    per_row = weight.groups == 1
+    weight = layers[0]
+    per_row = all(layer.groups == 1 for layer in layers)
+    symmetric = weight.zeros is None
     weights = {
         "num_bits": weight.bits,
         "type": "int",
-        "symmetric": weight.zeros is None,
+        "symmetric": symmetric,
         "strategy": "channel" if per_row else "group",
         "group_size": None if per_row else weight.group_size,
         "actorder": None,
@@ -96,7 +111,7 @@ def quantization_config(weight: AffineWeight, *, ignore: list[str]) -> dict[str,
     }
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs if rounded else None}
     layout = INTEGER if rounded else PACKED
-    return {
+    described = {
         "quant_method": QUANT_METHOD,
         "format": layout,
         "quantization_status": "compressed",
@@ -105,6 +120,7 @@ def quantization_config(weight: AffineWeight, *, ignore: list[str]) -> dict[str,
         "kv_cache_scheme": None,
         "global_compression_ratio": None,
     }
+    return described if symmetric else {**described, "dequantize": True}
 
 
 def split_state(
@@ -176,7 +192,7 @@ def _scheme(found: Any, where: str) -> tuple[int, int]:
     raise DataError(
         f"this `{QUANT_METHOD}` model is not in a scheme that can be read",
         where=where,
-        hint="One group of settings can: integer weights with scales by group or row, and inputs left alone or by token.",
+        hint="One group of integer weights with scales by group or row can be, with inputs left alone or by token.",
     )
 
 

@@ -2,15 +2,15 @@
 
 Besides the usual ``config.json`` and tokenizer such a folder holds
 
-- ``model.safetensors``: every tensor that is not packed under its usual name, and for each packed layer its tensors as
-  ``<layer>.<tensor>``, for example ``model.layers.0.mlp.up_proj.codes``;
+- ``packed.safetensors``: every tensor that is not packed under its usual name, and for each packed layer its tensors as
+  ``<layer>.<tensor>``, for example ``model.layers.0.mlp.up_proj.codes``. It is not called ``model.safetensors`` so that
+  other programs find no weights, instead of filling what they do not find in it with random numbers;
 - ``quantization.json``: ``schema_version``, ``layers`` (name of each packed layer to its ``kind`` and numbers; the
   formats are the classes beside this file, integers are packed as in ``bitstream``), ``bits`` (see
   ``quantized_bits``), and ``method`` and ``calibration``, which say how the codes were found and are not needed to
   run them.
 
-``config.json`` names the quantization method ``corral``, so that other programs refuse the folder instead of filling
-missing weights with random numbers. Folders in the format of compressed-tensors are read as well
+Folders in the format of compressed-tensors, whose weights are in ``model.safetensors``, are read as well
 (``compressed_tensors``).
 """
 
@@ -30,8 +30,8 @@ from corral.models.quantized import compressed_tensors
 from corral.models.quantized.packed_weight import FORMATS, PackedWeight
 
 QUANTIZATION_FILE: Final = "quantization.json"
-WEIGHTS_FILE: Final = "model.safetensors"
-QUANT_METHOD: Final = "corral"
+PACKED_FILE: Final = "packed.safetensors"
+COMPRESSED_FILE: Final = "model.safetensors"
 _CONFIG_FILE: Final = "config.json"
 _SCHEMA_VERSION: Final = 1
 
@@ -72,7 +72,7 @@ def is_quantized_folder(folder: Path) -> bool:
 def write_quantized(
     folder: Path, weights: Mapping[str, PackedWeight], others: Mapping[str, Tensor], *, about: Mapping[str, Any]
 ) -> None:
-    """Write ``model.safetensors`` and ``quantization.json`` into an existing folder.
+    """Write ``packed.safetensors`` and ``quantization.json`` into an existing folder.
 
     Args:
         folder: where.
@@ -81,7 +81,7 @@ def write_quantized(
         about: how the codes were found; JSON.
     """
     state = dict(others) | named_tensors(weights)
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS_FILE, {"format": "pt"})
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / PACKED_FILE, {"format": "pt"})
     layers = {name: {"kind": weight.kind, **weight.settings()} for name, weight in weights.items()}
     atomic_write_json(
         folder / QUANTIZATION_FILE,
@@ -110,11 +110,12 @@ def read_quantized(folder: Path, *, layers: int | None = None) -> tuple[dict[str
         NotFoundError: a file is missing.
         DataError: the files do not fit each other.
     """
-    path = folder / WEIGHTS_FILE
+    packed = (folder / QUANTIZATION_FILE).is_file()
+    path = folder / (PACKED_FILE if packed else COMPRESSED_FILE)
     if not path.is_file():
-        raise NotFoundError(f"no `{WEIGHTS_FILE}`", where=str(folder), hint="Quantized models are kept in one file.")
+        raise NotFoundError(f"no `{path.name}`", where=str(folder), hint="Quantized models are kept in one file.")
     state = {name: tensor for name, tensor in load_file(path).items() if layers is None or _layer(name) < layers}
-    if not (folder / QUANTIZATION_FILE).is_file():
+    if not packed:
         return compressed_tensors.split_state(state, read_json(folder / _CONFIG_FILE), where=str(folder))
     return parse_layers(_described(folder / QUANTIZATION_FILE, layers), state, where=str(path))
 
@@ -141,7 +142,8 @@ def parse_layers(
 
 def _described(path: Path, layers: int | None) -> dict[str, dict[str, Any]]:
     about = read_json(path)
-    if not isinstance(about, dict) or not isinstance(about.get("layers"), dict):
+    layers_given = about.get("layers") if isinstance(about, dict) else None
+    if not isinstance(layers_given, dict) or not all(isinstance(entry, dict) for entry in layers_given.values()):
         raise DataError("does not describe packed layers", where=str(path))
     if about.get("schema_version") != _SCHEMA_VERSION:
         raise DataError(
@@ -149,7 +151,7 @@ def _described(path: Path, layers: int | None) -> dict[str, dict[str, Any]]:
             where=str(path),
             hint="Quantize the model again, or use the Corral that wrote it.",
         )
-    return {name: entry for name, entry in about["layers"].items() if layers is None or _layer(name) < layers}
+    return {name: entry for name, entry in layers_given.items() if layers is None or _layer(name) < layers}
 
 
 def _layer(name: str) -> int:

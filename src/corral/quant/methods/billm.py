@@ -105,7 +105,7 @@ class BinaryBlock:
 def binarize_block(weights_mB: Tensor) -> BinaryBlock:
     """Choose the salient columns and the split of the others, each by the least squared error."""
     order = weights_mB.abs().sum(0).argsort(descending=True, stable=True)
-    most = min(MOST_SALIENT, weights_mB.shape[1] - 1)
+    most = min(MOST_SALIENT, max(1, weights_mB.shape[1] - 1))
     errors = [_salient_error(weights_mB, _chosen(order, count)) for count in range(1, most + 1)]
     salient_B = _chosen(order, 1 + errors.index(min(errors)))
     first, residual = _two_layers(weights_mB, salient_B.expand_as(weights_mB))
@@ -145,6 +145,8 @@ def _salient_error(weights_mB: Tensor, salient_B: Tensor) -> float:
 def _best_split(weights_mB: Tensor, columns_B: Tensor) -> Tensor:
     """Which entries of the given columns are of the sparse part, whose magnitude is above a quantile (m, B)."""
     others_mb = weights_mB[:, columns_B]
+    if not others_mb.numel():
+        return torch.zeros_like(weights_mB, dtype=torch.bool)
     magnitudes = others_mb.abs()
     ordered = magnitudes.flatten().sort().values
     best: tuple[float, Tensor] | None = None

@@ -21,7 +21,6 @@ from torch import Tensor
 from corral.models.quantized import DualBinaryWeight
 from corral.models.quantized.bitstream import pack
 from corral.quant.methods.base import LinearLayer, Method, Needs, check_groups
-from corral.quant.statistics import proxy_loss
 
 SEARCH: Final = tuple(step / 40 for step in range(4, 41))
 """Of s, as shares of the group's largest magnitude."""
@@ -59,18 +58,19 @@ class DbLlm(Method):
         hessian_nn = layer.hessian()
         unit = start_mG2.square().mean().sqrt()
         steps_mG2 = torch.zeros_like(start_mG2)
-        best, least = start_mG2, proxy_loss(layer.weight, packed(groups_mGg, start_mG2).dequantize(), hessian_nn)
+        best, least = start_mG2, torch.inf
         optimiser = torch.optim.AdamW([steps_mG2], lr=self.learning_rate, weight_decay=0)
         for _ in range(self.refine):
             scales_mG2 = start_mG2 + unit * steps_mG2
             first, second = planes(groups_mGg, scales_mG2)
-            values = _values(first, second, scales_mG2)
-            loss = proxy_loss(layer.weight, values.view_as(layer.weight), hessian_nn)
+            change_mn = _values(first, second, scales_mG2).view_as(layer.weight) - layer.weight
+            pulled_mn = change_mn @ hessian_nn
+            loss = float((pulled_mn * change_mn).sum())
             if loss < least:
                 best, least = scales_mG2, loss
-            # d loss / d w' of tr((w' - W) H (w' - W)^T), and through the bits as they are to a1 and a2
-            gradient = (2 * (values.view_as(layer.weight) - layer.weight) @ hessian_nn).view_as(groups_mGg)
-            steps_mG2.grad = unit * torch.stack([(gradient * plane).sum(-1) for plane in (first, second)], -1)
+            # 2 (Q - W) H is the loss's derivative by the weights, and through the bits as they are by a1 and a2
+            gradient_mGg = (2 * pulled_mn).view_as(groups_mGg)
+            steps_mG2.grad = unit * torch.stack([(gradient_mGg * plane).sum(-1) for plane in (first, second)], -1)
             optimiser.step()
         return best
 

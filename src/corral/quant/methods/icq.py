@@ -18,7 +18,7 @@ from corral.models.quantized.normal_float import NF4_LEVELS
 from corral.quant.methods.base import LinearLayer
 from corral.quant.methods.nf4 import Nf4, blocks_of, nf4_codes
 
-SIGMA: Final = 0.5413787
+SIGMA: Final = 0.5410872
 """1 / Phi^-1(.9677083), which a test computes."""
 _CHUNK: Final = 4096  # blocks at a time
 
