@@ -13,7 +13,7 @@ from corral.models.quantized.bitstream import pack, packed_bytes, unpack
 
 @given(bits=st.integers(1, 8), values=st.lists(st.integers(0, 255), max_size=40))
 def test_codes_come_back(bits, values):
-    codes = torch.tensor(values, dtype=torch.uint8) % 2**bits
+    codes = torch.tensor([value % 2**bits for value in values], dtype=torch.uint8)
     packed = pack(codes, bits)
     assert len(packed) == packed_bytes(len(values), bits) == -(-len(values) * bits // 8)
     assert torch.equal(unpack(packed, bits, len(values)), codes)

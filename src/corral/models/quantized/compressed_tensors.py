@@ -54,14 +54,15 @@ def can_express(weight: PackedWeight) -> bool:
 def layer_tensors(weight: AffineWeight) -> dict[str, Tensor]:
     """What a file holds for a layer for which ``can_express`` holds, by the last part of its name.
 
-    Scales stay in float16, which programs that load the file widen to the model's dtype.
+    Scales of symmetric layers stay in float16, which programs that load the file widen to the model's dtype. Those of
+    asymmetric ones are float32: transformers dequantizes such layers in the dtype of the scales.
     """
     if weight.activation_bits < FULL_PRECISION:
         signed = weight.code_matrix().short() - 2 ** (weight.bits - 1)
         return {"weight": signed.to(torch.int8), "weight_scale": weight.scales}
     tensors = {
         "weight_packed": pack_words(weight.code_matrix(), weight.bits),
-        "weight_scale": weight.scales,
+        "weight_scale": weight.scales if weight.zeros is None else weight.scales.float(),
         "weight_shape": torch.tensor([weight.rows, weight.columns]),
     }
     if weight.zeros is not None:
