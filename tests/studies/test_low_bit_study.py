@@ -1,4 +1,4 @@
-"""The low-bit study on a tiny random model: its path, its resume, its failed cells, and its claims from given scores."""
+"""The low-bit study on a tiny random model: its path, resume, failed cells, and its claims from given scores."""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ def ultra_low_bits_collapse(config: LowBitConfig, cells: Sequence[Cell], referen
         baseline=math.log(COLLAPSE),
         ours={"growth": {name: found.to_json() for name, found in single.items()}, "at_2_bits_and_below": low},
         estimate=_estimate(mean_of(statistics), cells, config) if statistics else None,
-        expected=f"with 2 bits the perplexity of {', '.join(_COLLAPSING)} grows more than {COLLAPSE:g} times, the whole "
-        "interval of each above that",
+        expected=f"with 2 bits the perplexity of {', '.join(_COLLAPSING)} grows more than {COLLAPSE:g} times, the "
+        "whole interval of each above that",
         holds=holds,
     )
 

@@ -6,6 +6,7 @@ adds B A to deq(W) in float32: the merged model computes what base and adapter c
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from corral.core.files import atomic_directory, sha256_json
@@ -37,12 +38,14 @@ def tuned_cell(cells: Cells, config: LowBitConfig, base: QuantizerConfig, seed: 
         from corral.train.sft import train_sft
 
         merged = run.path / "cells" / "work" / f"{file_name(name)}-{sha256_json(key)[:12]}"
+        checkpoints = merged.with_name(f"{merged.name}-checkpoints")
         with cells.quantized_folder(base, 0, dequantized=True) as (folder, _):
-            tuned = train_sft(_rows(tuning.rows), str(folder), training, merged.with_name(f"{merged.name}-checkpoints"))
+            tuned = train_sft(_rows(tuning.rows), str(folder), training, checkpoints)
             with atomic_directory(merged, replace=True) as staged:
                 tuned.merged().save_pretrained(staged)
                 for file in folder.glob("*token*"):
                     (staged / file.name).write_bytes(file.read_bytes())
+        shutil.rmtree(checkpoints)
         return merged
 
     return cells.made(name, key, make)
