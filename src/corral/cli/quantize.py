@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from corral.quant.quantize import QuantizationReport
 
 _CHANNEL = "channel"
-
-
-class LayoutName(StrEnum):
-    """How weights are stored."""
-
-    AUTO = "auto"
-    CORRAL = "corral"
-    COMPRESSED_TENSORS = "compressed-tensors"
-    DEQUANTIZED = "dequantized"
 
 
 class Dtype(StrEnum):
@@ -74,9 +65,9 @@ def quantize(
     length: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 512,
     seed: Annotated[int, typer.Option(help="Of the windows' places.")] = 0,
     layout: Annotated[
-        LayoutName,
+        Literal["auto", "corral", "compressed-tensors", "dequantized"],
         typer.Option(help="auto: compressed-tensors (also for transformers and vLLM) where it can hold the weights."),
-    ] = LayoutName.AUTO,
+    ] = "auto",
     blocks: Annotated[
         int | None, typer.Option(min=1, help="Only so many of the lowest decoder blocks.", show_default=False)
     ] = None,
@@ -103,7 +94,7 @@ def quantize(
             chosen,
             out,
             text=text,
-            layout=None if layout is LayoutName.AUTO else layout.value,
+            layout=None if layout == "auto" else layout,
             blocks=blocks,
             dtype=dtype.value,
             on_block=lambda _done, _total: bar.advance(),

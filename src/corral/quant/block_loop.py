@@ -81,7 +81,7 @@ def quantize_blocks(
         kept = store.load(number)
         if kept is None:
             weights, records = _quantize_block(model, name, block, method, stream)
-            norms = {f"{name}.{norm}.weight": block.get_submodule(norm).weight.detach() for norm in _NORMS}
+            norms = {f"{name}.{norm}.weight": block.get_parameter(f"{norm}.weight").detach() for norm in _NORMS}
             store.save(number, weights, norms, [asdict(record) for record in records])
         else:
             weights, norms, found = kept
@@ -125,7 +125,7 @@ def _quantize_block(
     def fit(linears: tuple[str, ...], inputs: Mapping[str, InputStatistics]) -> None:
         for linear in linears:
             layer = f"{name}.{linear}"
-            weights[layer], record = _fit(layer, block.get_submodule(linear).weight, method, inputs.get(linear))
+            weights[layer], record = _fit(layer, block.get_parameter(f"{linear}.weight"), method, inputs.get(linear))
             records.append(record)
         install(model, {layer: weights[layer] for layer in (f"{name}.{linear}" for linear in linears)})
 

@@ -81,7 +81,7 @@ class BlockStream:
         per_batch = max(1, BATCH_TOKENS // windows_WT.shape[1])
         self._batches: list[tuple[Tensor, dict[str, Any]]] = []
         first = decoder_blocks(model.base_model)[0]
-        for batch_BT in windows_WT.split(per_batch):
+        for batch_BT in torch.split(windows_WT, per_batch):
             self._batches.append(_first_call(model, first, batch_BT))
 
     def advance(self, block: nn.Module) -> None:

@@ -54,6 +54,7 @@ def inverse_factor(hessian_nn: Tensor, *, damping: float = DAMPING, where: str =
         lower, failed = torch.linalg.cholesky_ex(damped)
         if failed:
             continue
+        upper: Tensor
         upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
         if not failed and bool(torch.isfinite(upper).all()):
             return upper

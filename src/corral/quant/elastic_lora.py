@@ -50,10 +50,11 @@ class ElasticLora(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., m) of inputs (..., n)."""
-        means = inputs.unflatten(-1, (self.rank, -1)).mean(-1)
+        means = inputs.reshape(*inputs.shape[:-1], self.rank, -1).mean(-1)
         between = F.linear(inputs, self.down) + self.bridge_in * means
         repeated = between.repeat_interleave(len(self.up) // self.rank, -1)
-        return self.scale * (F.linear(between, self.up) + self.bridge_out * repeated)
+        added: Tensor = self.scale * (F.linear(between, self.up) + self.bridge_out * repeated)
+        return added
 
     @torch.no_grad()
     def delta(self) -> Tensor:

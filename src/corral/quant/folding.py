@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 def divide_norm(norm: nn.Module, scales_n: Tensor) -> None:
     """Let an RMS norm's output be divided by t, in place."""
-    norm.weight.data = norm.weight.data / scales_n  # type: ignore[union-attr, operator]
+    weight = norm.get_parameter("weight")
+    weight.data = weight.data / scales_n
 
 
 def divide_rows(linear: nn.Linear, scales_m: Tensor) -> None:

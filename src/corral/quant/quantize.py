@@ -112,7 +112,7 @@ def quantize(
         context = int(loaded.config.max_position_embeddings)
         calibrated = calibration(text or CalibrationSettings(), ChatTokenizer(tokenizer), context=context)
         manifest, stream = calibrated.manifest, BlockStream(loaded, calibrated.windows_WT)
-    about = {
+    about: dict[str, Any] = {
         "method": {"name": name, **method.model_dump(mode="json")},
         "model": str(ref),
         "calibration": None if manifest is None else manifest.to_json(),
@@ -163,11 +163,11 @@ def _chosen_blocks(model: PreTrainedModel, blocks: int | None, method: Method) -
         raise ConfigError(f"`{blocks}` blocks: the model has {len(found)}", where="blocks")
     chosen = dict(list(found.items())[:blocks])
     shapes = {
-        f"{name}.{linear}": tuple(block.get_submodule(linear).weight.shape)
+        f"{name}.{linear}": block.get_parameter(f"{linear}.weight").shape
         for name, block in chosen.items()
         for linear in LINEARS
     }
-    method.check(shapes)
+    method.check({name: (rows, columns) for name, (rows, columns) in shapes.items()})
     return chosen
 
 

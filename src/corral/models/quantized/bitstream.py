@@ -73,4 +73,5 @@ def _spread(packed_N: Tensor, bits: int) -> Tensor:
     if bits == _BYTE:
         return packed_N
     shifts = torch.arange(0, _BYTE, bits, dtype=torch.uint8, device=packed_N.device)
-    return ((packed_N[:, None] >> shifts) & (2**bits - 1)).reshape(-1)
+    parts: Tensor = ((packed_N[:, None] >> shifts) & (2**bits - 1)).reshape(-1)
+    return parts

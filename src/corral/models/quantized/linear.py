@@ -44,7 +44,8 @@ class QuantizedLinear(nn.Module):
     @property
     def packed(self) -> PackedWeight:
         """The weight as it is stored; shares its tensors."""
-        return self._kind(**self._settings, **dict(self.named_buffers(recurse=False)))
+        stored: dict[str, Any] = dict(self.named_buffers(recurse=False))
+        return self._kind(**self._settings, **stored)
 
     @property
     def activation_bits(self) -> int:
@@ -102,7 +103,7 @@ class QuantizedLinear(nn.Module):
         self._unpacked = self._int8 = None
         stored = dict(self._buffers)
         self._buffers.clear()
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in stored.items():
             if tensor is not None:
                 moved = fn(torch.empty(0, dtype=torch.uint8, device=tensor.device))
@@ -114,7 +115,8 @@ def round_activations(inputs: Tensor, bits: int) -> Tensor:
     """Inputs (..., n) rounded to a symmetric grid of ``bits`` bits by token, as SmoothQuant does while it runs."""
     largest = 2 ** (bits - 1) - 1
     scales = inputs.float().abs().amax(-1, keepdim=True).clamp_min(_TINY) / largest
-    return ((inputs.float() / scales).round().clamp(-largest - 1, largest) * scales).to(inputs.dtype)
+    rounded: Tensor = (inputs.float() / scales).round().clamp(-largest - 1, largest) * scales
+    return rounded.to(inputs.dtype)
 
 
 def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:

@@ -84,4 +84,5 @@ def _random(size: int, seed: int) -> KroneckerOrthogonal:
 def _orthogonal(size: int, generator: torch.Generator) -> Tensor:
     """Uniformly distributed: the QR factor of a Gaussian matrix, signs fixed by the diagonal of R."""
     q, r = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))
-    return (q * r.diagonal().sign()).float()
+    factor: Tensor = (q * r.diagonal().sign()).float()
+    return factor

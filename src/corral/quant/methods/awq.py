@@ -112,7 +112,7 @@ def clipped(weight_mn: Tensor, rows_Rn: Tensor, bits: int, group_size: int) -> T
         group_size: g, divides n.
     """
     inputs_GRg = rows_Rn.view(len(rows_Rn), -1, group_size).transpose(0, 1)
-    parts = [_clipped(part, inputs_GRg, bits, group_size) for part in weight_mn.split(_CLIP_ROWS)]
+    parts = [_clipped(part, inputs_GRg, bits, group_size) for part in torch.split(weight_mn, _CLIP_ROWS)]
     return torch.cat(parts)
 
 

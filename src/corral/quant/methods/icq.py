@@ -7,6 +7,7 @@ back.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
@@ -37,7 +38,7 @@ class Icq(Nf4):
     def fit(self, layer: LinearLayer) -> NormalFloatWeight:
         """See ``Method``."""
         blocks_Kb = blocks_of(layer.weight, self.block_size)
-        return self.pack(layer.weight, torch.cat([self.shifts(part) for part in blocks_Kb.split(_CHUNK)]))
+        return self.pack(layer.weight, torch.cat([self.shifts(part) for part in torch.split(blocks_Kb, _CHUNK)]))
 
     def shifts(self, blocks_Kb: Tensor) -> Tensor:
         """tau of each block (K,)."""
@@ -57,4 +58,5 @@ def code_entropy(blocks_Kb: Tensor) -> Tensor:
     codes_Kb = nf4_codes(blocks_Kb, blocks_Kb.abs().amax(1)).long()
     counts = torch.zeros(len(blocks_Kb), len(NF4_LEVELS)).scatter_add_(1, codes_Kb, torch.ones_like(blocks_Kb))
     shares = counts / blocks_Kb.shape[1]
-    return -torch.special.xlogy(shares, shares).sum(1) / torch.log(torch.tensor(2.0))
+    nats: Tensor = -torch.special.xlogy(shares, shares).sum(1)
+    return nats / math.log(2)

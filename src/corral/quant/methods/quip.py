@@ -111,11 +111,13 @@ class SymmetricGrid:
 
     def codes(self, weights: Tensor) -> Tensor:
         """Of weights of any shape, as float32."""
-        return ((weights / self._scale + 1) * (self._steps / 2)).round().clamp(0, self._steps)
+        codes: Tensor = ((weights / self._scale + 1) * (self._steps / 2)).round().clamp(0, self._steps)
+        return codes
 
     def values(self, codes: Tensor) -> Tensor:
         """The levels of codes."""
-        return (codes * (2 / self._steps) - 1) * self._scale
+        values: Tensor = (codes * (2 / self._steps) - 1) * self._scale
+        return values
 
 
 def ldlq(weight_mn: Tensor, hessian_nn: Tensor, grid: SymmetricGrid, *, where: str = "") -> Tensor:
