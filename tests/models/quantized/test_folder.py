@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from corral.core.errors import DataError, NotFoundError, UserError
+from corral.models.engines.base import GenerationSettings
+from corral.models.engines.torch import TorchEngine
 from corral.models.loading import load_backbone, load_causal_lm, load_inference_decoder, weights_revision
 from corral.models.quantized.folder import is_quantized_folder
 from corral.models.quantized.linear import quantized_linears
@@ -49,6 +51,15 @@ def test_lower_layers_and_the_stack_alone_are_read(folder):
     whole = load_causal_lm(folder)(IDS, output_hidden_states=True).hidden_states
     torch.testing.assert_close(load_backbone(folder, layers=1)(IDS).last_hidden_state, whole[1])
     assert load_backbone(folder, final_norm=True)(IDS).last_hidden_state.equal(whole[-1])
+
+
+def test_engines_generate_and_score_with_it(folder, tiny):
+    engine = TorchEngine.load(folder)
+    (written,) = engine.generate(["some text"], GenerationSettings(max_new_tokens=3))
+    assert len(written.token_ids) <= 3
+    plain = TorchEngine(dequantized_model(tiny, quantized_linears(engine.model)), engine.chat)
+    found, expected = (each.label_logprobs(["some text"], ["yes", "no"])[0] for each in (engine, plain))
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_another_dtype_is_taken_by_what_is_not_packed(folder):
