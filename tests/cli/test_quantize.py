@@ -51,3 +51,9 @@ def test_mistakes_are_explained_without_a_traceback(tiny, tmp_path, capsys, opti
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_text_that_a_method_does_not_read_is_said_to_be_unread(tiny, tmp_path, capsys):
+    arguments = ["quantize", str(tiny), "--method", "rtn", "--group", "16", "--calibration", "some.txt"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert "`rtn` looks at weights alone; `some.txt` is not read" in capsys.readouterr().err

@@ -82,10 +82,12 @@ def quantize(
     For example: corral quantize embedded:smollm2-135m-instruct --method gptq --bits 4 --group-size 64 --out small
     """
     from corral.core.progress import progress
-    from corral.quant.calibration import CalibrationSettings
+    from corral.quant.calibration import PACKAGED, CalibrationSettings
     from corral.quant.quantize import quantize as quantize_model
 
     chosen = _method(method, bits, group_size, setting or [])
+    if chosen.needs == "nothing" and calibration != PACKAGED:
+        remark(f"`{method}` looks at weights alone; `{calibration}` is not read")
     text = CalibrationSettings(source=calibration, windows=windows, length=length, seed=seed)
     with progress(None, "Quantizing blocks") as bar:
         report = quantize_model(
