@@ -53,6 +53,7 @@ VERBS: Final[dict[str, Verb]] = {
     "serve": Verb("corral.cli.serve", "app", "Serve a moderation API, a guarded chat gateway and a console."),
     "eval": Verb("corral.cli.eval", "app", "Measure models and guards, beside published figures."),
     "train": Verb("corral.cli.train", "train", "Train with a method: shorthand of `corral recipes run`."),
+    "quantize": Verb("corral.cli.quantize", "quantize", "Quantize a model with a published method."),
     "recipes": Verb("corral.cli.recipes", "app", "List, show, copy and run recipes."),
     "runs": Verb("corral.cli.runs", "app", "List, show, verify and resume run directories."),
     "compare": Verb("corral.cli.compare", "compare", "Compare scorecards: paired differences, ability against safety."),

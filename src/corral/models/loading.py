@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from corral.models.llama import LlamaDecoder
+    from corral.models.quantized.packed_weight import PackedWeight
 
 __all__ = [
     "ModelRef",
@@ -39,7 +40,14 @@ __all__ = [
     "weights_revision",
 ]
 
-_REVISION_FILES: Final = ("*.safetensors", "config.json", "tokenizer.json", "head_tokens.json", RECORD)
+_REVISION_FILES: Final = (
+    "*.safetensors",
+    "config.json",
+    "tokenizer.json",
+    "head_tokens.json",
+    "quantization.json",
+    RECORD,
+)
 _REVISION_DIGITS: Final = 16
 
 _T = TypeVar("_T")
@@ -264,10 +272,14 @@ def _load(
     import torch
 
     from corral.models.head_trimming import HEAD_TOKENS
+    from corral.models.quantized.folder import is_quantized_folder
 
     if ref.kind == "embedded":
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
         return _load_llama(llama_class, folder)
+    if ref.kind == "folder" and is_quantized_folder(Path(ref.name)):
+        model = _found(ref, lambda: _load_quantized(llama_class, ref, layers))
+        return model if dtype is None else model.to(dtype)
     if ref.kind == "folder" and layers is None and (Path(ref.name) / HEAD_TOKENS).is_file():
         model = _found(ref, lambda: _load_llama(llama_class, Path(ref.name)))
         return model if dtype is None else model.to(dtype)
@@ -304,25 +316,59 @@ def _without_routing(ref: ModelRef) -> ModelRef:
     return ModelRef.parse(RoutingRecord.read(Path(ref.name)).base_reference(Path(ref.name)))
 
 
+def _load_quantized(class_name: str, ref: ModelRef, layers: int | None) -> PreTrainedModel:
+    """A Llama whose Linears are packed, from a folder of ``models.quantized``."""
+    from transformers.models.llama.modeling_llama import LlamaConfig
+
+    from corral.models.quantized.folder import read_quantized
+
+    folder = Path(ref.name)
+    config = LlamaConfig.from_pretrained(folder)
+    if config.model_type != "llama":
+        raise DataError(
+            f"packed layers of a `{config.model_type}` cannot be read, only those of a Llama", where=str(ref)
+        )
+    if layers is not None:
+        _keep_layers(config, layers, ref)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # from here on an ordinary model, some of whose layers are packed
+    weights, state = read_quantized(folder, layers=layers)
+    return _assembled(class_name, config, state, weights, folder=folder)
+
+
 def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:
     """A Llama from a directory that this library wrote: no Auto classes, no initialisation, tensors memory-mapped."""
-    import torch
     from safetensors.torch import load_file
+    from transformers.models.llama.modeling_llama import LlamaConfig
+
+    config = LlamaConfig.from_pretrained(folder)
+    return _assembled(class_name, config, load_file(folder / "model.safetensors"), {}, folder=folder)
+
+
+def _assembled(
+    class_name: str, config: Any, state: dict[str, torch.Tensor], packed: dict[str, PackedWeight], *, folder: Path
+) -> PreTrainedModel:
+    """A Llama of given weights and packed layers, both as ``LlamaForCausalLM`` names them."""
+    import torch
     from transformers.models.llama import modeling_llama
 
     from corral.models.head_trimming import HEAD_TOKENS, read_trimmed_head
+    from corral.models.quantized.folder import named_tensors
+    from corral.models.quantized.linear import install
 
-    config = modeling_llama.LlamaConfig.from_pretrained(folder)
     with torch.device("meta"):
         model: PreTrainedModel = getattr(modeling_llama, class_name)(config)
-    state = load_file(folder / "model.safetensors")
     if class_name == "LlamaModel":
         state.pop("lm_head.weight", None)
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        packed = {name.removeprefix("model."): weight for name, weight in packed.items()}
     elif config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     if class_name != "LlamaModel" and (folder / HEAD_TOKENS).is_file():
         model.lm_head = read_trimmed_head(folder, state)
+    if packed:
+        install(model, packed)
+        state |= named_tensors(packed)
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     # Its buffers are computed, not stored, so they are still on the meta device.

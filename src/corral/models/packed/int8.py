@@ -36,10 +36,20 @@ class Int8Matrix:
 
     def __init__(self, weight: Tensor) -> None:
         wide = weight.float()
-        self._scales = wide.abs().amax(1).clamp_min_(_TINY).div_(_LARGEST)
-        values = (wide / self._scales[:, None]).round_().to(torch.int8)
-        self._packed = torch.ops.onednn.qlinear_prepack(values, [ROWS, values.shape[1]])
-        self._zeros = torch.zeros(len(values), dtype=torch.int64)
+        scales = wide.abs().amax(1).clamp_min_(_TINY).div_(_LARGEST)
+        self._keep((wide / scales[:, None]).round_().to(torch.int8), scales)
+
+    @classmethod
+    def of_codes(cls, codes: Tensor, scales: Tensor) -> Int8Matrix:
+        """The weight ``scales[:, None] * codes``: int8 codes (outputs, inputs), float32 scales (outputs,)."""
+        matrix = cls.__new__(cls)
+        matrix._keep(codes, scales)
+        return matrix
+
+    def _keep(self, codes: Tensor, scales: Tensor) -> None:
+        self._scales = scales
+        self._packed = torch.ops.onednn.qlinear_prepack(codes, [ROWS, codes.shape[1]])
+        self._zeros = torch.zeros(len(codes), dtype=torch.int64)
 
     def prepare(self, inputs_Nx: Tensor, room: Tensor) -> Rows:
         """The inputs rounded to 8 bits."""

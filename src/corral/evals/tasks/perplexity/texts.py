@@ -14,17 +14,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, Literal
 
-from corral.core.errors import DataError, NotFoundError
+from corral.core.errors import DataError
 from corral.core.files import sha256_json
 from corral.data.corpora import read_corpus
-from corral.data.readers import read_rows
+from corral.data.running_text import read_texts
 
 Cut = Literal["documents", "windows"]
 
 PACKAGED: Final = ("prose", "instructions", "code", "languages")
 """Kinds of packaged text, written for this project."""
 
-_WHOLE_FILES: Final = frozenset({".txt", ".md"})
 _BETWEEN: Final = "\n\n"
 
 
@@ -97,15 +96,7 @@ def user_text(path: Path, *, column: str = "text", cut: Cut = "windows") -> Text
         NotFoundError: there is no such file.
         DataError: it cannot be read, a row has no such column, or there is no text.
     """
-    if path.suffix.lower() not in _WHOLE_FILES:
-        return TextSet(path.stem.split(".")[0], _numbered(_column(path, column)), cut=cut)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise NotFoundError("there is no such file", where=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8: {error}", where=str(path)) from error
-    return TextSet(path.stem, _numbered([text]), cut=cut)
+    return TextSet(path.stem.split(".")[0], _numbered(read_texts(path, column=column)), cut=cut)
 
 
 def _packaged(name: str) -> Iterator[Document]:
@@ -118,11 +109,3 @@ def _packaged(name: str) -> Iterator[Document]:
 def _numbered(texts: Iterable[str]) -> tuple[Document, ...]:
     """Documents without the blank ones, numbered as they stand."""
     return tuple(Document(str(number), text) for number, text in enumerate(texts) if text.strip())
-
-
-def _column(path: Path, column: str) -> Iterator[str]:
-    for row in read_rows(path, strict=True):
-        text = row.value.get(column)
-        if not isinstance(text, str):
-            raise DataError(f"expected text in `{column}`", where=row.where)
-        yield text

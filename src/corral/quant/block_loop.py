@@ -1,0 +1,159 @@
+"""Quantizing block after block: what each method is shown, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor, nn
+
+from corral.models.quantized import PackedWeight, QuantizedLinear
+from corral.models.quantized.linear import install
+from corral.quant.block_store import BlockStore
+from corral.quant.blocks import LINEAR_GROUPS, LINEARS, NORMS, BlockStream, CalibratedBlock
+from corral.quant.methods.base import Grouped, LinearLayer, Method
+from corral.quant.methods.rtn import round_to_nearest
+from corral.quant.statistics import InputStatistics, proxy_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_NORMS: Final = tuple(NORMS.values())
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """What is known of one quantized Linear.
+
+    Attributes:
+        name: in the model.
+        nominal_bits: bits a weight as papers count them.
+        stored_bits: bits a weight of all that is stored.
+        proxy_loss: share of its output, in squares, that is lost; ``None`` for methods that see no second moments.
+        proxy_loss_rtn: the same of rounding the same weight to nearest with the same bits and groups, where the method
+            has such.
+    """
+
+    name: str
+    nominal_bits: float
+    stored_bits: float
+    proxy_loss: float | None = None
+    proxy_loss_rtn: float | None = None
+
+
+@dataclass
+class FinishedBlocks:
+    """Blocks that are done.
+
+    Attributes:
+        weights: packed layers by name.
+        records: one a layer.
+        resumed: blocks that an earlier call had finished.
+    """
+
+    weights: dict[str, PackedWeight] = field(default_factory=dict)
+    records: list[LayerRecord] = field(default_factory=list)
+    resumed: int = 0
+
+
+def quantize_blocks(
+    model: PreTrainedModel,
+    blocks: Mapping[str, nn.Module],
+    method: Method,
+    stream: BlockStream | None,
+    store: BlockStore,
+) -> Iterator[FinishedBlocks]:
+    """Put packed layers in the place of the Linears of some blocks, lowest first, in place.
+
+    Yields all that is done after every block.
+
+    Args:
+        model: float32; its blocks become the quantized ones.
+        blocks: to quantize, by name, lowest first and none left out.
+        method: how.
+        stream: calibration text before the first block; ``None`` for methods that need none.
+        store: holds blocks that an earlier call finished, and is given the others.
+    """
+    done = FinishedBlocks()
+    for number, (name, block) in enumerate(blocks.items()):
+        kept = store.load(number)
+        if kept is None:
+            weights, records = _quantize_block(model, name, block, method, stream)
+            norms = {f"{name}.{norm}.weight": block.get_parameter(f"{norm}.weight").detach() for norm in _NORMS}
+            store.save(number, weights, norms, [asdict(record) for record in records])
+        else:
+            weights, norms, found = kept
+            records = [LayerRecord(**record) for record in found]
+            _restore(model, block, method, stream, kept=(weights, norms))
+            done.resumed += 1
+        for module in block.modules():
+            if isinstance(module, QuantizedLinear):
+                module.forget_unpacked()
+        done.weights |= weights
+        done.records += records
+        yield done
+
+
+def _restore(
+    model: PreTrainedModel,
+    block: nn.Module,
+    method: Method,
+    stream: BlockStream | None,
+    *,
+    kept: tuple[dict[str, PackedWeight], dict[str, Tensor]],
+) -> None:
+    """Take a finished block from the store, the calibration text passing it as it did the first time."""
+    weights, norms = kept
+    if stream is not None and method.propagation == "full":
+        stream.advance(block)
+    install(model, weights)
+    with torch.no_grad():
+        for name, values in norms.items():
+            model.get_parameter(name).copy_(values)
+    if stream is not None and method.propagation == "quantized":
+        stream.advance(block)
+
+
+def _quantize_block(
+    model: PreTrainedModel, name: str, block: nn.Module, method: Method, stream: BlockStream | None
+) -> tuple[dict[str, PackedWeight], list[LayerRecord]]:
+    weights: dict[str, PackedWeight] = {}
+    records: list[LayerRecord] = []
+
+    def fit(linears: tuple[str, ...], inputs: Mapping[str, InputStatistics]) -> None:
+        for linear in linears:
+            layer = f"{name}.{linear}"
+            weights[layer], record = _fit(layer, block.get_parameter(f"{linear}.weight"), method, inputs.get(linear))
+            records.append(record)
+        install(model, {layer: weights[layer] for layer in (f"{name}.{linear}" for linear in linears)})
+
+    with torch.no_grad():
+        if stream is None:
+            fit(LINEARS, {})
+        elif method.propagation == "full":
+            seen = stream.observe(block, LINEAR_GROUPS, hessian=method.needs == "hessian", where=name)
+            calibrated = CalibratedBlock(name, block, seen, stream.attention_calls(block))
+            stream.advance(block)
+            method.fold(calibrated)
+            fit(LINEARS, calibrated.inputs)
+        else:
+            for group in LINEAR_GROUPS:
+                fit(group, stream.observe(block, (group,), hessian=method.needs == "hessian", where=name))
+            stream.advance(block)
+    return weights, records
+
+
+def _fit(name: str, weight: Tensor, method: Method, inputs: InputStatistics | None) -> tuple[PackedWeight, LayerRecord]:
+    original_mn = weight.detach().float()
+    packed = method.fit(LinearLayer(name, original_mn.clone(), inputs))
+    record = LayerRecord(name, packed.nominal_bits, packed.stored_bits)
+    if inputs is None or inputs.hessian is None:
+        return packed, record
+    loss = proxy_loss(original_mn, packed.dequantize(), inputs.hessian)
+    nearest = None
+    if isinstance(method, Grouped):
+        rounded = round_to_nearest(original_mn, method.bits, method.columns_of(original_mn.shape[1]))
+        nearest = proxy_loss(original_mn, rounded.dequantize(), inputs.hessian)
+    return packed, LayerRecord(name, packed.nominal_bits, packed.stored_bits, loss, nearest)

@@ -1,0 +1,145 @@
+"""AWQ: channels that are often large are made finer by scaling them up before rounding (arXiv 2306.00978).
+
+For every norm, and for the Linears behind which the scale can be folded, t = clamp(mean|x|^r, 1e-4) over the geometric
+mean of its extremes, r the best of {0, 1/20, ..., 19/20}: the one whose rounded weights change the module's output
+least. Then each group's range is clipped where that changes the outputs of some rows least. Searched in float32.
+
+Deviations: the output of attention is compared on some thousand tokens, and that of the other modules on 512 rows. The
+fold into ``v_proj`` needs as many value channels as ``o_proj`` reads, so grouped-query models go without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
+
+from corral.models.quantized import AffineWeight
+from corral.quant.blocks import ATTENTION, FEED_FORWARD, LINEAR_GROUPS, NORMS, CalibratedBlock
+from corral.quant.folding import divide_norm, divide_rows, multiply_columns
+from corral.quant.grids import fit_grid
+from corral.quant.methods.base import Grouped, LinearLayer, Needs, Propagation
+from corral.quant.methods.rtn import round_to_nearest
+
+STEPS: Final = 20
+CLIP_STEPS: Final = 10
+_LEAST_SCALE: Final = 1e-4
+_CLIP_ROWS: Final = 128  # of the weight at a time, so that the partial sums stay in memory
+_NOT_CLIPPED: Final = ("q_proj", "k_proj")
+_QUERY_KEY_VALUE, _OUTPUT, _GATE_UP, _DOWN = LINEAR_GROUPS
+
+Output = Callable[[], Tensor]
+
+
+class Awq(Grouped):
+    """Settings of AWQ.
+
+    Attributes:
+        clip: search for smaller ranges of groups.
+    """
+
+    needs: ClassVar[Needs] = "channels"
+    propagation: ClassVar[Propagation] = "full"
+
+    clip: bool = True
+
+    def fold(self, block: CalibratedBlock) -> None:
+        """See ``Method``: attention's input, attention's output, the feed-forward layer's input, its output."""
+        self._fold(block, _QUERY_KEY_VALUE, lambda: _attention_output(block))
+        if block.linear("self_attn.v_proj").out_features == block.linear(_OUTPUT[0]).in_features:
+            self._fold(block, _OUTPUT, lambda: _linear_output(block, _OUTPUT[0]), before="self_attn.v_proj")
+        self._fold(block, _GATE_UP, lambda: block.block.get_submodule(FEED_FORWARD)(block.inputs[_GATE_UP[0]].rows))
+        self._fold(block, _DOWN, lambda: _linear_output(block, _DOWN[0]), before="mlp.up_proj")
+
+    def fit(self, layer: LinearLayer) -> AffineWeight:
+        """See ``Method``."""
+        size = self.columns_of(layer.weight.shape[1])
+        weight_mn = layer.weight
+        if self.clip and layer.inputs is not None and not layer.name.endswith(_NOT_CLIPPED):
+            weight_mn = clipped(weight_mn, layer.inputs.rows, self.bits, size)
+        return round_to_nearest(weight_mn, self.bits, size)
+
+    def _fold(self, block: CalibratedBlock, group: tuple[str, ...], output: Output, *, before: str = "") -> None:
+        """Search the scale of a group's input and fold it into the norm, or the Linear, that makes that input."""
+        linears = [block.linear(name) for name in group]
+        size = self.columns_of(linears[0].in_features)
+        scales_n, _ = best_scales(linears, block.inputs[group[0]].mean_abs, output, self.bits, size)
+        if before:
+            divide_rows(block.linear(before), scales_n)
+        else:
+            divide_norm(block.block.get_submodule(NORMS[group]), scales_n)
+        for name, linear in zip(group, linears, strict=True):
+            multiply_columns(linear, scales_n)
+            block.inputs[name] = block.inputs[name].divided(scales_n)
+
+
+def best_scales(
+    linears: list[nn.Linear], mean_abs_n: Tensor, output: Output, bits: int, group_size: int
+) -> tuple[Tensor, list[float]]:
+    """Scales t (n,) of the input that several Linears share, and the error of every r in their order.
+
+    Args:
+        linears: the Linears; they are as before when this returns.
+        mean_abs_n: mean |x| of each channel.
+        output: computes what the rounded Linears are judged by, from the Linears as they are.
+        bits: of a code.
+        group_size: columns of a group.
+    """
+    reference = output()
+    originals = [linear.weight.detach().clone() for linear in linears]
+    errors: list[float] = []
+    candidates = [_scales(mean_abs_n, step / STEPS) for step in range(STEPS)]
+    for scales_n in candidates:
+        for linear, original_mn in zip(linears, originals, strict=True):
+            rounded = round_to_nearest(original_mn * scales_n, bits, group_size).dequantize()
+            linear.weight.data = rounded / scales_n
+        errors.append(float((output() - reference).square().mean()))
+    for linear, original_mn in zip(linears, originals, strict=True):
+        linear.weight.data = original_mn
+    return candidates[errors.index(min(errors))], errors
+
+
+def clipped(weight_mn: Tensor, rows_Rn: Tensor, bits: int, group_size: int) -> Tensor:
+    """The weight with each group's magnitudes cut where its rounded share of the outputs changes least.
+
+    Args:
+        weight_mn: the weight.
+        rows_Rn: inputs.
+        bits: of a code.
+        group_size: g, divides n.
+    """
+    inputs_GRg = rows_Rn.view(len(rows_Rn), -1, group_size).transpose(0, 1)
+    parts = [_clipped(part, inputs_GRg, bits, group_size) for part in torch.split(weight_mn, _CLIP_ROWS)]
+    return torch.cat(parts)
+
+
+def _clipped(weight_mn: Tensor, inputs_GRg: Tensor, bits: int, group_size: int) -> Tensor:
+    groups_mGg = weight_mn.view(len(weight_mn), -1, group_size)
+    largest = groups_mGg.abs().amax(-1, keepdim=True)
+    best, least = largest, torch.full_like(largest, torch.inf)
+    for step in range(CLIP_STEPS):
+        bound = largest * (1 - step / STEPS)
+        cut = groups_mGg.clamp(-bound, bound)
+        change_mGg = fit_grid(cut, bits).round(cut) - groups_mGg
+        # (G, R, g) @ (G, g, m): what each group's change adds to each output of each row
+        lost = (inputs_GRg @ change_mGg.permute(1, 2, 0)).square().mean(1).t()[..., None]
+        better = lost < least
+        best, least = torch.where(better, bound, best), torch.where(better, lost, least)
+    return groups_mGg.clamp(-best, best).view_as(weight_mn)
+
+
+def _scales(mean_abs_n: Tensor, power: float) -> Tensor:
+    scales_n = mean_abs_n.pow(power).clamp_min(_LEAST_SCALE)
+    return scales_n / (scales_n.max() * scales_n.min()).sqrt()
+
+
+def _attention_output(block: CalibratedBlock) -> Tensor:
+    attention = block.block.get_submodule(ATTENTION)
+    return torch.cat([attention(**call)[0].flatten(0, 1) for call in block.attention_calls])
+
+
+def _linear_output(block: CalibratedBlock, name: str) -> Tensor:
+    return F.linear(block.inputs[name].rows, block.linear(name).weight)
