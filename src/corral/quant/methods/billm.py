@@ -6,8 +6,8 @@ quantile of |T|, of .10 to .90, into a concentrated and a sparse part with a mea
 across blocks only.
 
 While k is searched the other columns have two layers as well, as in the released code: with one (``searched_layers``) a
-further salient column mostly lowers the error, and k is mostly 49. On SmolLM2, whose columns differ little, k is large in
-either way, and the codes take 1.2 to 1.4 bits instead of the paper's 1.1.
+further salient column mostly lowers the error, and k is mostly 49. On SmolLM2, whose columns differ little, k is large
+in either way, and the codes take 1.2 to 1.4 bits instead of the 1.1 of the paper.
 
 Deviation: T is W, where the released code searches on w^2 / U_jj^2.
 """
