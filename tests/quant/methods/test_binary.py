@@ -58,6 +58,14 @@ def test_a_block_of_billm_is_what_its_stored_numbers_give():
     assert 1 <= found.salient.sum() <= MOST_SALIENT
 
 
+def test_the_search_of_the_released_code_takes_few_salient_columns_where_few_stand_out():
+    for seed in range(3):
+        weights = torch.randn(6, 128, generator=torch.Generator().manual_seed(seed))
+        weights[:, [2, 11]] *= 4
+        one, two = (binarize_block(weights, searched_layers=layers).salient.sum() for layers in (1, 2))
+        assert two <= 5 < 40 < one <= MOST_SALIENT
+
+
 def test_a_block_of_billm_has_less_error_than_plain_signs():
     for seed in range(5):
         weights = torch.randn(6, 40, generator=torch.Generator().manual_seed(seed))
