@@ -12,16 +12,18 @@ from corral.evals.guard_card import guard_card
 from corral.evals.results import ModerationReport
 from corral.evals.tasks.moderation import ModerationSettings, choose_sets, run_moderation
 
-ACCOUNT = {
+FIRST = {
     "training_rows": 1200,
+    "development_rows": 50,
+    "entries": [{"source": "red_instruct", "taken": 4}, {"source": "red_instruct", "taken": 5}],
+}
+SECOND = {
+    "training_rows": 300,
     "development_rows": 60,
-    "entries": [
-        {"source": "red_instruct", "taken": 7},
-        {"source": "red_instruct", "taken": 5},
-        {"source": "self_written/guard_basics", "taken": 3},
-    ],
+    "entries": [{"source": "red_instruct", "taken": 3}, {"source": "self_written/guard_basics", "taken": 3}],
     "left_in": {"derta_attacks": 4, "past_tense": 0, "replies": 9},
 }
+ACCOUNT = {"stages": [FIRST, SECOND]}
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_rows_of_a_source_are_summed_with_licence_and_origin(report: ModerationR
     assert card.startswith("# Notes\n")
     assert "| red_instruct | 12 | Apache-2.0 | declare-lab/red-instruct |" in card
     assert "| self_written/guard_basics | 3 | Apache-2.0 | written for this project |" in card
-    assert "1,200 rows" in card
+    assert "Trained on 1,200, then on 300 rows, calibrated on 60 held-out rows" in card
 
 
 def test_what_training_shares_with_other_evaluation_sets_is_said(report: ModerationReport) -> None:

@@ -56,41 +56,56 @@ def test_a_run_that_drew_other_rows_is_not_continued(finished: Run, tmp_path: Pa
     copy = tmp_path / "run"
     shutil.copytree(finished.path, copy)
     account = read_json(copy / "artefacts" / "mixture.json")
-    atomic_write_json(copy / "artefacts" / "mixture.json", {**account, "rows_sha256": "other"})
+    atomic_write_json(
+        copy / "artefacts" / "mixture.json", {"stages": [{**account["stages"][0], "rows_sha256": "other"}]}
+    )
     with pytest.raises(RunError, match="the sources give other rows"):
         run_recipe("default_guard/tiny", resume=copy)
 
 
 SECOND = (
-    "second={mixture: [{source: self_written/guard_basics, copies: 2}], share: 0.5, "
+    "{mixture: [{source: self_written/guard_basics, copies: 2}], share: 0.5, "
     "attacks: {styles: [leet, grandma], share: 1.0}}"
 )
+TWO = f"further=[{SECOND}]"
+THREE = f"further=[{SECOND}, {{share: 0.9, draw_seed: 2, learning_rate: 2.0e-4}}]"
 
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_recipe("default_guard/tiny", overrides=[SECOND], root=tmp_path_factory.mktemp("runs"))
+    return run_recipe("default_guard/tiny", overrides=[TWO], root=tmp_path_factory.mktemp("runs"))
 
 
 def test_a_second_stage_goes_on_from_the_weights_of_the_first(finished: Run, twice: Run) -> None:
     alone = finished.artefacts / "guard"
     for name in ("adapter_model.safetensors", "heads.safetensors"):
-        assert (twice.artefacts / "first" / name).read_bytes() == (alone / name).read_bytes()
+        assert (twice.artefacts / "stage-1" / name).read_bytes() == (alone / name).read_bytes()
         assert (twice.artefacts / "guard" / name).read_bytes() != (alone / name).read_bytes()
-    assert not (twice.path / "checkpoints-first").exists()
+    assert not (twice.path / "checkpoints-1").exists()
 
 
 def test_a_second_stage_alone_gives_what_both_stages_give(finished: Run, twice: Run, tmp_path: Path) -> None:
     start = f"training.start_from={finished.artefacts / 'guard'}"
-    alone = run_recipe("default_guard/tiny", overrides=[SECOND, start], root=tmp_path)
+    alone = run_recipe("default_guard/tiny", overrides=[TWO, start], root=tmp_path)
     for name in ("adapter_model.safetensors", "heads.safetensors"):
         assert (alone.artefacts / "guard" / name).read_bytes() == (twice.artefacts / "guard" / name).read_bytes()
-    assert not (alone.artefacts / "first").exists()
+    assert not (alone.artefacts / "stage-1").exists()
+
+
+def test_a_third_stage_goes_on_from_the_second(twice: Run, tmp_path: Path) -> None:
+    run = run_recipe("default_guard/tiny", overrides=[THREE], root=tmp_path)
+    before, after = twice.artefacts / "guard", run.artefacts / "guard"
+    for name in ("adapter_model.safetensors", "heads.safetensors"):
+        assert (run.artefacts / "stage-2" / name).read_bytes() == (before / name).read_bytes()
+        assert (after / name).read_bytes() != (before / name).read_bytes()
+    drawn = [stage["training_rows"] for stage in read_json(run.artefacts / "mixture.json")["stages"]]
+    assert drawn[:2] == [stage["training_rows"] for stage in read_json(twice.artefacts / "mixture.json")["stages"]]
+    assert len(drawn) == 3
 
 
 def test_what_one_stage_held_out_the_other_does_not_learn(twice: Run) -> None:
     config = DefaultGuardConfig.model_validate(read_yaml(twice.path / "config.yaml"))
-    first, second = stage_rows(config.model_copy(update={"second": None})), stage_rows(config)
+    first, second = stage_rows(config.up_to(0)), stage_rows(config)
     held = {row.group for row in [*first.held_out, *second.held_out]}
     assert held and held.isdisjoint(row.group for row in [*first.training, *second.training])
 
@@ -138,7 +153,7 @@ def test_training_without_its_libraries_names_the_extra(monkeypatch: pytest.Monk
 
 
 def test_the_account_of_the_mixture_adds_up(finished: Run) -> None:
-    account = read_json(finished.artefacts / "mixture.json")
+    (account,) = read_json(finished.artefacts / "mixture.json")["stages"]
     assert account["training_rows"] + account["development_rows"] == sum(e["taken"] for e in account["entries"])
 
 

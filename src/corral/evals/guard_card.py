@@ -26,7 +26,7 @@ def guard_card(
 
     Args:
         notes: the recipe's own text: what the guard is, known failures.
-        account: ``artefacts/mixture.json`` of the run.
+        account: ``artefacts/mixture.json`` of the run, stage by stage.
         settings: the run's resolved settings.
         revision: of the weights, as in the run's report.
         report: evaluation of the guard (first) and of baselines.
@@ -34,15 +34,16 @@ def guard_card(
     Raises:
         DataError: the report is of other weights.
     """
-    measured = report.guards[0]
+    measured, stages = report.guards[0], account["stages"]
+    rows = ", then on ".join(f"{stage['training_rows']:,}" for stage in stages)
     if not measured.revision.startswith(revision):
         raise DataError(f"the report is of revision `{measured.revision}`, the run made `{revision}`")
     blocks = [
         notes.rstrip(),
-        f"Revision `{revision}`; scores are those of `{measured.revision}` (weights and dtype). Trained on "
-        f"{account['training_rows']:,} rows, calibrated on {account['development_rows']:,} held-out rows of the same "
-        "sources. Rows whose prompt occurs in an evaluation set of `keep_clean_of`, whole or by a run of ten words, "
-        f"were left out. {_left_in(account)}",
+        f"Revision `{revision}`; scores are those of `{measured.revision}` (weights and dtype). Trained on {rows} "
+        f"rows, calibrated on {stages[-1]['development_rows']:,} held-out rows of the same sources. Rows whose prompt "
+        "occurs in an evaluation set of `keep_clean_of`, whole or by a run of ten words, were left out. "
+        f"{_left_in(stages[-1])}",
         *(
             "\n".join(markdown_table(table))
             for table in (sources_table(_taken(account)), _settings(settings), *_scores(report))
@@ -70,9 +71,11 @@ def _scores(report: ModerationReport) -> Iterator[Table]:
 
 
 def _taken(account: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of each source that were learnt from, over all stages."""
     taken: dict[str, int] = defaultdict(int)
-    for entry in account["entries"]:
-        taken[entry["source"]] += entry["taken"]
+    for stage in account["stages"]:
+        for entry in stage["entries"]:
+            taken[entry["source"]] += entry["taken"]
     return taken
 
 

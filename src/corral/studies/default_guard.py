@@ -45,15 +45,15 @@ _NEUTRAL_PROMPT: Final = "Go on."
 _LEAST_POSITIVES: Final = 30  # a category with fewer on the development split keeps its natural boundary
 
 
-class SecondStage(Config):
-    """Training that goes on from the first stage, on a new draw of the mixture and rows beside it.
+class FurtherStage(Config):
+    """Training that goes on from the stage before, on a new draw of the mixture and rows beside it.
 
-    Groups that the first stage held out stay held out, so calibration sees rows that neither stage has learnt from.
+    Groups that one stage held out stay held out, so calibration sees rows that no stage has learnt from.
     """
 
     share: float = Field(0.25, gt=0, le=1, description="share of the first stage's mixture that is drawn anew")
     mixture: tuple[MixtureEntry, ...] = Field((), description="rows beside it, all of them")
-    keep_clean_of: tuple[str, ...] = Field((), description="as in the first stage; empty: the same")
+    keep_clean_of: tuple[str, ...] = Field((), description="as in the first stage; empty: as in the stage before")
     attacks: AttackRowsConfig | None = Field(None, description="rows asked again in attack styles; null: none")
     learning_rate: float = Field(5e-4, gt=0, description="peak")
     draw_seed: int = Field(1, description="of the draw; the split keeps the recipe's seed")
@@ -66,8 +66,8 @@ class DefaultGuardConfig(Config):
     mixture: tuple[MixtureEntry, ...]
     share: float = Field(1.0, gt=0, le=1, description="share of the mixture that is drawn, the same of every entry")
     keep_clean_of: tuple[str, ...] = Field((), description="evaluation sources whose texts are left out of training")
-    second: SecondStage | None = Field(
-        None, description="training that goes on from these weights; with `training.start_from`, the only stage"
+    further: tuple[FurtherStage, ...] = Field(
+        (), description="trainings that go on from there; with `training.start_from`, only the last is done, from there"
     )
     held_out: float = Field(0.04, gt=0, lt=1, description="share of groups for calibration")
     max_fpr: Mapping[str, float] = Field(
@@ -76,6 +76,15 @@ class DefaultGuardConfig(Config):
     window: int = Field(384, ge=32)
     overlap: int = Field(96, ge=0)
     seed: int = 0
+
+    @property
+    def last(self) -> FurtherStage | None:
+        """The last stage; ``None`` where the first is the only one."""
+        return self.further[-1] if self.further else None
+
+    def up_to(self, stage: int) -> DefaultGuardConfig:
+        """Settings whose last stage is that one; 0 is the first."""
+        return self.model_copy(update={"further": self.further[:stage]})
 
 
 class DefaultGuardRecipe:
@@ -86,17 +95,17 @@ class DefaultGuardRecipe:
 
     def plan(self, config: DefaultGuardConfig) -> list[str]:
         """What the run will do, a line a step."""
-        training, second = config.training, config.second
+        training = config.training
         steps = []
-        if second is None or training.start_from is None:
+        if not config.further or training.start_from is None:
             steps = [
                 f"draw {len(config.mixture)} entries, clean of {len(config.keep_clean_of)} evaluation sources",
                 f"train layers {training.first_trained_layer} to {training.layers} of {training.base} with LoRA rank "
                 f"{training.rank} and heads, {training.epochs} epoch(s)",
             ]
-        if second is not None:
+        for stage in config.further if training.start_from is None else config.further[-1:]:
             steps += [
-                f"draw {second.share:.0%} of the mixture anew and {len(second.mixture)} further entries",
+                f"draw {stage.share:.0%} of the mixture anew and {len(stage.mixture)} further entries",
                 f"go on from {training.start_from or 'these weights'}",
             ]
         return [
@@ -115,9 +124,11 @@ class DefaultGuardRecipe:
         config = _with_base(config, run)
         for file in source_files(_sources(config)):
             run.add_input(file)
-        config = _first_stage(config, run)
+        before = [stage_rows(config.up_to(stage)) for stage in range(len(config.further))]
         rows = stage_rows(config)
-        keep_account(run.artefacts / "mixture.json", rows.account | {"left_in": left_in(rows.drawn, config)})
+        accounts = [*(each.account for each in before), rows.account | {"left_in": left_in(rows.drawn, config)}]
+        keep_account(run.artefacts / "mixture.json", {"stages": accounts})
+        config = _stages_before(config, before, run)
         network = training.train_guard(rows.training, _stage_settings(config), run.checkpoints, run=run)
         folder = run.artefacts / "guard"
         write_guard(folder, network, config)
@@ -129,8 +140,8 @@ class DefaultGuardRecipe:
 
 
 def _sources(config: DefaultGuardConfig) -> list[str]:
-    entries = [*config.mixture, *(config.second.mixture if config.second else ())]
-    clean = [*config.keep_clean_of, *(config.second.keep_clean_of if config.second else ())]
+    entries = [*config.mixture, *(entry for stage in config.further for entry in stage.mixture)]
+    clean = [*config.keep_clean_of, *(name for stage in config.further for name in stage.keep_clean_of)]
     return [*(entry.source for entry in entries), *clean]
 
 
@@ -152,10 +163,10 @@ class StageRows:
 
 
 def stage_rows(config: DefaultGuardConfig) -> StageRows:
-    """Rows of the last stage: of the second, or of the first where there is no other."""
+    """Rows of the last stage."""
     mixture = draw(config)
     kept, held = split_by_group(mixture.rows, held_out=config.held_out, seed=config.seed)
-    attacks = config.second.attacks if config.second else None
+    attacks = config.last.attacks if config.last else None
     styled = list(attack_rows(kept, attacks, seed=config.seed)) if attacks else []
     calibrating = list({id(row): row for row in held}.values())  # a copy tells nothing new
     return StageRows(
@@ -166,27 +177,25 @@ def stage_rows(config: DefaultGuardConfig) -> StageRows:
     )
 
 
-def _first_stage(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:
-    """Train the first of two stages, unless its weights are there; settings that go on from them."""
-    if config.second is None or config.training.start_from is not None:
-        return config
-    only = config.model_copy(update={"second": None})
-    folder = run.artefacts / "first"
-    if not folder.is_dir():
-        rows = stage_rows(only)
-        keep_account(run.artefacts / "mixture_first.json", rows.account)
-        checkpoints = run.path / "checkpoints-first"
-        network = training_module("guard.classifier").train_guard(rows.training, only.training, checkpoints, run=run)
-        write_guard(folder, network, only)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    return config.model_copy(update={"training": config.training.model_copy(update={"start_from": folder})})
+def _stages_before(config: DefaultGuardConfig, rows: Sequence[StageRows], run: Run) -> DefaultGuardConfig:
+    """Train all stages but the last, those whose weights are not there; settings that go on from them."""
+    for stage, of_stage in enumerate(rows if config.training.start_from is None else ()):
+        folder = run.artefacts / f"stage-{stage + 1}"
+        if not folder.is_dir():
+            settings, checkpoints = config.up_to(stage), run.path / f"checkpoints-{stage + 1}"
+            classifier = training_module("guard.classifier")
+            network = classifier.train_guard(of_stage.training, _stage_settings(settings), checkpoints, run=run)
+            write_guard(folder, network, settings)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        config = config.model_copy(update={"training": config.training.model_copy(update={"start_from": folder})})
+    return config
 
 
 def _stage_settings(config: DefaultGuardConfig) -> GuardTrainingConfig:
     """How the last stage is trained."""
-    if config.second is None:
+    if config.last is None:
         return config.training
-    return config.training.model_copy(update={"learning_rate": config.second.learning_rate})
+    return config.training.model_copy(update={"learning_rate": config.last.learning_rate})
 
 
 def _with_base(config: DefaultGuardConfig, run: Run) -> DefaultGuardConfig:
@@ -203,25 +212,25 @@ def draw(config: DefaultGuardConfig) -> Mixture:
     Raises:
         ConfigError: an entry names a source whose licence does not let weights ship.
     """
-    second = config.second
-    if second is None:
+    stage = config.last
+    if stage is None:
         return draw_mixture(config.mixture, keep_clean_of=config.keep_clean_of, seed=config.seed, share=config.share)
     clean = _clean_of(config)
-    anew = draw_mixture(config.mixture, keep_clean_of=clean, seed=second.draw_seed, share=second.share)
-    beside = draw_mixture(second.mixture, keep_clean_of=clean, seed=second.draw_seed) if second.mixture else Mixture()
+    anew = draw_mixture(config.mixture, keep_clean_of=clean, seed=stage.draw_seed, share=stage.share)
+    beside = draw_mixture(stage.mixture, keep_clean_of=clean, seed=stage.draw_seed) if stage.mixture else Mixture()
     return Mixture([*anew.rows, *beside.rows], [*anew.counts, *beside.counts])
 
 
 def _clean_of(config: DefaultGuardConfig) -> tuple[str, ...]:
     """Evaluation sources that the last stage is kept clean of."""
-    return (config.second.keep_clean_of if config.second else ()) or config.keep_clean_of
+    named = [stage.keep_clean_of for stage in config.further if stage.keep_clean_of]
+    return named[-1] if named else config.keep_clean_of
 
 
 def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
     """Rows of the mixture's sources that no training on these settings sees, at most so many an entry."""
-    second = config.second
     return draw_held_out(
-        [*config.mixture, *(second.mixture if second else ())],
+        [*config.mixture, *(entry for stage in config.further for entry in stage.mixture)],
         keep_clean_of=_clean_of(config),
         held_out=config.held_out,
         seed=config.seed,
@@ -307,7 +316,8 @@ def score_rows(guard: DefaultGuard, rows: Sequence[ModerationExample]) -> tuple[
         if scored is not None:
             scores.append(scored)
             labels.append([*binary_labels(row), *category_labels(row, codes)])
-    return np.array(scores), np.array(labels)
+    shape = (len(scores), len(BINARY_HEADS) + len(codes))
+    return np.array(scores).reshape(shape), np.array(labels).reshape(shape)
 
 
 def _raw_scores(
