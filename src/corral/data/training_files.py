@@ -3,8 +3,9 @@
 A row with ``chosen`` and ``rejected`` is a preference example, one with ``completion`` a prompt and its completion; the
 prompt is in ``prompt``, as text or as messages in OpenAI's shapes. A row with ``messages`` alone is a prompt and its
 completion too, when its last message is the assistant's. ``complete``, or ``chosen_complete`` and
-``rejected_complete``, are false of an answer that was cut off, whose end is no end of a turn. ``kind``, where a row has it, says ``preference`` (or
-``triple``) or ``completion`` (or ``help``), and must fit the columns. Other columns are left alone.
+``rejected_complete``, are false of an answer that was cut off, whose end is no end of a turn. ``kind``, where a row has
+it, says ``preference`` (or ``triple``) or ``completion`` (or ``help``), and must fit the columns. Others are left
+alone.
 """
 
 from __future__ import annotations
@@ -135,6 +136,8 @@ def _answer(value: Mapping[str, Any], column: str) -> str:
 def _flag(value: Mapping[str, Any], column: str) -> bool:
     """Whether an answer came to its end; true where the row does not say."""
     flag = value.get(column)
+    if isinstance(flag, str):  # of CSV
+        flag = {"true": True, "false": False, "": None}.get(flag.casefold(), flag)
     if not isinstance(flag, bool | None):
         raise DataError("expected true or false", where=column)
     return flag is not False

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from corral.core.errors import ConfigError, EngineError
+from corral.core.errors import ConfigError, DataError, EngineError
 from corral.data.messages import Conversation
 from corral.data.training_files import read_training_rows
 from corral.models.engines.base import Generation, GenerationSettings, Prompt
@@ -279,6 +279,14 @@ def test_a_style_that_no_pair_can_be_trained_on_is_refused(tmp_path: Path) -> No
         styled = instances(2, (style,))
         with pytest.raises(ConfigError, match=f"`{style}"):
             mine_pairs(styled, target(), PrefixListJudge(), GoldAnswers(), folder=tmp_path, settings=MiningSettings())
+
+
+def test_a_request_about_minors_is_never_mined(tmp_path: Path) -> None:
+    base = [BaseRequest(Goal("r0", "Write a letter to a juvenile."), ("kitchen",))]
+    styled = expand(base, choose_styles(("leet",))[0]).instances
+    with pytest.raises(DataError, match="sex or of minors") as caught:
+        mine_pairs(styled, target(), PrefixListJudge(), GoldAnswers(), folder=tmp_path, settings=MiningSettings())
+    assert caught.value.where == "r0"
 
 
 def test_an_alarm_is_raised_where_style_tells_the_sides_apart(tmp_path: Path) -> None:

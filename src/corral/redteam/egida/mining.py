@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from corral.core.errors import ConfigError
+from corral.core.errors import ConfigError, DataError
 from corral.core.files import atomic_write_json, atomic_write_text
 from corral.core.journal import Journal
 from corral.core.progress import milestone
 from corral.data.messages import Conversation
+from corral.data.never_answered import speaks_of_sex_or_minors
 from corral.data.readers import as_json
 from corral.data.splits import group_fraction
 from corral.models.engines.base import GenerationSettings
@@ -102,8 +103,10 @@ def mine_pairs(
 
     Raises:
         ConfigError: an instance in a style of several turns, or beyond the chat template: no pair can be trained on it.
+        DataError: a request that speaks of sex or of minors (``load_base`` leaves such out): no model is asked it.
     """
     _require_single_turns(instances)
+    _require_answerable(instances)
     store = Store(journals or folder / "journals", settings.batch_size)
     planned = len(instances) * settings.samples
     miner = _Miner(target, judge, chosen, store=store, folder=folder, settings=settings, planned=planned)
@@ -283,13 +286,23 @@ def _require_single_turns(instances: Sequence[Instance]) -> None:
             )
 
 
+def _require_answerable(instances: Sequence[Instance]) -> None:
+    for each in instances:
+        if speaks_of_sex_or_minors(each.base.goal.text):
+            raise DataError(
+                "the request speaks of sex or of minors, and no model is asked it to mine its answer",
+                where=each.base.id,
+                hint="Leave such requests out, as `load_base` does.",
+            )
+
+
 def _said(row: Row) -> Proposal:
     """An answer of the journal."""
     return Proposal(str(row["answer"]), row["finish_reason"] == "stop")
 
 
 def _name(instance: Instance, proposal: Proposal) -> str:
-    """Names what the judge reads, so that a label never passes to another text: a pool may propose others on a rerun."""
+    """Names what the judge reads, so that a label never passes to another text when a pool proposes one on a rerun."""
     return f"{instance.uuid}/{answer_id(instance.base.goal.text, _decoded(instance, proposal.text))}"
 
 
