@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _REVISION_DIGITS: Final = 16
 JUDGES: Final = ("prefix-list", "guard", "guard:NAME", "yes-no", "rubric", "linear:SET", "human:FILE")
+_ASKING: Final = ("yes-no", "rubric")
 
 
 @contextmanager
@@ -79,17 +80,48 @@ def open_judges(
         guard_settings: of the guards that judges ask, by the guard's name.
 
     Raises:
-        ConfigError: an unknown judge, or one that needs a model and has none.
+        NotFoundError, ConfigError: as ``check_judges``.
     """
     from corral.redteam.judges import EnsembleJudge
 
-    asking = [name for name in names if name in ("yes-no", "rubric")]
-    if asking and model is None:
-        raise ConfigError(f"judge `{asking[0]}` asks a model", where="--judge", hint="Name it with `--judge-model`.")
+    check_judges(names, model=model, guard_settings=guard_settings)
     with ExitStack() as open_ones:
-        asked = None if model is None or not asking else open_ones.enter_context(open_engine(model, server))
+        asking = any(name in _ASKING for name in names)
+        asked = open_ones.enter_context(open_engine(model, server)) if model is not None and asking else None
         judges = [_judge(name, asked, guard_settings or {}) for name in dict.fromkeys(names)]
         yield judges if ensemble is None else [EnsembleJudge(judges, _rule(ensemble)), *judges]
+
+
+def check_judges(
+    names: Sequence[str],
+    *,
+    model: str | None = None,
+    guard_settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Refuse judges that ``open_judges`` cannot open, before anything is computed; nothing is loaded.
+
+    Args:
+        names: of ``JUDGES``.
+        model: that ``yes-no`` and ``rubric`` ask.
+        guard_settings: of the guards that judges ask, by the guard's name.
+
+    Raises:
+        NotFoundError: no guard of that name.
+        ConfigError: an unknown judge, one that needs a model and has none, or a guard's setting that is missing,
+            unknown or of another type.
+    """
+    from corral.guards.loading import GUARDS, check_settings
+
+    for name in names:
+        kind, _, detail = name.partition(":")
+        if kind == "guard":
+            guard = detail or "default"
+            check_settings(guard, GUARDS.get(guard), (guard_settings or {}).get(guard, {}))
+        elif name in _ASKING:
+            if model is None:
+                raise ConfigError(f"judge `{name}` asks a model", where="--judge", hint="Name it with `--judge-model`.")
+        elif name != "prefix-list" and not (kind in ("human", "linear") and detail):
+            raise ConfigError(f"no judge is called `{name}`", where="--judge", hint=suggest(name, JUDGES))
 
 
 def load_guards(specs: Sequence[GuardSpec], *, decode: bool) -> list[Guard]:
@@ -142,10 +174,10 @@ def _judge(name: str, asked: tuple[Engine, str] | None, guard_settings: Mapping[
         return LinearJudge(labelled_set(detail))
     if name == "prefix-list":
         return PrefixListJudge()
-    if asked is not None and name in ("yes-no", "rubric"):
-        engine, revision = asked
-        return YesNoJudge(engine, revision=revision) if name == "yes-no" else RubricJudge(engine, revision=revision)
-    raise ConfigError(f"no judge is called `{name}`", where="--judge", hint=suggest(name, JUDGES))
+    if asked is None:
+        raise ValueError(f"judge `{name}` was not checked")
+    engine, revision = asked
+    return YesNoJudge(engine, revision=revision) if name == "yes-no" else RubricJudge(engine, revision=revision)
 
 
 def guards_of(judges: Sequence[str]) -> list[str]:

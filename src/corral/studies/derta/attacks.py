@@ -32,14 +32,15 @@ def attack_success(
     if asked is None:
         raise ValueError("the settings ask for no attacks")
     styles, unavailable = choose_styles(asked.styles)
-    goals = [*load_goals(asked.goals, limit=asked.limit, seed=config.seed).goals, *capability_goals()]
+    harmful = load_goals(asked.goals, limit=asked.limit, seed=config.seed, no_sex_or_minors=True).goals
+    goals = [*harmful, *capability_goals()]
     settings = RunSettings(
         generation=GenerationSettings(max_new_tokens=asked.max_new_tokens),
         seed=config.seed,
         replicates=config.replicates,
     )
     cached = any(style.needs.user_data for style in styles)
-    with open_judges(asked.judges) as judges:
+    with open_judges(asked.judges, guard_settings=config.guard_settings) as judges:
         request = RunRequest(goals, styles, judges, texts=read_texts(None, None, templates=cached))
         report = run_redteam(_targets(config, models), request, run.path / "cells" / "attacks", settings)
     return {

@@ -203,7 +203,13 @@ class _Work:
         before = score()
         self.routing.train_only(part, self.model)
         seeded = SeededStage(**stage.model_dump(), seed=self.config.seed)
-        batches = TokenBudgetSampler(lengths, max_tokens=stage.batch_tokens, epochs=stage.epochs, seed=self.config.seed)
+        batches = TokenBudgetSampler(
+            lengths,
+            max_tokens=stage.batch_tokens,
+            max_rows=stage.batch_rows,
+            epochs=stage.epochs,
+            seed=self.config.seed,
+        )
         arguments = trainer_arguments(seeded, folder, batches=len(batches), schedule=stage.schedule)
         # Without the run, whose log a trainer rewinds to its own steps: other stages have lines there.
         made = trainer(
