@@ -131,5 +131,6 @@ class _Judging:
 
     def _scores(self, guard: DefaultGuard) -> dict[str, SetScores]:
         sets = [each.eval_set for each in self.rows]
-        scored = score_guard(guard, sets, self.loader, self.run.path / "cells" / "guard")
+        verdicts = self.run.path / "cells" / "guard" / "verdicts" / sha256_json(guard.revision)[:12]
+        scored = score_guard(guard, sets, self.loader, verdicts)
         return {name: SetScores.of(found) for name, found in scored.sets.items()}
