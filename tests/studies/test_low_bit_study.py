@@ -30,7 +30,7 @@ from corral.studies.low_bit_study.findings import (
 )
 from corral.studies.low_bit_study.guard_quality import GuardCell, SetScores, measure_guards
 from corral.studies.low_bit_study.safety import Reply, SafetyCell
-from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, SafetyConfig
+from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, QuantizerConfig, SafetyConfig
 
 CONFIG = load_config(LowBitConfig, {"quantizers": [{"method": "rtn"}], "replicates": 100})
 
@@ -132,6 +132,13 @@ def test_a_failed_cell_is_not_taken_for_a_result() -> None:
     claim = ordering_against_paper(CONFIG, cells)
     assert not claim.holds
     assert claim.ours["not_measured"] == 3
+
+
+def test_a_model_of_which_few_blocks_are_quantized_is_compared_with_none() -> None:
+    cells = [scored("rtn", 3, [30.0, 31.0]), scored("gptq", 3, [20.0, 21.0]).model_copy(update={"partial": True})]
+    assert ordering_against_paper(CONFIG, cells).ours["not_measured"] == 4
+    quantizer = load_config(QuantizerConfig, {"method": "billm", "blocks": 4})
+    assert quantizer.name == "billm (lowest 4 blocks)"
 
 
 def test_collapse_means_ten_times_the_perplexity() -> None:

@@ -58,11 +58,13 @@ class Cell(KeptCell):
 
     Attributes:
         method: its name, empty for the reference.
+        partial: fewer blocks are quantized than in the rest of the matrix, so it compares with nothing there.
         scores: by text.
         evaluation: hash of the windows that were scored.
     """
 
     method: str
+    partial: bool = False
     scores: dict[str, TextScores] = Field(default_factory=dict)
     evaluation: str
 
@@ -96,7 +98,7 @@ class Cells:
                 return {"scores": self.scores(str(folder)), "quantization": report}
 
         key = depends_on(self._config, quantizer, weights_revision(self._config.model), seed)
-        return self._cell(quantizer.name, quantizer.method, seed, key, measure)
+        return self._cell(quantizer.name, quantizer.method, seed, key, measure, partial=quantizer.blocks is not None)
 
     def made(self, name: str, key: Mapping[str, Any], make: Callable[[], Path]) -> Cell:
         """A cell of a model folder that ``make`` writes and this removes."""
@@ -138,7 +140,14 @@ class Cells:
         return {IN_DOMAIN: TextSet(IN_DOMAIN, articles), **others}
 
     def _cell(
-        self, name: str, method: str, seed: int, key: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]
+        self,
+        name: str,
+        method: str,
+        seed: int,
+        key: Mapping[str, Any],
+        measure: Callable[[], Mapping[str, Any]],
+        *,
+        partial: bool = False,
     ) -> Cell:
         evaluation = sha256_json(
             {
@@ -155,6 +164,7 @@ class Cells:
             measure,
             folder=self.folder / "matrix",
             method=method,
+            partial=partial,
             seed=seed,
             evaluation=evaluation,
         )

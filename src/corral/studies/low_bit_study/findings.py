@@ -183,6 +183,7 @@ def _line(cell: Cell) -> dict[str, Any]:
         "name": cell.name,
         "seed": cell.seed,
         "error": cell.error,
+        "partial": cell.partial,
         "nominal_bits": cell.nominal_bits,
         "stored_bits": cell.stored_bits,
         "texts": texts,

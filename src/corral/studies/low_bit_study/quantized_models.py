@@ -19,7 +19,7 @@ def depends_on(config: LowBitConfig, quantizer: QuantizerConfig, weights: str, s
     return {
         "weights": weights,
         "method": quantizer.build().model_dump(mode="json"),
-        "blocks": config.quantized_blocks,
+        "blocks": quantizer.blocks or config.quantized_blocks,
         "calibration": config.calibration.model_dump(mode="json"),
         "seed": seed,
     }
@@ -52,7 +52,7 @@ def quantized_model(
             folder,
             text=config.calibration.model_copy(update={"seed": seed}),
             layout="dequantized" if dequantized else "corral",
-            blocks=config.quantized_blocks,
+            blocks=quantizer.blocks or config.quantized_blocks,
         ).to_json()
         layers = report.pop("layers")
         losses = [(layer["proxy_loss"], layer["proxy_loss_rtn"]) for layer in layers if layer["proxy_loss_rtn"]]

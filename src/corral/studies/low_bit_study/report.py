@@ -86,7 +86,7 @@ def _claim(claim: Claim) -> Markup:
 
 def _quality(matrix: Sequence[dict[str, Any]]) -> Markup | None:
     reference, *lines = matrix
-    drawn = [line for line in lines if not line["error"] and line["stored_bits"] is not None]
+    drawn = [line for line in lines if not line["error"] and not line["partial"] and line["stored_bits"] is not None]
     if not drawn or reference["error"]:
         return None
     texts = list(reference["texts"])
@@ -102,7 +102,10 @@ def _quality(matrix: Sequence[dict[str, Any]]) -> Markup | None:
         plots.append(_plot(points, _bits_axis(line["stored_bits"] for line in drawn), y, _plain(text), described))
     return section(
         "Quality against effective bits",
-        paragraph("Lower is better. A dot at the upper edge lies above it; the table below has every figure."),
+        paragraph(
+            "Lower is better. A dot at the upper edge lies above it. Every figure, and models of which few blocks are "
+            "quantized, are in the table below."
+        ),
         _legend(line["name"] for line in drawn),
         element("div", *plots, class_="cards"),
     )

@@ -31,11 +31,15 @@ class QuantizerConfig(Config):
     method: str = Field(description="as for `corral quantize`")
     settings: Mapping[str, JsonValue] = Field(default_factory=dict, description="of the method")
     seeds: int = Field(1, ge=1, description="calibration seeds, from 0")
+    blocks: int | None = Field(
+        None, ge=1, description="only so many of the lowest blocks, for a slow method; null: as many as the study's"
+    )
 
     @property
     def name(self) -> str:
         """For example ``gptq bits=3 group_size=64``."""
-        return " ".join([self.method, *(f"{key}={value}" for key, value in self.settings.items())])
+        part = [] if self.blocks is None else [f"(lowest {self.blocks} blocks)"]
+        return " ".join([self.method, *(f"{key}={value}" for key, value in self.settings.items()), *part])
 
     def build(self) -> Method:
         """The method.
