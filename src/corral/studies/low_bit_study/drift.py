@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -220,9 +221,8 @@ def _safety_row(config: LowBitConfig, asked: SafetyConfig, reference: SafetyCell
         "coherent": compared("", "", lambda reply: reply.is_coherent(asked), plain=False),
     }
     for name in asked.judges:
-        found[f"attack_success@{name}"] = compared(
-            "harmful", name, lambda reply, name=name: _complies(reply, name, asked), plain=False
-        )
+        complies = partial(_complies, judge=name, asked=asked)
+        found[f"attack_success@{name}"] = compared("harmful", name, complies, plain=False)
     return SafetyRow(cell, found, (found["coherent"].ours or 0.0) >= asked.least_coherent)
 
 
