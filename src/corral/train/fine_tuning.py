@@ -56,10 +56,12 @@ class FineTuned:
         """Write the LoRA weights in peft's format; an existing folder is replaced.
 
         Raises:
-            DataError: the model's own weights were trained.
+            DataError: the model's own weights were trained, or adapters that are not plain LoRA.
         """
         if self.adapted is None:
             raise DataError("the model's own weights were trained; there is no adapter", where=str(folder))
+        if not hasattr(self.adapted, "peft_config"):
+            raise DataError("no plain LoRA", where=str(folder), hint="Write the model, with `save_model`.")
         with atomic_directory(folder, replace=True) as staged:
             write_adapter(self.adapted, staged, base=self.base, dtype=dtype)
 
