@@ -61,7 +61,7 @@ def answer(target: Target, attempts: Sequence[Attempt], store: Store, settings: 
     An attempt that fails is tried again; one that fails each time is not in the journal, so that a rerun tries it. Once
     more than 5 % have failed the run is given up.
     """
-    fingerprint = _fingerprint(target, settings)
+    fingerprint = fingerprint_of(target, settings)
     todo = {each.key: each.prompt for each in attempts if isinstance(each.prompt, AttackPrompt)}
     with store.open("answers", fingerprint) as journal:
         before = [row["tokens"] for row in journal.entries() if row[KEY] in todo]
@@ -192,7 +192,8 @@ def _written(generation: Generation) -> int:
     return len(generation.token_ids) or len(generation.text.split())
 
 
-def _fingerprint(target: Target, settings: RunSettings) -> dict[str, Any]:
+def fingerprint_of(target: Target, settings: RunSettings) -> dict[str, Any]:
+    """What a target's answers depend on beside the prompt."""
     return {
         "run_version": RUN_VERSION,
         "target": target.name,
