@@ -127,7 +127,8 @@ class _Population:
 
     def search(self, seeds: Sequence[Wrapper], breeding: Breeding) -> Found:
         batch, mutation = breeding.batch, breeding.mutation
-        filled = [crossed(*self._rng.choices(seeds, k=2), self._rng) for _ in range(batch - len(seeds))]
+        parents = [self._rng.choices(seeds, k=2) for _ in range(batch - len(seeds))]
+        filled = [crossed(mother, father, self._rng) for mother, father in parents]
         # As published, those beyond the given ones are varied whatever the chance of mutation.
         population = [*seeds[:batch], *self._in_other_words(filled, 1.0 if mutation else 0.0, one=True)]
         kept = math.ceil(breeding.elites * batch)
