@@ -197,7 +197,7 @@ def _written(generation: Generation) -> int:
 
 
 def answers_fingerprint(target: Target, settings: RunSettings) -> dict[str, Any]:
-    """What the answers of a target depend on."""
+    """What a target's answers depend on beside the prompt."""
     return {
         "run_version": RUN_VERSION,
         "target": target.name,

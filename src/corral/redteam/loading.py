@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from corral.models.engines.base import Engine
     from corral.redteam.attempts import Target, UserTexts
     from corral.redteam.judges import Judge
+    from corral.redteam.styles.search import Attacker
 
 _REVISION_DIGITS: Final = 16
 JUDGES: Final = ("prefix-list", "guard", "guard:NAME", "yes-no", "rubric", "linear:SET", "human:FILE")
@@ -59,6 +60,23 @@ def open_targets(names: Sequence[str], server: str | None, *, tokenizer: str | N
     for name in dict.fromkeys(names):
         with open_engine(name, server, tokenizer=tokenizer, dtype=dtype) as (engine, revision):
             yield Target(engine, name, revision)
+
+
+@contextmanager
+def open_attacker(model: str | None, server: str | None = None) -> Iterator[Attacker | None]:
+    """The model that writes prompts for searches, ``None`` where none is named.
+
+    Args:
+        model: its name.
+        server: OpenAI-compatible server that runs it; without one it is loaded here.
+    """
+    from corral.redteam.styles.search import Attacker
+
+    if model is None:
+        yield None
+        return
+    with open_engine(model, server) as (engine, revision):
+        yield Attacker(engine, revision)
 
 
 @contextmanager
@@ -136,16 +154,20 @@ def load_guards(specs: Sequence[GuardSpec], *, decode: bool) -> list[Guard]:
     return guards
 
 
-def read_texts(demonstrations: Path | None, translations: Path | None, *, templates: bool) -> UserTexts:
+def read_texts(
+    demonstrations: Path | None, translations: Path | None, *, templates: bool, wrappers: Path | None = None
+) -> UserTexts:
     """What styles may draw on: the user's files, and templates of public corpora where a style wants them.
 
     Raises:
         NotFoundError: no such file.
         DataError: a row without the columns; names the line.
+        ConfigError: a wrapper without one place for the goal.
     """
     from corral.data.readers import read_rows
     from corral.redteam.attempts import UserTexts
     from corral.redteam.styles.cached import load_templates
+    from corral.redteam.styles.search.autodan import Wrapper
 
     shown: list[tuple[str, str]] = []
     if demonstrations is not None:
@@ -154,7 +176,10 @@ def read_texts(demonstrations: Path | None, translations: Path | None, *, templa
     if translations is not None:
         for row in read_rows(translations, strict=True):
             translated[_text(row, "goal"), _text(row, "language")] = _text(row, "translation")
-    return UserTexts(tuple(shown), translated, load_templates() if templates else ())
+    around = () if wrappers is None else tuple(_text(row, "template") for row in read_rows(wrappers, strict=True))
+    for template in around:
+        Wrapper.of(template)  # one that cannot be used is told before a model is asked
+    return UserTexts(tuple(shown), translated, load_templates() if templates else (), around)
 
 
 def _judge(name: str, asked: tuple[Engine, str] | None, guard_settings: Mapping[str, Mapping[str, Any]]) -> Judge:
