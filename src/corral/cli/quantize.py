@@ -147,7 +147,11 @@ def _print(report: QuantizationReport) -> None:
     losses = [layer for layer in report.layers if layer.proxy_loss is not None and layer.proxy_loss_rtn is not None]
     better = sum(layer.proxy_loss < layer.proxy_loss_rtn for layer in losses)  # type: ignore[operator]
     settings = ", ".join(f"{key} {value}" for key, value in report.method.items() if key != "name")
-    calibrated = "none" if text is None else f"{text['tokens']} tokens of {text['source']} (seed {text['seed']})"
+    calibrated = (
+        "none"
+        if text is None
+        else f"{text['tokens']} tokens of {text['source']}, {text['distinct_tokens']} distinct (seed {text['seed']})"
+    )
     print_fields(
         [
             ("folder", report.out),

@@ -175,9 +175,9 @@ def _warnings(manifest: CalibrationManifest | None, done: FinishedBlocks) -> lis
     if manifest is None:
         return []
     widest = max(weight.columns for weight in done.weights.values())
-    if manifest.tokens >= widest:
+    if manifest.distinct_tokens >= widest:
         return []
     return [
-        f"{manifest.tokens} tokens of calibration for inputs of {widest} channels: second moments have no full rank, "
-        "and the outcome may be worse than rounding to nearest."
+        f"{manifest.distinct_tokens} distinct tokens of calibration for inputs of {widest} channels: second moments have "
+        "no full rank, and the outcome may be worse than rounding to nearest."
     ]
