@@ -114,11 +114,18 @@ class LlamaDecoder(nn.Module):
 
         Raises:
             NotFoundError: no such folder or file.
-            DataError: not a plain Llama, a weight is missing, or ``layers`` is out of range.
+            DataError: not a plain Llama, quantized, a weight is missing, or ``layers`` is out of range.
         """
         from safetensors import SafetensorError, safe_open
 
-        shape = LlamaShape.from_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
+        config = read_json(folder / "config.json")
+        shape = LlamaShape.from_config(config, where=str(folder / "config.json"))
+        if config.get("quantization_config") is not None:
+            raise DataError(
+                "the weights are quantized, and this reads plain ones",
+                where=str(folder),
+                hint="Use `load_backbone`, or a folder written by `corral quantize --layout dequantized`.",
+            )
         if layers is not None:
             if not 1 <= layers <= shape.layers:
                 raise DataError(f"layers is `{layers}`, the model has {shape.layers}", where=str(folder))

@@ -23,6 +23,7 @@ from corral.data.examples import ModerationExample
 from corral.guards.duoguard import duoguard_codes, sequence_prefix
 from corral.models.batching import pad
 from corral.models.loading import load_causal_lm, load_fast_tokenizer, load_tokenizer
+from corral.models.quantized.linear import refuse_quantized
 from corral.models.plain_text import PlainTextEncoder
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.duoguard_labels import duoguard_labels, is_labelled
@@ -73,12 +74,13 @@ def build_classifier(config: DuoGuardTrainingConfig) -> Any:
     """The base model with a fresh head, the weights to train marked: peft's model, or the classifier if ``full``.
 
     Raises:
-        ConfigError: ``first_trained_layer`` leaves nothing to train.
+        ConfigError: ``first_trained_layer`` leaves nothing to train, or the base is quantized.
     """
     from transformers import LlamaForSequenceClassification
 
     set_seed(config.seed)
     base = load_causal_lm(config.base, layers=config.layers, dtype=torch.float32)
+    refuse_quantized(base, "trained")
     codes = duoguard_codes()
     settings = type(base.config).from_dict(
         {

@@ -28,6 +28,7 @@ from corral.core.runs import Run
 from corral.guards.prompted.framing import template_for
 from corral.models.chat import ChatTokenizer
 from corral.models.loading import load_causal_lm, load_tokenizer
+from corral.models.quantized.linear import refuse_quantized
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.packed_attention import PACKED_ATTENTION
@@ -116,10 +117,11 @@ def build_model(config: PromptedGuardConfig) -> Any:
     """The base model in float32 with the weights to train marked: peft's model, or the model itself if ``full``.
 
     Raises:
-        ConfigError: ``first_trained_layer`` leaves nothing to train.
+        ConfigError: ``first_trained_layer`` leaves nothing to train, or the base is quantized.
     """
     set_seed(config.seed)
     model = load_causal_lm(config.base, layers=config.layers, dtype=torch.float32)
+    refuse_quantized(model, "trained")
     first = config.first_trained_layer
     if not config.full:
         return with_lora(model, first_layer=first, rank=config.rank, alpha=config.alpha, targets=config.targets)

@@ -20,6 +20,7 @@ from corral.core.errors import DataError
 from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.models.loading import load_causal_lm, weights_revision
+from corral.models.quantized.linear import refuse_quantized
 from corral.models.routing.files import save_routing
 from corral.models.routing.installing import Part, Routing, RoutingShape, install_routing
 from corral.train.arguments import trainer_arguments
@@ -90,7 +91,7 @@ def train_mogu(
 
     Raises:
         NotFoundError: nothing at ``base``, or no file of pairs for the eager expert.
-        ConfigError: a batch budget that a row does not fit, layers that are not there, or a model that is no Llama.
+        ConfigError: a batch budget that a row does not fit, layers that are not there, or a model that is no Llama or quantized.
         DataError: a pair without the answer that is needed, pairs of one kind, or a row that cannot be encoded.
         RunError: a stage without a whole checkpoint.
     """
@@ -100,6 +101,7 @@ def train_mogu(
     set_seed(config.seed)
     chat = load_chat(base)
     model = load_causal_lm(base, dtype=torch.float32)
+    refuse_quantized(model, "trained")
     shape = RoutingShape(
         choose_layers(model, chat, pairs, config.router),
         rank=config.experts.rank,
