@@ -8,7 +8,7 @@ import struct
 import pytest
 import torch
 
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from corral.core.errors import ConfigError, DataError, RunError, UserError
 from corral.models.chat import ChatTokenizer
@@ -195,6 +195,21 @@ def test_layouts_that_cannot_hold_the_weights_are_refused(tiny, tmp_path):
         quantize(tiny, "nf4", Nf4(), tmp_path / "out", layout="compressed-tensors")
     with pytest.raises(ConfigError, match="does not round the inputs"):
         quantize(tiny, "smoothquant", SmoothQuant(), tmp_path / "other", text=TEXT, layout="dequantized")
+
+
+def test_models_of_which_nothing_reads_packed_layers_are_refused_before_any_work(tiny, tmp_path):
+    config = load_causal_lm(tiny).config.to_dict()
+    for key in ("model_type", "architectures"):
+        config.pop(key)
+    torch.manual_seed(0)
+    MistralForCausalLM(MistralConfig(**config)).save_pretrained(tmp_path / "mistral")
+    load_tokenizer(tiny).save_pretrained(tmp_path / "mistral")
+    for layout in (None, "corral"):
+        with pytest.raises(ConfigError, match="packed layers of a `mistral`"):
+            quantize(tmp_path / "mistral", "rtn", Rtn(group_size=16), tmp_path / "out", layout=layout)
+    assert not list(tmp_path.glob("out*"))
+    quantize(tmp_path / "mistral", "rtn", Rtn(group_size=16), tmp_path / "out", layout="dequantized")
+    assert logits(tmp_path / "out").isfinite().all()
 
 
 def test_mistakes_are_met_before_any_work(tiny, tmp_path):

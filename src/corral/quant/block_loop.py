@@ -20,6 +20,7 @@ from corral.quant.statistics import InputStatistics, proxy_loss
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
     """What is known of one quantized Linear.
