@@ -74,7 +74,7 @@ def quantize(
     dtype: Annotated[Dtype, typer.Option(help="Of everything that is not quantized; auto keeps it.")] = Dtype.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Quantize a model with a published method, into a folder that every other command reads.
+    """Quantize a model with a published method, into a folder that commands which run a Llama read.
 
     The same command continues an interrupted run. Effective bits are printed twice: as papers count them, and with
     scales, zero points and masks.
