@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForSequenceClassification
 
 from corral.core.errors import DataError, NotFoundError, UserError
@@ -120,6 +121,30 @@ def test_damaged_files_are_refused(folder, tmp_path):
             load(tmp_path)
     with pytest.raises(DataError, match="not the weights of this model"):
         load_inference_decoder(tmp_path)
+
+
+def test_weights_that_are_missing_or_of_other_shapes_are_not_made_up(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    state = load_file(folder / "model.safetensors")
+    dropped = state.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    for load in (load_causal_lm, load_backbone):
+        with pytest.raises(DataError, match=r"no `(model\.)?layers\.1\.mlp\.up_proj\.weight` \(1 weights"):
+            load(tmp_path)
+    assert load_causal_lm(tmp_path, layers=1)  # the gap is above
+    state["model.layers.1.mlp.up_proj.weight"] = dropped[:-1].clone()
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="do not have the shapes"):
+        load_causal_lm(tmp_path)
+
+
+def test_a_head_that_is_tied_to_the_embeddings_is_not_missing(llama, tokenizer, tmp_path):
+    config = type(llama.config).from_dict(llama.config.to_dict() | {"tie_word_embeddings": True})
+    type(llama)(config).save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    loaded = load_causal_lm(tmp_path)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
 
 
 def test_a_hub_model_that_cannot_be_reached_says_what_to_do():

@@ -30,9 +30,14 @@ def test_the_scale_is_the_least_squares_fit_of_the_signs():
         assert error < (WEIGHTS - found.mean - factor * found.scale * signs).square().sum()
 
 
-def test_the_released_codes_mean_counts_entries_that_are_masked_out():
-    found = binarize(WEIGHTS, MASK, mean_over_all=True)
-    torch.testing.assert_close(found.mean[:, 0], (WEIGHTS * MASK).sum(1) / 32, atol=1e-3, rtol=1e-3)
+def test_the_released_code_counts_entries_that_are_masked_out_as_zeros():
+    """By brute force: mean and mean deviation of each row of W * mask, over all columns."""
+    found = binarize(WEIGHTS, MASK, with_zeros=True)
+    for row, masked in enumerate(WEIGHTS * MASK):
+        mean = masked.mean()
+        assert found.mean[row].item() == pytest.approx(mean.item(), abs=1e-3)
+        assert found.scale[row].item() == pytest.approx((masked - mean).abs().mean().item(), abs=1e-3)
+    assert torch.equal(found.positive, found.mean <= WEIGHTS)
 
 
 def test_an_empty_row_and_a_constant_one_stay_finite():

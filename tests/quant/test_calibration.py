@@ -37,6 +37,15 @@ def test_windows_are_no_longer_than_the_models_context(chat):
     assert calibration(CalibrationSettings(windows=2, length=512), chat, context=64).windows_WT.shape == (2, 64)
 
 
+def test_tokens_that_several_windows_share_are_counted_once(chat, tmp_path):
+    """By brute force: every token of the text is another one."""
+    (tmp_path / "text.txt").write_text("".join(chr(33 + i) for i in range(90)))
+    settings = CalibrationSettings(source=str(tmp_path / "text.txt"), windows=6, length=20)
+    found = calibration(settings, chat, context=512)
+    assert found.manifest.tokens == 120
+    assert found.manifest.distinct_tokens == len(found.windows_WT.unique())
+
+
 def test_tables_are_read_row_by_row(chat, tmp_path):
     rows = [{"text": "first row of text"}, {"text": " "}, {"text": "second row"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -7,23 +7,46 @@ import struct
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from corral.core.errors import ConfigError, DataError, RunError, UserError
+from corral.models.chat import ChatTokenizer
 from corral.models.loading import load_causal_lm, load_tokenizer
 from corral.models.quantized.linear import quantized_linears
 from corral.quant.block_store import SUFFIX
-from corral.quant.calibration import CalibrationSettings
+from corral.quant.blocks import BlockStream
+from corral.quant.calibration import CalibrationSettings, calibration
 from corral.quant.methods.awq import Awq
+from corral.quant.methods.base import LinearLayer
 from corral.quant.methods.gptq import Gptq
 from corral.quant.methods.nf4 import Nf4
 from corral.quant.methods.quip import Quip
 from corral.quant.methods.rtn import Rtn
 from corral.quant.methods.smoothquant import SmoothQuant
 from corral.quant.quantize import quantize
+from corral.quant.statistics import proxy_loss
 
 IDS = torch.arange(5, 37)[None]
 TEXT = CalibrationSettings(windows=8, length=64)
 GPTQ = Gptq(bits=4, group_size=16)
+
+
+@pytest.fixture(scope="module")
+def biased(tiny, tmp_path_factory):
+    """With biases everywhere, and as many value channels as attention's output reads, so that AWQ folds into both."""
+    config = load_causal_lm(tiny).config
+    config.attention_bias = config.mlp_bias = True
+    config.num_key_value_heads = config.num_attention_heads
+    torch.manual_seed(0)
+    made = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, values in made.named_parameters():
+            if name.endswith(".bias"):
+                values.normal_(std=0.1)
+    folder = tmp_path_factory.mktemp("model") / "biased"
+    made.save_pretrained(folder)
+    load_tokenizer(tiny).save_pretrained(folder)
+    return folder
 
 
 def logits(folder):
@@ -57,11 +80,6 @@ def test_the_report_counts_what_the_file_holds(tiny, tmp_path):
 
 def test_each_layer_is_fitted_to_the_outputs_of_quantized_layers_before_it(tiny, tmp_path):
     """Sequential calibration by hand: the second block sees what the first, quantized, makes of the text."""
-    from corral.models.chat import ChatTokenizer
-    from corral.quant.blocks import BlockStream
-    from corral.quant.calibration import calibration
-    from corral.quant.methods.base import LinearLayer
-
     quantize(tiny, "gptq", GPTQ, tmp_path / "out", text=TEXT)
     made = load_causal_lm(tmp_path / "out")
     windows = calibration(TEXT, ChatTokenizer(load_tokenizer(tiny)), context=512).windows_WT
@@ -74,22 +92,29 @@ def test_each_layer_is_fitted_to_the_outputs_of_quantized_layers_before_it(tiny,
     assert torch.equal(found.dequantize(), expected.dequantize())
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(tiny, tmp_path):
-    for name, method in (("gptq", GPTQ), ("awq", Awq(bits=4, group_size=16))):
-        whole, parts = tmp_path / f"{name}-whole", tmp_path / f"{name}-parts"
-        quantize(tiny, name, method, whole, text=TEXT)
+@pytest.mark.parametrize(
+    ("model", "name", "method"),
+    [
+        ("tiny", "gptq", GPTQ),
+        ("tiny", "awq", Awq(bits=4, group_size=16)),
+        ("biased", "awq", Awq(bits=4, group_size=16)),
+    ],
+)
+def test_an_interrupted_run_goes_on_and_ends_as_an_uninterrupted_one(model, name, method, tmp_path, request):
+    source, whole, parts = request.getfixturevalue(model), tmp_path / "whole", tmp_path / "parts"
+    quantize(source, name, method, whole, text=TEXT)
 
-        def interrupt(done, _total):
-            if done == 1:
-                raise KeyboardInterrupt
+    def interrupt(done, _total):
+        if done == 1:
+            raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            quantize(tiny, name, method, parts, text=TEXT, on_block=interrupt)
-        assert not parts.exists()
-        report = quantize(tiny, name, method, parts, text=TEXT)
-        assert report.resumed_blocks == 1
-        assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-        assert not (tmp_path / f"{name}-parts{SUFFIX}").exists()
+    with pytest.raises(KeyboardInterrupt):
+        quantize(source, name, method, parts, text=TEXT, on_block=interrupt)
+    assert not parts.exists()
+    report = quantize(source, name, method, parts, text=TEXT)
+    assert report.resumed_blocks == 1
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert not (tmp_path / f"parts{SUFFIX}").exists()
 
 
 def test_blocks_of_other_settings_are_not_mixed_in_and_a_broken_one_is_made_anew(tiny, tmp_path):
@@ -171,6 +196,21 @@ def test_layouts_that_cannot_hold_the_weights_are_refused(tiny, tmp_path):
         quantize(tiny, "smoothquant", SmoothQuant(), tmp_path / "other", text=TEXT, layout="dequantized")
 
 
+def test_models_of_which_nothing_reads_packed_layers_are_refused_before_any_work(tiny, tmp_path):
+    config = load_causal_lm(tiny).config.to_dict()
+    for key in ("model_type", "architectures"):
+        config.pop(key)
+    torch.manual_seed(0)
+    MistralForCausalLM(MistralConfig(**config)).save_pretrained(tmp_path / "mistral")
+    load_tokenizer(tiny).save_pretrained(tmp_path / "mistral")
+    for layout in (None, "corral"):
+        with pytest.raises(ConfigError, match="packed layers of a `mistral`"):
+            quantize(tmp_path / "mistral", "rtn", Rtn(group_size=16), tmp_path / "out", layout=layout)
+    assert not list(tmp_path.glob("out*"))
+    quantize(tmp_path / "mistral", "rtn", Rtn(group_size=16), tmp_path / "out", layout="dequantized")
+    assert logits(tmp_path / "out").isfinite().all()
+
+
 def test_mistakes_are_met_before_any_work(tiny, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="exists"):
@@ -198,5 +238,28 @@ def test_weights_that_are_not_finite_name_the_layer(tiny, tmp_path):
 def test_too_little_text_is_a_warning(tiny, tmp_path):
     little = CalibrationSettings(windows=1, length=16)
     report = quantize(tiny, "gptq", GPTQ, tmp_path / "out", text=little)
-    assert "16 tokens of calibration for inputs of 64 channels" in report.warnings[0]
+    assert "16 distinct tokens of calibration for inputs of 64 channels" in report.warnings[0]
     assert not quantize(tiny, "gptq", GPTQ, tmp_path / "other", text=TEXT).warnings
+
+
+def test_the_same_text_many_times_is_little_text(tiny, tmp_path):
+    (tmp_path / "short.txt").write_text("some forty characters of text, no more..")
+    again = CalibrationSettings(source=str(tmp_path / "short.txt"), windows=16, length=32)
+    report = quantize(tiny, "gptq", GPTQ, tmp_path / "out", text=again)
+    assert report.calibration["tokens"] == 512
+    assert report.calibration["distinct_tokens"] <= 40
+    assert report.warnings
+
+
+def test_losses_are_compared_with_rounding_to_the_grids_of_the_same_settings(tiny, tmp_path):
+    """By hand for the first layer, whose inputs are those of the original model."""
+    method = Gptq(bits=3, group_size=16, symmetric=True, mse=True)
+    report = quantize(tiny, "gptq", method, tmp_path / "out", text=TEXT)
+    block = load_causal_lm(tiny).model.layers[0]
+    windows = calibration(TEXT, ChatTokenizer(load_tokenizer(tiny)), context=512).windows_WT
+    stream = BlockStream(load_causal_lm(tiny), windows)
+    seen = stream.observe(block, (("self_attn.q_proj",),), hessian=True, where="block")["self_attn.q_proj"]
+    weight = block.self_attn.q_proj.weight.detach()
+    nearest = Rtn(**method.model_dump(include={"bits", "group_size", "symmetric", "mse"}))
+    expected = proxy_loss(weight, nearest.fit(LinearLayer("q", weight, None)).dequantize(), seen.hessian)
+    assert report.layers[0].proxy_loss_rtn == pytest.approx(expected, rel=1e-4)

@@ -30,8 +30,8 @@ def test_batches_add_up_to_the_definitions():
 def test_kept_rows_are_spread_over_the_text_however_it_is_cut():
     whole, parts = counted([INPUTS.flatten(0, 1)]).rows, counted(INPUTS).rows
     assert torch.equal(whole, parts)
-    assert len(whole) == ROWS
-    assert torch.equal(whole, INPUTS.flatten(0, 1)[::4][:ROWS])
+    assert torch.equal(whole, INPUTS.flatten(0, 1)[::5])  # 2100 tokens: every fifth, of the last ones too
+    assert ROWS / 2 < len(whole) <= ROWS
 
 
 def test_scaled_inputs_have_scaled_statistics():

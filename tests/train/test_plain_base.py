@@ -29,6 +29,5 @@ def test_a_model_with_gates_is_refused(tiny_base: Path, tmp_path: Path, full: bo
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
 def test_a_quantized_model_is_refused(tiny_base: Path, tmp_path: Path, full: bool) -> None:
     quantize(tiny_base, "nf4", Nf4(), tmp_path / "packed")
-    with pytest.raises(ConfigError, match="packed layers") as refused:
+    with pytest.raises(ConfigError, match="is packed"):
         prepare_model(str(tmp_path / "packed"), SftConfig(full=full))
-    assert refused.value.where == str(tmp_path / "packed")

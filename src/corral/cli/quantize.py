@@ -74,7 +74,7 @@ def quantize(
     dtype: Annotated[Dtype, typer.Option(help="Of everything that is not quantized; auto keeps it.")] = Dtype.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Quantize a model with a published method, into a folder that every other command reads.
+    """Quantize a model with a published method, into a folder that commands which run a Llama read.
 
     The same command continues an interrupted run. Effective bits are printed twice: as papers count them, and with
     scales, zero points and masks.
@@ -147,7 +147,11 @@ def _print(report: QuantizationReport) -> None:
     losses = [layer for layer in report.layers if layer.proxy_loss is not None and layer.proxy_loss_rtn is not None]
     better = sum(layer.proxy_loss < layer.proxy_loss_rtn for layer in losses)  # type: ignore[operator]
     settings = ", ".join(f"{key} {value}" for key, value in report.method.items() if key != "name")
-    calibrated = "none" if text is None else f"{text['tokens']} tokens of {text['source']} (seed {text['seed']})"
+    calibrated = (
+        "none"
+        if text is None
+        else f"{text['tokens']} tokens of {text['source']}, {text['distinct_tokens']} distinct (seed {text['seed']})"
+    )
     print_fields(
         [
             ("folder", report.out),

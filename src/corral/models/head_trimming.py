@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.core.errors import DataError, EngineError
 from corral.core.files import atomic_directory, atomic_write_json, read_json
+from corral.models.quantized.linear import refuse_quantized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,8 +69,10 @@ def trim_head(model: PreTrainedModel, token_ids: Sequence[int]) -> PreTrainedMod
 
     Raises:
         DataError: no tokens, one outside the vocabulary, or a head that cannot be cut.
+        ConfigError: the model is quantized.
         EngineError: the kept logits are not those of the full head.
     """
+    refuse_quantized(model, "trimmed")
     head: Any = model.get_output_embeddings()
     kept = sorted(set(token_ids))
     if not isinstance(head, nn.Linear) or head.bias is not None:
@@ -94,10 +97,12 @@ def save_trimmed(model: PreTrainedModel, chat: ChatTokenizer, folder: Path) -> P
 
     Raises:
         DataError: the head of the model is whole.
+        ConfigError: the model is quantized.
         FileExistsError: the folder exists.
     """
     from safetensors.torch import save_file
 
+    refuse_quantized(model, "written with a trimmed head")
     head: Any = model.get_output_embeddings()
     if not isinstance(head, TrimmedHead):
         raise DataError("the head of the model is whole", hint="Call `trim_head` first.")

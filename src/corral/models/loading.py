@@ -71,7 +71,7 @@ def load_causal_lm(
     Raises:
         NotFoundError: nothing at ``ref``, or nothing this library can read.
         MissingDependencyError: an embedded model's package is not installed.
-        DataError: ``layers`` is out of range.
+        DataError: ``layers`` is out of range, or the files do not hold the weights of such a model; names the first.
     """
     ref = ModelRef.parse(ref)
     return _to(_load("AutoModelForCausalLM", "LlamaForCausalLM", ref, dtype=dtype, layers=layers), device)
@@ -98,7 +98,7 @@ def load_backbone(
     Raises:
         NotFoundError: nothing at ``ref``, or nothing this library can read.
         MissingDependencyError: an embedded model's package is not installed.
-        DataError: ``layers`` is out of range.
+        DataError: ``layers`` is out of range, or the files do not hold the weights of such a model; names the first.
     """
     import torch
 
@@ -129,7 +129,7 @@ def load_inference_decoder(
         UserError: ``ref`` is neither of the two.
         NotFoundError: nothing at ``ref``.
         MissingDependencyError: an embedded model's package is not installed.
-        DataError: not a plain Llama, or ``layers`` is out of range.
+        DataError: not a plain Llama, or a quantized one, or ``layers`` is out of range.
     """
     import torch
 
@@ -292,8 +292,20 @@ def _load(
         _keep_layers(config, layers, ref)
     stored: Any = torch.float32 if ref.kind == "gguf" else "auto"
     auto = getattr(transformers, auto_class)
-    with quiet_transformers():
-        model = _found(ref, lambda: auto.from_pretrained(location, config=config, dtype=dtype or stored, **options))
+    options["output_loading_info"] = True
+    try:
+        with quiet_transformers():
+            model, info = _found(
+                ref, lambda: auto.from_pretrained(location, config=config, dtype=dtype or stored, **options)
+            )
+    except RuntimeError as error:  # how transformers reports tensors whose shape the config contradicts
+        raise DataError("the weights do not have the shapes that config.json says", where=str(ref)) from error
+    if missing := sorted(info["missing_keys"]):  # a head that is tied to the embeddings is none of them
+        raise DataError(
+            f"the checkpoint has no `{missing[0]}` ({len(missing)} weights are missing)",
+            where=str(ref),
+            hint="transformers would fill the gaps with random numbers. Get the whole checkpoint.",
+        )
     return model.eval()
 
 
@@ -320,11 +332,11 @@ def _load_quantized(class_name: str, ref: ModelRef, layers: int | None) -> PreTr
     """A Llama whose Linears are packed, from a folder of ``models.quantized``."""
     from transformers.models.llama.modeling_llama import LlamaConfig
 
-    from corral.models.quantized.folder import read_quantized
+    from corral.models.quantized.folder import MODEL_TYPES, read_quantized
 
     folder = Path(ref.name)
     config = LlamaConfig.from_pretrained(folder)
-    if config.model_type != "llama":
+    if config.model_type not in MODEL_TYPES:
         raise DataError(
             f"packed layers of a `{config.model_type}` cannot be read, only those of a Llama", where=str(ref)
         )
@@ -348,7 +360,11 @@ def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:
 def _assembled(
     class_name: str, config: Any, state: dict[str, torch.Tensor], packed: dict[str, PackedWeight], *, folder: Path
 ) -> PreTrainedModel:
-    """A Llama of given weights and packed layers, both as ``LlamaForCausalLM`` names them."""
+    """A Llama of given weights and packed layers, both as ``LlamaForCausalLM`` names them.
+
+    Raises:
+        DataError: they are not those of the config; names the first that is missing, too much or of another shape.
+    """
     import torch
     from transformers.models.llama import modeling_llama
 
@@ -362,19 +378,39 @@ def _assembled(
         state.pop("lm_head.weight", None)
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
         packed = {name.removeprefix("model."): weight for name, weight in packed.items()}
-    elif config.tie_word_embeddings:
+    elif config.tie_word_embeddings and "model.embed_tokens.weight" in state:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     if class_name != "LlamaModel" and (folder / HEAD_TOKENS).is_file():
         model.lm_head = read_trimmed_head(folder, state)
     if packed:
-        install(model, packed)
+        try:
+            install(model, packed)
+        except DataError as error:
+            error.where = f"{folder}: {error.where}"
+            raise
         state |= named_tensors(packed)
+    _check_state(model.state_dict(), state, folder)
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     # Its buffers are computed, not stored, so they are still on the meta device.
     decoder = model if class_name == "LlamaModel" else model.model
     decoder.rotary_emb = modeling_llama.LlamaRotaryEmbedding(config)
     return model.eval()
+
+
+def _check_state(expected: dict[str, torch.Tensor], state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Whether files hold the tensors of a model, by name, shape and kind of number."""
+    if missing := sorted(expected.keys() - state.keys()):
+        raise DataError(f"there is no `{missing[0]}` ({len(missing)} weights are missing)", where=str(folder))
+    if surplus := sorted(state.keys() - expected.keys()):
+        raise DataError(f"`{surplus[0]}` is no weight of the model that config.json describes", where=str(folder))
+    for name, tensor in sorted(state.items()):
+        wanted = expected[name]
+        if tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point():
+            raise DataError(
+                f"`{name}` is {tensor.dtype} of shape {tuple(tensor.shape)}, the model has {tuple(wanted.shape)}",
+                where=str(folder),
+            )
 
 
 def _keep_layers(config: Any, layers: int, ref: ModelRef) -> None:

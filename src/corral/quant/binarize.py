@@ -33,7 +33,7 @@ class Binary:
         return self.mean + torch.where(self.positive, self.scale, -self.scale)
 
 
-def binarize(weights_mB: Tensor, mask_mB: Tensor | None = None, *, mean_over_all: bool = False) -> Binary:
+def binarize(weights_mB: Tensor, mask_mB: Tensor | None = None, *, with_zeros: bool = False) -> Binary:
     """The two values of each row: mu = mean, alpha = mean |w - mu| over the masked entries.
 
     For signs of w - mu, alpha is the least-squares scale: sum |w - mu| / count.
@@ -41,12 +41,15 @@ def binarize(weights_mB: Tensor, mask_mB: Tensor | None = None, *, mean_over_all
     Args:
         weights_mB: float32.
         mask_mB: which entries count; all when ``None``. A row without any has zeros.
-        mean_over_all: divide mu's sum by all entries, masked or not, as PB-LLM's released code does.
+        with_zeros: let entries that are masked out count as zeros in both means, as in PB-LLM's released code.
     """
     mask = torch.ones_like(weights_mB, dtype=torch.bool) if mask_mB is None else mask_mB
+    if with_zeros:
+        of_all = binarize(weights_mB * mask)
+        return Binary(of_all.mean, of_all.scale, weights_mB >= of_all.mean)
     count = mask.sum(1, keepdim=True).clamp_min(1)
     total = (weights_mB * mask).sum(1, keepdim=True)
-    mean = (total / (weights_mB.shape[1] if mean_over_all else count)).to(torch.float16).float()
+    mean = (total / count).to(torch.float16).float()
     deviation = weights_mB - mean
     scale = (deviation.abs() * mask).sum(1, keepdim=True) / count
     return Binary(mean, torch.where(scale > 0, half(scale).float(), scale), deviation >= 0)

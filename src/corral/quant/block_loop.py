@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from corral.models.quantized import PackedWeight, QuantizedLinear
 from corral.models.quantized.linear import install
 from corral.quant.block_store import BlockStore
-from corral.quant.blocks import LINEAR_GROUPS, LINEARS, NORMS, BlockStream, CalibratedBlock
-from corral.quant.methods.base import Grouped, LinearLayer, Method
+from corral.quant.blocks import LINEAR_GROUPS, LINEARS, BlockStream, CalibratedBlock
+from corral.quant.methods.base import LinearLayer, Method, UniformGrid
 from corral.quant.methods.rtn import round_to_nearest
 from corral.quant.statistics import InputStatistics, proxy_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_NORMS: Final = tuple(NORMS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class LayerRecord:
         nominal_bits: bits a weight as papers count them.
         stored_bits: bits a weight of all that is stored.
         proxy_loss: share of its output, in squares, that is lost; ``None`` for methods that see no second moments.
-        proxy_loss_rtn: the same of rounding the same weight to nearest with the same bits and groups, where the method
+        proxy_loss_rtn: the same of rounding the same weight to nearest on grids of the same settings, where the method
             has such.
     """
 
@@ -81,12 +79,13 @@ def quantize_blocks(
         kept = store.load(number)
         if kept is None:
             weights, records = _quantize_block(model, name, block, method, stream)
-            norms = {f"{name}.{norm}.weight": block.get_parameter(f"{norm}.weight").detach() for norm in _NORMS}
-            store.save(number, weights, norms, [asdict(record) for record in records])
+            # Folds change norms and biases, so that all that is not packed belongs to the outcome.
+            others = {f"{name}.{part}": values.detach() for part, values in block.named_parameters()}
+            store.save(number, weights, others, [asdict(record) for record in records])
         else:
-            weights, norms, found = kept
+            weights, others, found = kept
             records = [LayerRecord(**record) for record in found]
-            _restore(model, block, method, stream, kept=(weights, norms))
+            _restore(model, block, method, stream, kept=(weights, others))
             done.resumed += 1
         for module in block.modules():
             if isinstance(module, QuantizedLinear):
@@ -105,12 +104,12 @@ def _restore(
     kept: tuple[dict[str, PackedWeight], dict[str, Tensor]],
 ) -> None:
     """Take a finished block from the store, the calibration text passing it as it did the first time."""
-    weights, norms = kept
+    weights, others = kept
     if stream is not None and method.propagation == "full":
         stream.advance(block)
     install(model, weights)
     with torch.no_grad():
-        for name, values in norms.items():
+        for name, values in others.items():
             model.get_parameter(name).copy_(values)
     if stream is not None and method.propagation == "quantized":
         stream.advance(block)
@@ -153,7 +152,8 @@ def _fit(name: str, weight: Tensor, method: Method, inputs: InputStatistics | No
         return packed, record
     loss = proxy_loss(original_mn, packed.dequantize(), inputs.hessian)
     nearest = None
-    if isinstance(method, Grouped):
-        rounded = round_to_nearest(original_mn, method.bits, method.columns_of(original_mn.shape[1]))
+    if isinstance(method, UniformGrid):
+        size = method.columns_of(original_mn.shape[1])
+        rounded = round_to_nearest(original_mn, method.bits, size, symmetric=method.symmetric, mse=method.mse)
         nearest = proxy_loss(original_mn, rounded.dequantize(), inputs.hessian)
     return packed, LayerRecord(name, packed.nominal_bits, packed.stored_bits, loss, nearest)

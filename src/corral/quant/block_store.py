@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from corral.core.errors import RunError
+from corral.core.errors import DataError, RunError
 from corral.core.files import atomic_path, atomic_write_json, read_json
 from corral.core.locks import lock_descriptor
 from corral.models.quantized import PackedWeight
-from corral.models.quantized.folder import named_tensors, parse_layers
+from corral.models.quantized.folder import described_layers, named_tensors, parse_layers
 
 SUFFIX: Final = ".unfinished"
 _SETTINGS: Final = "settings.json"
@@ -40,9 +40,8 @@ class BlockStore:
         self, number: int, weights: Mapping[str, PackedWeight], others: Mapping[str, Tensor], records: Sequence[Any]
     ) -> None:
         """Keep a block: its packed layers, its other tensors, and JSON about its layers."""
-        described = {name: {"kind": weight.kind, **weight.settings()} for name, weight in weights.items()}
         tensors = {name: tensor.contiguous() for name, tensor in {**others, **named_tensors(weights)}.items()}
-        about = {_LAYERS: json.dumps(described), _RECORDS: json.dumps(records)}
+        about = {_LAYERS: json.dumps(described_layers(weights)), _RECORDS: json.dumps(records)}
         with atomic_path(self._path(number)) as temporary:
             save_file(tensors, temporary, about)
 
@@ -57,7 +56,7 @@ class BlockStore:
                 state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
             weights, others = parse_layers(json.loads(about[_LAYERS]), state, where=str(path))
             return weights, others, json.loads(about[_RECORDS])
-        except (SafetensorError, KeyError, TypeError, ValueError):
+        except (SafetensorError, DataError, KeyError, TypeError, ValueError):
             return None
 
     def _path(self, number: int) -> Path:

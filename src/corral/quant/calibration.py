@@ -59,6 +59,7 @@ class CalibrationManifest:
         length: tokens of each.
         seed: of their places.
         ids_sha256: of the windows' token ids: equal hashes, equal calibration.
+        distinct_tokens: places of the text that are in some window; windows may overlap.
     """
 
     source: str
@@ -67,10 +68,11 @@ class CalibrationManifest:
     length: int
     seed: int
     ids_sha256: str
+    distinct_tokens: int
 
     @property
     def tokens(self) -> int:
-        """Of all windows."""
+        """Of all windows, as often as they are read."""
         return self.windows * self.length
 
     def to_json(self) -> dict[str, Any]:
@@ -113,7 +115,13 @@ def calibration(settings: CalibrationSettings, chat: ChatTokenizer, *, context: 
     starts = [draw.randrange(len(ids) - length + 1) for _ in range(settings.windows)]
     windows = [ids[start : start + length] for start in starts]
     manifest = CalibrationManifest(
-        settings.source, sha256_json(text), len(windows), length, settings.seed, sha256_json(windows)
+        source=settings.source,
+        text_sha256=sha256_json(text),
+        windows=len(windows),
+        length=length,
+        seed=settings.seed,
+        ids_sha256=sha256_json(windows),
+        distinct_tokens=len({place for start in starts for place in range(start, start + length)}),
     )
     return Calibration(torch.tensor(windows), manifest)
 

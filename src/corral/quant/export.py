@@ -20,7 +20,7 @@ from corral.core.errors import ConfigError
 from corral.core.files import atomic_directory, atomic_write_json, read_json
 from corral.models.quantized import AffineWeight, PackedWeight, compressed_tensors
 from corral.models.quantized.affine import FULL_PRECISION
-from corral.models.quantized.folder import COMPRESSED_FILE, PACKED_FILE, named_tensors, write_quantized
+from corral.models.quantized.folder import COMPRESSED_FILE, MODEL_TYPES, PACKED_FILE, named_tensors, write_quantized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -47,6 +47,21 @@ def check_layout(layout: Layout, weights: Mapping[str, PackedWeight]) -> None:
     if layout == "dequantized" and any(_rounds_inputs(weight) for weight in weights.values()):
         raise ConfigError(
             "an ordinary model does not round the inputs of its layers", where="layout", hint="Use `corral`."
+        )
+
+
+def check_architecture(layout: Layout | None, model_type: str) -> None:
+    """Whether some program reads a layout of such a model, before any work.
+
+    Raises:
+        ConfigError: none does: packed layers are read in a Llama only, by transformers in others where the layout is
+            compressed-tensors.
+    """
+    if model_type not in MODEL_TYPES and layout in (None, "corral"):
+        raise ConfigError(
+            f"packed layers of a `{model_type}` cannot be read, only those of a Llama",
+            where="layout",
+            hint="Use `--layout dequantized`, or `--layout compressed-tensors` for transformers.",
         )
 
 

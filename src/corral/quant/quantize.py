@@ -22,7 +22,7 @@ from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
 from corral.quant.blocks import LINEARS, BlockStream, llama_blocks
 from corral.quant.calibration import CalibrationManifest, CalibrationSettings, calibration
-from corral.quant.export import Layout, check_layout, choose_layout, write_model
+from corral.quant.export import Layout, check_architecture, check_layout, choose_layout, write_model
 from corral.quant.methods.base import Method
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def quantize(
         on_block: called with how many blocks are done, and of how many.
 
     Raises:
-        UserError: ``out`` exists, the model is quantized already or not like a Llama, or settings do not fit it.
+        UserError: ``out`` exists, the model is quantized already or not like a Llama, or settings or the layout do not
+            fit it.
         RunError: an unfinished quantization with other settings is in the way, or another process works on it.
     """
     from corral.models.chat import ChatTokenizer
@@ -103,6 +104,7 @@ def quantize(
     ref = ModelRef.parse(model)
     _refuse(ref, out)
     tokenizer, loaded = load_tokenizer(ref), load_causal_lm(ref)
+    check_architecture(layout, loaded.config.model_type)
     stored_dtype = find_dtype(dtype) or loaded.dtype
     loaded.float()
     chosen = _chosen_blocks(loaded, blocks, method)
@@ -175,9 +177,9 @@ def _warnings(manifest: CalibrationManifest | None, done: FinishedBlocks) -> lis
     if manifest is None:
         return []
     widest = max(weight.columns for weight in done.weights.values())
-    if manifest.tokens >= widest:
+    if manifest.distinct_tokens >= widest:
         return []
     return [
-        f"{manifest.tokens} tokens of calibration for inputs of {widest} channels: second moments have no full rank, "
-        "and the outcome may be worse than rounding to nearest."
+        f"{manifest.distinct_tokens} distinct tokens of calibration for inputs of {widest} channels: second moments "
+        "have no full rank, and the outcome may be worse than rounding to nearest."
     ]

@@ -5,6 +5,7 @@ Legend: N tokens, n input channels, R rows kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -56,7 +57,7 @@ class InputAccumulator:
     """
 
     def __init__(self, channels: int, total_tokens: int, *, hessian: bool) -> None:
-        self._step = max(1, total_tokens // ROWS)
+        self._step = max(1, math.ceil(total_tokens / ROWS))
         self._tokens = 0
         self._sum_abs = torch.zeros(channels, dtype=torch.float64)
         self._max_abs = torch.zeros(channels)
@@ -90,7 +91,7 @@ class InputAccumulator:
             tokens=self._tokens,
             mean_abs=(self._sum_abs / self._tokens).float(),
             max_abs=self._max_abs,
-            rows=torch.cat(self._rows)[:ROWS],
+            rows=torch.cat(self._rows),
             hessian=None if self._products is None else self._products * (2 / self._tokens),
         )
 

@@ -8,7 +8,7 @@ import torch
 
 from corral.core.errors import ConfigError
 from corral.models.loading import load_causal_lm
-from corral.models.quantized.linear import quantized_linears
+from corral.models.quantized.linear import refuse_quantized
 from corral.models.routing.installing import routing_of
 
 if TYPE_CHECKING:
@@ -34,10 +34,5 @@ def load_plain_base(base: str, *, layers: int | None = None) -> PreTrainedModel:
             where=base,
             hint="Train its base model, whose name is in `routing.json`.",
         )
-    if quantized_linears(model):
-        raise ConfigError(
-            "is a quantized model, whose packed layers cannot be trained",
-            where=base,
-            hint="Train the model that it was quantized from, and quantize the result.",
-        )
+    refuse_quantized(model, "trained")
     return model

@@ -35,10 +35,11 @@ def test_the_lowest_share_of_entries_is_counted_over_the_whole_block():
     assert lowest(torch.rand(7, 9), 6 / 7).sum() == 54
 
 
-def test_means_of_the_released_code_are_an_option(make_layer):
+def test_means_and_scales_of_the_released_code_are_an_option(make_layer):
     layer = make_layer()
     ours, theirs = (PbLlm(block_size=16, compat=compat).fit(layer) for compat in (False, True))
     assert not torch.equal(ours.means, theirs.means)
+    assert not torch.equal(ours.scales, theirs.scales)
 
 
 def test_a_block_of_billm_is_what_its_stored_numbers_give():

@@ -102,8 +102,11 @@ class AffineWeight(PackedWeight):
 
     def check(self) -> None:
         """See ``PackedWeight``."""
-        if not 1 <= self.bits <= 8 or self.group_size < 1 or self.columns % self.group_size:
-            raise DataError(f"{self.bits} bits and groups of {self.group_size} do not fit {self.columns} columns")
+        self._within("bits", 1, 8)
+        self._within("group_size", 1)
+        self._within("activation_bits", 2, FULL_PRECISION)
+        if self.columns % self.group_size:
+            raise DataError(f"groups of {self.group_size} do not fit {self.columns} columns")
         self._expect("codes", self.codes, (packed_bytes(self.rows * self.columns, self.bits),), torch.uint8)
         self._expect("scales", self.scales, (self.rows, self.groups), self.scales.dtype)
         if not self.scales.dtype.is_floating_point:

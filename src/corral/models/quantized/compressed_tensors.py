@@ -3,8 +3,10 @@
 Formats ``pack-quantized`` (weights of integers, inputs left alone) and ``int-quantized`` (W8A8). Of a packed layer a
 file holds ``weight_packed`` (each row's codes without gaps in int32 words, the lowest bits first), ``weight_scale``,
 ``weight_shape`` and, on asymmetric grids, ``weight_zero_point``, packed likewise along the rows; of an integer layer
-``weight`` (int8: code less 2^(b - 1)) and ``weight_scale``. transformers runs 1 to 8 bits, vLLM 4 and 8. Both round
-activations of W8A8 by token; transformers in units of the largest magnitude over 127.5, vLLM and Corral over 127.
+``weight`` (int8: code less 2^(b - 1)), ``weight_scale`` and, on asymmetric grids, ``weight_zero_point`` likewise.
+What a file holds must be what its scheme says, since codes that are read otherwise are other weights. transformers runs
+1 to 8 bits, vLLM 4 and 8. Both round activations of W8A8 by token; transformers in units of the largest magnitude over
+127.5, vLLM and Corral over 127.
 
 Legend: m rows, n columns, G groups a row.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,11 +26,14 @@ from corral.models.quantized.affine import FULL_PRECISION, AffineWeight
 from corral.models.quantized.bitstream import pack, unpack
 from corral.models.quantized.packed_weight import PackedWeight
 
+MODEL_TYPES: Final = ("llama",)
 QUANT_METHOD: Final = "compressed-tensors"
 PACKED: Final = "pack-quantized"
 INTEGER: Final = "int-quantized"
 _WORD_BITS: Final = 32
 _BYTE_BITS: Final = 8
+_ORDERED: Final = (True, "group", "dynamic")
+"""Values of ``actorder`` for which columns of a group are no neighbours and ``weight_g_idx`` says where they are."""
 _PARTS: Final = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx", "weight")
 
 
@@ -37,7 +42,7 @@ def is_compressed_folder(folder: Path) -> bool:
     path = folder / "config.json"
     config = read_json(path) if path.is_file() else {}
     quantization = config.get("quantization_config") if isinstance(config, dict) else None
-    if not isinstance(quantization, dict) or config.get("model_type") != "llama":
+    if not isinstance(quantization, dict) or config.get("model_type") not in MODEL_TYPES:
         return False
     return quantization.get("quant_method") == QUANT_METHOD and quantization.get("format") in (PACKED, INTEGER)
 
@@ -132,15 +137,15 @@ def split_state(
     Raises:
         DataError: another format, or tensors that do not fit it.
     """
-    bits, activation_bits = _scheme(config.get("quantization_config"), where)
+    scheme = _scheme(config.get("quantization_config"), where)
     weights: dict[str, PackedWeight] = {}
     for name in [name for name in state if name.endswith(".weight_scale")]:
         layer = name.removesuffix(".weight_scale")
         parts = {part: state.pop(f"{layer}.{part}") for part in _PARTS if f"{layer}.{part}" in state}
         try:
-            weights[layer] = _layer(parts, bits, activation_bits)
+            weights[layer] = _layer(parts, scheme)
             weights[layer].check()
-        except (KeyError, ValueError, RuntimeError, DataError) as error:
+        except (KeyError, ValueError, IndexError, RuntimeError, DataError) as error:
             raise DataError(f"not a layer of `{QUANT_METHOD}`: {error}", where=f"{where}: {layer}") from error
     return weights, state
 
@@ -156,13 +161,22 @@ def pack_words(codes_mn: Tensor, bits: int) -> Tensor:
 
 
 def unpack_words(words_mw: Tensor, bits: int, columns: int) -> Tensor:
-    """What ``pack_words`` packed, uint8 (m, n)."""
+    """What ``pack_words`` packed, uint8 (m, n).
+
+    Raises:
+        DataError: so many codes take another number of words, or there are bits after the last: codes of other bits.
+    """
     rows, words = words_mw.shape
+    if words_mw.dtype != torch.int32 or words != -(-columns * bits // _WORD_BITS):
+        raise DataError(f"{columns} codes of {bits} bits do not take {words} words of {words_mw.dtype}")
     whole = -(-words // bits) * bits
     padded = words_mw.new_zeros(rows, whole)
     padded[:, :words] = words_mw
     codes = unpack(_bytes(padded), bits, rows * whole * _WORD_BITS // bits)
-    return codes.view(rows, -1)[:, :columns].contiguous()
+    codes_mn = codes.view(rows, -1)
+    if bool(codes_mn[:, columns:].any()):
+        raise DataError(f"there are bits after {columns} codes of {bits} bits")
+    return codes_mn[:, :columns].contiguous()
 
 
 def _words(stream: Tensor) -> Tensor:
@@ -178,37 +192,105 @@ def _bytes(words: Tensor) -> Tensor:
     return ((words.reshape(-1, 1).to(torch.int64) >> shifts) & 255).to(torch.uint8).view(-1)
 
 
-def _scheme(found: Any, where: str) -> tuple[int, int]:
-    """Bits of weights and of inputs; one group of settings for all layers, integers, scales by group, row or token."""
+class _Scheme(NamedTuple):
+    """How all layers of a folder are stored."""
+
+    layout: str
+    bits: int
+    activation_bits: int
+    symmetric: bool
+    group_size: int | None  # None: a scale a row
+    ordered: bool
+
+
+def _scheme(found: Any, where: str) -> _Scheme:
+    """One group of settings for all layers: integers, scales by group, row or token, inputs symmetric.
+
+    Where a file leaves out ``symmetric`` it is true, as that library has it.
+    """
     try:
         (group,) = found["config_groups"].values()
         weights, inputs = group["weights"], group.get("input_activations")
         readable = weights["type"] == "int" and weights["strategy"] in ("group", "channel")
+        readable &= group.get("output_activations") is None
         if inputs is not None:
-            readable &= inputs["type"] == "int" and inputs["strategy"] == "token" and bool(inputs["dynamic"])
+            readable &= inputs["type"] == "int" and inputs["strategy"] == "token" and inputs["dynamic"] is True
+            readable &= inputs.get("symmetric", True) is True
         if readable:
-            return int(weights["num_bits"]), FULL_PRECISION if inputs is None else int(inputs["num_bits"])
-    except (KeyError, TypeError, ValueError):
+            return _Scheme(
+                layout=found["format"],
+                bits=_bits(weights["num_bits"], 1),
+                activation_bits=FULL_PRECISION if inputs is None else _bits(inputs["num_bits"], 2),
+                symmetric=bool(weights.get("symmetric", True)),
+                group_size=int(weights["group_size"]) if weights["strategy"] == "group" else None,
+                ordered=weights.get("actorder") in _ORDERED,
+            )
+    except (KeyError, TypeError, ValueError, AttributeError):
         pass  # said below
     raise DataError(
         f"this `{QUANT_METHOD}` model is not in a scheme that can be read",
         where=where,
-        hint="One group of integer weights with scales by group or row can be, with inputs left alone or by token.",
+        hint="One group of integer weights of 1 to 8 bits with scales by group or row can be, with inputs left alone "
+        "or by token and symmetric.",
     )
 
 
-def _layer(parts: Mapping[str, Tensor], bits: int, activation_bits: int) -> AffineWeight:
+def _bits(value: Any, least: int) -> int:
+    """A width of codes.
+
+    Raises:
+        ValueError: not one that can be unpacked.
+    """
+    if not least <= int(value) <= _BYTE_BITS:
+        raise ValueError(value)
+    return int(value)
+
+
+def _layer(parts: Mapping[str, Tensor], scheme: _Scheme) -> AffineWeight:
+    bits, integers = scheme.bits, scheme.layout == INTEGER
     scales_mG = parts["weight_scale"].view(len(parts["weight_scale"]), -1)
-    if "weight" in parts:
-        codes_mn = (parts["weight"].short() + 2 ** (bits - 1)).to(torch.uint8)
-        return AffineWeight.from_codes(codes_mn, scales_mG, None, bits=bits, activation_bits=activation_bits)
-    columns = int(parts["weight_shape"][1])
-    zeros = parts.get("weight_zero_point")
+    rows, groups = scales_mG.shape
+    if integers:
+        codes_mn = _offset("weight", parts["weight"], bits)
+    else:
+        stated = parts["weight_shape"].tolist()
+        if stated[0] != rows or len(parts["weight_packed"]) != rows:
+            raise DataError(f"`weight_scale` has {rows} rows, the weight {len(parts['weight_packed'])} of {stated}")
+        codes_mn = unpack_words(parts["weight_packed"], bits, stated[1])
+    columns = codes_mn.shape[1]
+    if groups * (scheme.group_size or columns) != columns:
+        raise DataError(f"{groups} scales a row do not fit {columns} columns and groups of {scheme.group_size}")
+    if scheme.ordered and "weight_g_idx" not in parts:
+        raise DataError("`weight_g_idx` is missing")
     return AffineWeight.from_codes(
-        unpack_words(parts["weight_packed"], bits, columns),
+        codes_mn,
         scales_mG,
-        None if zeros is None else unpack_words(zeros.t(), bits, len(scales_mG)).t().contiguous(),
+        _zero_points(parts, scheme, rows),
         bits=bits,
         group_index_n=parts.get("weight_g_idx"),
-        activation_bits=activation_bits,
+        activation_bits=scheme.activation_bits,
     )
+
+
+def _zero_points(parts: Mapping[str, Tensor], scheme: _Scheme, rows: int) -> Tensor | None:
+    """(m, G), there exactly where the grid is not symmetric; integers of symmetric layers may have zeros."""
+    zeros = parts.get("weight_zero_point")
+    if zeros is None and not scheme.symmetric:
+        raise DataError("`weight_zero_point` is missing, and the scheme is not symmetric")
+    if zeros is None:
+        return None
+    if scheme.symmetric:
+        if scheme.layout == INTEGER and not bool(zeros.any()):
+            return None
+        raise DataError("there is a `weight_zero_point`, and the scheme is symmetric")
+    if scheme.layout == INTEGER:
+        return _offset("weight_zero_point", zeros.view(len(zeros), -1), scheme.bits)
+    return unpack_words(zeros.t(), scheme.bits, rows).t().contiguous()
+
+
+def _offset(name: str, values: Tensor, bits: int) -> Tensor:
+    """Codes of signed integers: 2^(b - 1) more."""
+    codes: Tensor = values.short() + 2 ** (bits - 1)
+    if values.dtype != torch.int8 or values.dim() != 2 or bool(((codes < 0) | (codes >= 2**bits)).any()):
+        raise DataError(f"`{name}` is not a matrix of int8 that {bits} bits hold")
+    return codes.to(torch.uint8)

@@ -45,7 +45,8 @@ class DualBinaryWeight(PackedWeight):
 
     def check(self) -> None:
         """See ``PackedWeight``."""
-        if self.group_size < 1 or self.columns % self.group_size:
+        self._within("group_size", 1)
+        if self.columns % self.group_size:
             raise DataError(f"groups of {self.group_size} do not fit {self.columns} columns")
         plane = (packed_bytes(self.rows * self.columns, 1),)
         self._expect("first", self.first, plane, torch.uint8)

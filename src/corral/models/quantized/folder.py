@@ -5,10 +5,10 @@ Besides the usual ``config.json`` and tokenizer such a folder holds
 - ``packed.safetensors``: every tensor that is not packed under its usual name, and for each packed layer its tensors as
   ``<layer>.<tensor>``, for example ``model.layers.0.mlp.up_proj.codes``. It is not called ``model.safetensors`` so that
   other programs find no weights, instead of filling what they do not find in it with random numbers;
-- ``quantization.json``: ``schema_version``, ``layers`` (name of each packed layer to its ``kind`` and numbers; the
-  formats are the classes beside this file, integers are packed as in ``bitstream``), ``bits`` (see
-  ``quantized_bits``), and ``method`` and ``calibration``, which say how the codes were found and are not needed to
-  run them.
+- ``quantization.json``: ``schema_version``, ``layers`` (name of each packed layer to its ``kind``, its numbers and the
+  names of its ``tensors``: a file that has lost one of them is not read as a format without it; the formats are the
+  classes beside this file, integers are packed as in ``bitstream``), ``bits`` (see ``quantized_bits``), and ``method``
+  and ``calibration``, which say how the codes were found and are not needed to run them.
 
 Folders in the format of compressed-tensors, whose weights are in ``model.safetensors``, are read as well
 (``compressed_tensors``).
@@ -30,11 +30,14 @@ from corral.models.quantized import compressed_tensors
 from corral.models.quantized.affine import FULL_PRECISION
 from corral.models.quantized.packed_weight import FORMATS, PackedWeight
 
+MODEL_TYPES: Final = compressed_tensors.MODEL_TYPES
+"""``model_type`` of the models whose packed layers are read."""
 QUANTIZATION_FILE: Final = "quantization.json"
 PACKED_FILE: Final = "packed.safetensors"
 COMPRESSED_FILE: Final = "model.safetensors"
 _CONFIG_FILE: Final = "config.json"
-_SCHEMA_VERSION: Final = 1
+_TENSORS: Final = "tensors"
+_SCHEMA_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +86,23 @@ def write_quantized(
     """
     state = dict(others) | named_tensors(weights)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / PACKED_FILE, {"format": "pt"})
-    layers = {name: {"kind": weight.kind, **weight.settings()} for name, weight in weights.items()}
     atomic_write_json(
         folder / QUANTIZATION_FILE,
         {
             "schema_version": _SCHEMA_VERSION,
             "bits": asdict(quantized_bits(weights.values())),
             **about,
-            "layers": layers,
+            "layers": described_layers(weights),
         },
     )
+
+
+def described_layers(weights: Mapping[str, PackedWeight]) -> dict[str, dict[str, Any]]:
+    """What ``parse_layers`` must know of packed layers beside their tensors; JSON."""
+    return {
+        name: {"kind": weight.kind, **weight.settings(), _TENSORS: sorted(weight.tensors())}
+        for name, weight in weights.items()
+    }
 
 
 def named_tensors(weights: Mapping[str, PackedWeight]) -> dict[str, Tensor]:
@@ -154,12 +164,16 @@ def parse_layers(
     """
     weights: dict[str, PackedWeight] = {}
     for layer, settings in described.items():
-        numbers = {key: value for key, value in settings.items() if key != "kind"}
+        numbers = {key: value for key, value in settings.items() if key not in ("kind", _TENSORS)}
         prefix = f"{layer}."
         tensors = {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
         bias = tensors.pop("bias", None)
         if bias is not None:
             state[f"{prefix}bias"] = bias
+        if sorted(tensors) != settings.get(_TENSORS):
+            raise DataError(
+                f"expected the tensors {settings.get(_TENSORS)}, found {sorted(tensors)}", where=f"{where}: {layer}"
+            )
         weights[layer] = FORMATS.get(str(settings.get("kind"))).of(numbers, tensors, where=f"{where}: {layer}")
     return weights, state
 

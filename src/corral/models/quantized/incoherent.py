@@ -56,6 +56,7 @@ class IncoherentWeight(PackedWeight):
 
     def check(self) -> None:
         """See ``PackedWeight``."""
+        self._within("bits", 1, 8)
         self._expect("codes", self.codes, (packed_bytes(self.rows * self.columns, self.bits),), torch.uint8)
         self._expect("scale", self.scale, (1,), torch.float32)
         self._expect("column_scales", self.column_scales, (self.columns,), torch.float16)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from corral.core.errors import ConfigError, DataError
 from corral.models.packed.int8 import Int8Matrix, int8_is_exact
 from corral.models.packed.matrices import REORDER_BYTES
 from corral.models.quantized.affine import FULL_PRECISION, AffineWeight
@@ -124,11 +125,40 @@ def quantized_linears(model: nn.Module) -> dict[str, QuantizedLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
 
 
+def refuse_quantized(model: nn.Module, purpose: str) -> None:
+    """Stop what reads or changes weights as matrices, which packed layers do not have.
+
+    Args:
+        model: any.
+        purpose: what it was to be used for, for example ``trained``.
+
+    Raises:
+        ConfigError: a layer is packed; names the first.
+    """
+    if name := next(iter(quantized_linears(model)), None):
+        raise ConfigError(
+            f"the model is quantized (`{name}` is packed) and cannot be {purpose}",
+            hint="Use the model it was made from, or one written by `corral quantize --layout dequantized`.",
+        )
+
+
 def install(model: nn.Module, weights: dict[str, PackedWeight]) -> None:
     """Put packed layers in the place of the named Linears, in place. Biases stay.
 
     Unpacked matrices are kept where all of them together, in float32, stay below ``REORDER_BYTES``.
+
+    Raises:
+        DataError: a name that is none of a Linear, or a packed weight of another shape.
     """
+    linears = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | QuantizedLinear)
+    }
+    for name, weight in weights.items():
+        if name not in linears:
+            raise DataError("the model has no such Linear", where=name)
+        shape = (linears[name].out_features, linears[name].in_features)
+        if shape != (weight.rows, weight.columns):
+            raise DataError(f"is packed as {(weight.rows, weight.columns)}, the model has {shape}", where=name)
     keep = 4 * sum(weight.rows * weight.columns for weight in weights.values()) <= REORDER_BYTES
     for name, weight in weights.items():
         parent, _, child = name.rpartition(".")

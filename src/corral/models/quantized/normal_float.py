@@ -99,6 +99,8 @@ class NormalFloatWeight(PackedWeight):
 
     def check(self) -> None:
         """See ``PackedWeight``."""
+        self._within("block_size", 1)
+        self._within("super_block_size", 1)
         supers = math.ceil(self.blocks / self.super_block_size)
         self._expect("codes", self.codes, (packed_bytes(self.blocks * self.block_size, BITS),), torch.uint8)
         if self.absmax is not None:
@@ -108,8 +110,8 @@ class NormalFloatWeight(PackedWeight):
             self._expect("absmax_codes", _or(self.absmax_codes, absent), (self.blocks,), torch.int8)
             self._expect("absmax_scales", _or(self.absmax_scales, absent), (supers,), torch.float32)
             self._expect("absmax_mean", _or(self.absmax_mean, absent), (1,), torch.float32)
-        if self.shift_codes is not None:
-            self._expect("shift_codes", self.shift_codes, (self.blocks,), torch.int8)
+        if self.shift_codes is not None or self.shift_scales is not None:
+            self._expect("shift_codes", _or(self.shift_codes, torch.empty(0)), (self.blocks,), torch.int8)
             self._expect("shift_scales", _or(self.shift_scales, torch.empty(0)), (supers,), torch.float32)
 
 

@@ -70,6 +70,9 @@ class PackedWeight(ABC):
         given = {**settings, **tensors}
         if unknown := sorted(given.keys() - known):
             raise DataError(f"`{cls.kind}` weights have no `{unknown[0]}`", where=where)
+        for name, value in settings.items():
+            if type(value) is not int or value < 0:
+                raise DataError(f"`{name}` is `{value}`, not a whole number", where=where)
         try:
             weight = cls(**given)
             weight.check()
@@ -82,11 +85,17 @@ class PackedWeight(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Whether the tensors are of the shapes and types that the numbers say.
+        """Whether the numbers make sense, and the tensors are of the shapes and types that they say.
 
         Raises:
             DataError: they are not.
         """
+
+    def _within(self, name: str, least: int, most: int | None = None) -> None:
+        """One check of ``check``: of a number."""
+        value = getattr(self, name)
+        if value < least or (most is not None and value > most):
+            raise DataError(f"`{name}` is `{value}`, expected {least} {'or more' if most is None else f'to {most}'}")
 
     def _expect(self, name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         """One check of ``check``."""

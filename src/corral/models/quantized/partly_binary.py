@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from corral.core.errors import DataError
 from corral.models.quantized.bitstream import pack, packed_bytes, unpack
 from corral.models.quantized.packed_weight import PackedWeight
 
@@ -98,8 +99,12 @@ class PartlyBinaryWeight(PackedWeight):
 
     def check(self) -> None:
         """See ``PackedWeight``."""
+        self._within("block_size", 1)
+        self._within("binary_entries", 0, self.rows * self.columns)
         entries, blocks = self.rows * self.columns, math.ceil(self.columns / self.block_size)
         self._expect("mask", self.mask, (packed_bytes(entries, 1),), torch.uint8)
+        if (marked := int(unpack(self.mask, 1, entries).sum())) != self.binary_entries:
+            raise DataError(f"`mask` marks {marked} entries, `binary_entries` says {self.binary_entries}")
         self._expect("signs", self.signs, (packed_bytes(self.binary_entries, 1),), torch.uint8)
         self._expect("high_codes", self.high_codes, (entries - self.binary_entries,), torch.uint8)
         self._expect("high_scale", self.high_scale, (1,), torch.float32)

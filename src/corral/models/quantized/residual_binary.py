@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from corral.core.errors import DataError
 from corral.models.quantized.bitstream import pack, packed_bytes, unpack
 from corral.models.quantized.packed_weight import PackedWeight
 
@@ -91,8 +92,12 @@ class ResidualBinaryWeight(PackedWeight):
 
     def check(self) -> None:
         """See ``PackedWeight``."""
+        self._within("block_size", 1)
+        self._within("salient_columns", 0, self.columns)
         m, n, r = self.rows, self.columns, self.salient_columns
         self._expect("salient", self.salient, (packed_bytes(n, 1),), torch.uint8)
+        if (marked := int(unpack(self.salient, 1, n).sum())) != r:
+            raise DataError(f"`salient` marks {marked} columns, `salient_columns` says {r}")
         self._expect("signs", self.signs, (packed_bytes(m * n, 1),), torch.uint8)
         self._expect("residual_signs", self.residual_signs, (packed_bytes(m * r, 1),), torch.uint8)
         self._expect("sparse", self.sparse, (packed_bytes(m * (n - r), 1),), torch.uint8)

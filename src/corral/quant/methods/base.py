@@ -97,6 +97,18 @@ class Grouped(Method):
         return self.group_size or columns
 
 
+class UniformGrid(Grouped):
+    """A method whose codes are levels of the grids of ``fit_grid``.
+
+    Attributes:
+        symmetric: put zero in the middle of the grid and store no zero points.
+        mse: shrink ranges where that lowers the error.
+    """
+
+    symmetric: bool = False
+    mse: bool = False
+
+
 def check_groups(group_size: int | None, shapes: Mapping[str, tuple[int, int]]) -> None:
     """Whether groups divide the columns of every Linear.
 

@@ -16,15 +16,13 @@ from torch import Tensor
 from corral.models.quantized import AffineWeight
 from corral.quant.compensation import BLOCK, DAMPING, by_column, compensate, inverse_factor, quiet_dead_columns
 from corral.quant.grids import AffineGrid, fit_grid
-from corral.quant.methods.base import Grouped, LinearLayer, Needs
+from corral.quant.methods.base import LinearLayer, Needs, UniformGrid
 
 
-class Gptq(Grouped):
+class Gptq(UniformGrid):
     """Settings of GPTQ.
 
     Attributes:
-        symmetric: put zero in the middle of the grid and store no zero points.
-        mse: shrink ranges where that lowers the error.
         act_order: columns by descending second moment of their input.
         static_groups: fit all grids before the first column is rounded.
         damping: share of the mean diagonal of H that is added to its diagonal.
@@ -32,8 +30,6 @@ class Gptq(Grouped):
 
     needs: ClassVar[Needs] = "hessian"
 
-    symmetric: bool = False
-    mse: bool = False
     act_order: bool = False
     static_groups: bool = False
     damping: float = Field(default=DAMPING, gt=0)

@@ -3,8 +3,10 @@
 Salience is w^2 / U_jj^2; the 8-bit entries share one grid a matrix; errors are made up for as in GPTQ. A share of 0.9
 is the paper's "1.7 bits", 6/7 its "2 bits". Not here: its quantization-aware training.
 
-Deviation: means are taken over the binary entries alone; the released code divides by the number of all entries of the
-row, zeros included (``compat``).
+Deviations: means and scales are taken over the binary entries alone; the released code takes both over all entries of
+the row, with zeros in the place of those that are not binary (``compat``). Masks, means and scales are found block by
+block on the weights as compensation has left them by then; the released code takes all three from the original weights
+(``compat`` does not).
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class PbLlm(Method):
     Attributes:
         low_frac: share of the entries of a block that become signs.
         block_size: columns of a block.
-        compat: means as in the released code.
+        compat: means and scales over zeros as well, as in the released code.
         damping: share of the mean diagonal of H that is added to its diagonal.
     """
 
@@ -65,7 +67,7 @@ class PbLlm(Method):
         def block(rest_mR: Tensor, factor_BB: Tensor, start: int) -> tuple[Tensor, Tensor]:
             now_mB = rest_mR[:, : len(factor_BB)]
             mask_mB = lowest(salience(now_mB, factor_BB), self.low_frac)
-            binary = binarize(now_mB, mask_mB, mean_over_all=self.compat)
+            binary = binarize(now_mB, mask_mB, with_zeros=self.compat)
             binaries.append(binary)
             mean_m, scale_m = binary.mean[:, 0], binary.scale[:, 0]
 

@@ -9,19 +9,11 @@ from torch import Tensor
 
 from corral.models.quantized import AffineWeight
 from corral.quant.grids import fit_grid
-from corral.quant.methods.base import Grouped, LinearLayer
+from corral.quant.methods.base import LinearLayer, UniformGrid
 
 
-class Rtn(Grouped):
-    """Settings of RTN.
-
-    Attributes:
-        symmetric: put zero in the middle of the grid and store no zero points.
-        mse: shrink ranges where that lowers the error.
-    """
-
-    symmetric: bool = False
-    mse: bool = False
+class Rtn(UniformGrid):
+    """Settings of RTN: those of its grids."""
 
     def fit(self, layer: LinearLayer) -> AffineWeight:
         """See ``Method``."""

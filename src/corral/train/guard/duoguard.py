@@ -74,7 +74,7 @@ def build_classifier(config: DuoGuardTrainingConfig) -> Any:
     """The base model with a fresh head, the weights to train marked: peft's model, or the classifier if ``full``.
 
     Raises:
-        ConfigError: ``first_trained_layer`` leaves nothing to train.
+        ConfigError: ``first_trained_layer`` leaves nothing to train, or the base is quantized.
     """
     from transformers import LlamaForSequenceClassification
 

@@ -116,7 +116,7 @@ def build_model(config: PromptedGuardConfig) -> Any:
     """The base model in float32 with the weights to train marked: peft's model, or the model itself if ``full``.
 
     Raises:
-        ConfigError: ``first_trained_layer`` leaves nothing to train.
+        ConfigError: ``first_trained_layer`` leaves nothing to train, or the base is quantized.
     """
     set_seed(config.seed)
     model = load_plain_base(config.base, layers=config.layers)
