@@ -7,7 +7,6 @@ import struct
 
 import pytest
 import torch
-
 from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from corral.core.errors import ConfigError, DataError, RunError, UserError

@@ -180,6 +180,6 @@ def _warnings(manifest: CalibrationManifest | None, done: FinishedBlocks) -> lis
     if manifest.distinct_tokens >= widest:
         return []
     return [
-        f"{manifest.distinct_tokens} distinct tokens of calibration for inputs of {widest} channels: second moments have "
-        "no full rank, and the outcome may be worse than rounding to nearest."
+        f"{manifest.distinct_tokens} distinct tokens of calibration for inputs of {widest} channels: second moments "
+        "have no full rank, and the outcome may be worse than rounding to nearest."
     ]

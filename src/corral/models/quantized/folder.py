@@ -7,8 +7,8 @@ Besides the usual ``config.json`` and tokenizer such a folder holds
   other programs find no weights, instead of filling what they do not find in it with random numbers;
 - ``quantization.json``: ``schema_version``, ``layers`` (name of each packed layer to its ``kind``, its numbers and the
   names of its ``tensors``: a file that has lost one of them is not read as a format without it; the formats are the
-  classes beside this file, integers are packed as in ``bitstream``), ``bits`` (see ``quantized_bits``), and ``method`` and ``calibration``, which say how the codes were found and are not needed to
-  run them.
+  classes beside this file, integers are packed as in ``bitstream``), ``bits`` (see ``quantized_bits``), and
+  ``method`` and ``calibration``, which say how the codes were found and are not needed to run them.
 
 Folders in the format of compressed-tensors, whose weights are in ``model.safetensors``, are read as well
 (``compressed_tensors``).

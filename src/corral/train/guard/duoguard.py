@@ -23,8 +23,8 @@ from corral.data.examples import ModerationExample
 from corral.guards.duoguard import duoguard_codes, sequence_prefix
 from corral.models.batching import pad
 from corral.models.loading import load_causal_lm, load_fast_tokenizer, load_tokenizer
-from corral.models.quantized.linear import refuse_quantized
 from corral.models.plain_text import PlainTextEncoder
+from corral.models.quantized.linear import refuse_quantized
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.duoguard_labels import duoguard_labels, is_labelled
 from corral.train.guard.duoguard_settings import DuoGuardTrainingConfig

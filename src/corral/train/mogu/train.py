@@ -91,7 +91,8 @@ def train_mogu(
 
     Raises:
         NotFoundError: nothing at ``base``, or no file of pairs for the eager expert.
-        ConfigError: a batch budget that a row does not fit, layers that are not there, or a model that is no Llama or quantized.
+        ConfigError: a batch budget that a row does not fit, layers that are not there, or a model that is no
+            Llama or quantized.
         DataError: a pair without the answer that is needed, pairs of one kind, or a row that cannot be encoded.
         RunError: a stage without a whole checkpoint.
     """
