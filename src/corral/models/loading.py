@@ -122,7 +122,7 @@ def load_inference_decoder(
     """The same stack as ``load_backbone`` for inference only, without importing transformers.
 
     Args:
-        ref: an embedded model, or a folder with a plain Llama in one safetensors file.
+        ref: an embedded model, or a folder with a plain Llama in one safetensors file; packed weights are unpacked.
         layers, dtype, device, final_norm: as for ``load_backbone``.
 
     Raises:

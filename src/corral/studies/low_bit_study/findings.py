@@ -139,7 +139,11 @@ def _claim(
 
 def _scored(cells: Sequence[Cell], method: str, bits: int) -> list[Cell]:
     """Cells of a method and bit width that did not fail, one a seed; of the first settings where there are several."""
-    fitting = [cell for cell in cells if cell.method == method and not cell.error and cell.nominal_bits == bits]
+    fitting = [
+        cell
+        for cell in cells
+        if cell.method == method and not cell.error and not cell.partial and cell.nominal_bits == bits
+    ]
     return [cell for cell in fitting if cell.name == fitting[0].name]
 
 
