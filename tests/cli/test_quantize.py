@@ -20,7 +20,7 @@ def test_a_model_is_quantized_and_both_counts_of_bits_are_printed(tiny, tmp_path
     assert main([*arguments, "--length", "64", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "3.000 as papers count, 4.188 with all that is stored" in printed
-    assert "256 tokens of packaged (seed 0)" in printed
+    assert "256 tokens of packaged, " in printed and " distinct (seed 0)" in printed
     assert (tmp_path / "out" / "tokenizer.json").is_file()
 
 

@@ -47,7 +47,7 @@ def test_every_profile_is_valid_and_says_what_it_will_do() -> None:
         _, config = load_profile(f"redteam_styles/{profile}")
         assert isinstance(config, RedteamStylesConfig)
         assert plan_recipe(f"redteam_styles/{profile}")
-    assert "pair" in plan_recipe("redteam_styles/paper")[1]
+    assert "37 styles" in plan_recipe("redteam_styles/paper")[1]
 
 
 def test_a_style_that_there_is_not_is_refused_before_anything_is_run() -> None:

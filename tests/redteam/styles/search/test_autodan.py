@@ -101,7 +101,7 @@ class Garden:
 
 def test_breeding_brings_together_what_each_wrapper_has_a_part_of(tmp_path) -> None:
     garden = Garden()
-    style = load_style("autodan_ga:steps=40:batch=16:crossover=1.0")
+    style = load_style("autodan_ga:steps=40:batch=48:crossover=1.0")
     found = style.apply(GOAL, rng=seeded(1), context=StyleContext(search=garden.tools(tmp_path)))
     text = found.prompt.messages[-1].text
     assert all(word in text for word in Garden.words)
