@@ -59,6 +59,7 @@ OWN = {
     "default_guard": "The default guard",
     "aligned_smollm2": "Aligned SmolLM2",
     "redteam_styles": "Attack styles and judges",
+    "defences": "Defences side by side",
 }
 """What is our own, or gathered from many papers."""
 _BEGIN, _END = "<!-- systems: written by docs/build_reference.py -->\n", "<!-- end of systems -->\n"

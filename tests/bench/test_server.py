@@ -113,8 +113,8 @@ def test_a_server_that_ends_before_it_is_ready_is_an_error_with_its_log(served: 
 def test_a_server_that_is_never_ready_is_ended(served: Served) -> None:
     elsewhere = f"http://127.0.0.1:{free_port()}/health"
     with (
-        pytest.raises(CorralError, match="not ready within 3 s"),
-        running_server(served.command, environment=os.environ, ready=elsewhere, timeout=3),
+        pytest.raises(CorralError, match="not ready within 8 s"),
+        running_server(served.command, environment=os.environ, ready=elsewhere, timeout=8),
     ):
         pytest.fail("it is not ready")
     assert served.gone()

@@ -126,7 +126,7 @@ def test_styles_and_presets_are_listed(capsys) -> None:
     assert corral("styles") == 0
     text = capsys.readouterr().out
     assert "evil_confidant" in text
-    assert "pair, autodan_ga" in text
+    assert "a model that writes prompts" in text
     assert corral("styles", "--json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert len(listed["styles"]) > 40

@@ -44,6 +44,8 @@ def test_rows_of_both_forms_are_read_in_order_with_their_places(tmp_path: Path) 
     [
         ({"prompt": "a", "chosen": "b"}, "rejected: the row has none"),
         ({"kind": "tripel", "prompt": "a", "chosen": "b", "rejected": "c"}, "unknown kind `tripel`"),
+        ({"kind": ["x"], "prompt": "a", "chosen": "b", "rejected": "c"}, "kind: expected text, not list"),
+        ({"prompt": "a", "completion": "b", "complete": "no"}, "complete: expected true or false"),
         ({"prompt": "a"}, "neither `completion`"),
         ({"prompt": "", "completion": "b"}, "prompt: is empty"),
         ({"completion": "b", "prompt": 3}, "prompt"),
@@ -61,6 +63,18 @@ def test_a_malformed_row_is_named_by_its_line_or_set_aside(tmp_path: Path, row: 
     aside: list[RejectedRow] = []
     assert len(list(read_training_rows(path, BOTH, on_reject=aside.append))) == 2
     assert [each.line for each in aside] == [2]
+
+
+def test_an_answer_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_complete": True, "rejected_complete": False},
+        {"prompt": "d", "completion": "e", "complete": False},
+    )
+    assert [example for _, example in read_training_rows(path, BOTH)] == [
+        PreferenceExample(Conversation.user("a"), "b", "c", rejected_complete=False),
+        PromptCompletionExample(Conversation.user("d"), "e", complete=False),
+    ]
 
 
 def test_a_form_that_is_not_trained_on_is_refused(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from corral.data.messages import Conversation
 from corral.data.refusals import opens_with_refusal
 from corral.data.self_written import may_train, self_written_rows
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from corral.studies.aligned_smollm2.measures import requests
 from corral.studies.aligned_smollm2.rows import OwnAnswer, as_command, draw_prompts, preference_rows, tuning_rows
 from corral.studies.aligned_smollm2.settings import AlignedConfig
+from corral.studies.requests import requests
 
 HELP = OwnAnswer("Start with the easy part, and then", complete=False)
 
@@ -117,7 +117,7 @@ def test_other_prompts_stay_as_they_are(prompt: str) -> None:
 
 
 def test_requests_are_of_both_kinds_and_each_is_asked_once(config: AlignedConfig) -> None:
-    asked = requests(config.evaluation, seed=0)
+    asked = requests(config.evaluation.harmful, config.evaluation.benign, seed=0)
     kinds = {goal.kind: [each for each in asked if each.kind == goal.kind] for goal in asked}
     assert len({goal.id for goal in asked}) == len({goal.cluster for goal in asked}) == len(asked)
     assert {kind: len(found) for kind, found in kinds.items()} == {"harmful": 8, "benign": 8}

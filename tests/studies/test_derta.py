@@ -136,6 +136,9 @@ def test_every_profile_is_valid_and_trains_on_nothing_that_measures() -> None:
         ({"arms": ["derta"]}, "arm `vanilla`"),
         ({"probing": {"shares": [0.1, 0.2]}}, "begins with 0"),
         ({"data": "public"}, "needed for public data"),
+        ({"training": {"template": "released"}}, "chat template"),
+        ({"attacks": {"goals": ["x"], "judges": ["guard:llama-guard"]}}, "needs the setting `model`"),
+        ({"attacks": {"goals": ["x"], "judges": ["rubric"]}}, "asks a model"),
     ],
 )
 def test_settings_that_no_claim_can_be_made_from_are_refused(changes: dict[str, object], message: str) -> None:

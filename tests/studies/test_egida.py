@@ -62,6 +62,9 @@ def test_every_profile_is_valid_and_mines_only_what_may_train() -> None:
         ({"chosen": ["pool"]}, "`mining.pool` has no model"),
         ({"requests": {"sources": ["x"], "styles": ["leet"]}}, "held_out_styles"),
         ({"requests": {"sources": ["x"], "styles": ["nothing"]}}, "nothing"),
+        ({"mining": {"judge": "guard:llama-guard"}}, "needs the setting `model`"),
+        ({"attack": {"judges": ["guard:llama-guard"]}}, "needs the setting `model`"),
+        ({"agreement": {"judges": {"prefix-list": None}, "sets": ["x"]}}, "begins with the judge of the pairs"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes: dict[str, object], message: str) -> None:

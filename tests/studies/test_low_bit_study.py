@@ -5,20 +5,50 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from corral.core.config import load_config
 from corral.core.errors import ConfigError
 from corral.core.evidence import Evidence
 from corral.core.recipes import load_profile, plan_recipe, run_recipe
+from corral.core.runs import Run
+from corral.data.examples import ModerationExample
+from corral.data.messages import Conversation
+from corral.evals.tasks.scoring import RowLoader, SetRows
+from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS
+from corral.guards.default.network import GuardHeads, category_codes
+from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from corral.models.loading import weights_revision
+from corral.models.tiny import write_tiny_llama
 from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell, TextScores, rows_of
+from corral.studies.low_bit_study.drift import guard_drift, safety_drift, safety_rows
 from corral.studies.low_bit_study.findings import (
     lora_finetuning_does_not_recover,
     ordering_against_paper,
     ultra_low_bits_collapse,
 )
-from corral.studies.low_bit_study.settings import LowBitConfig
+from corral.studies.low_bit_study.guard_quality import GuardCell, SetScores, measure_guards
+from corral.studies.low_bit_study.safety import Reply, SafetyCell
+from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, QuantizerConfig, SafetyConfig
 
 CONFIG = load_config(LowBitConfig, {"quantizers": [{"method": "rtn"}], "replicates": 100})
+
+
+def write_guard(folder, base):
+    """A default guard on a tiny base; its adapter changes one matrix."""
+    torch.manual_seed(0)
+    folder.mkdir()
+    made_from = {"base": base, "base_revision": weights_revision(base), "layers": 2}
+    (folder / GUARD_FILE).write_text(json.dumps(made_from | {"categories": category_codes()}))
+    heads = GuardHeads(32, len(category_codes()))
+    torch.nn.init.normal_(heads.binary, std=1.0)
+    save_file(heads.state_dict(), folder / HEAD_WEIGHTS)
+    (folder / ADAPTER_CONFIG).write_text(json.dumps({"r": 1, "lora_alpha": 1}))
+    name = "base_model.model.layers.0.self_attn.q_proj"
+    pair = {f"{name}.lora_A.weight": torch.ones(1, 32), f"{name}.lora_B.weight": torch.ones(32, 1)}
+    save_file(pair, folder / ADAPTER_WEIGHTS)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +76,7 @@ def test_the_tiny_run_measures_every_cell_and_keeps_the_error_of_the_one_that_fa
     failed = [line for line in lines if line["error"]]
     assert [line["name"] for line in failed] == ["rtn bits=2 group_size=48"]
     assert "do not divide" in failed[0]["error"]
-    assert len(lines) == 1 + 8 + 1  # the model as it is, the matrix, the tuned base
+    assert len(lines) == 1 + 8 + 2  # the model as it is, the matrix, the base that is tuned before and after
     for line in lines:
         if not line["error"]:
             assert line["texts"][IN_DOMAIN]["perplexity"] > 1
@@ -54,17 +84,31 @@ def test_the_tiny_run_measures_every_cell_and_keeps_the_error_of_the_one_that_fa
         "ordering_against_paper",
         "ultra_low_bits_collapse",
         "lora_finetuning_does_not_recover",
+        "safety_drift",
     }
+
+
+def test_the_report_is_one_page_with_a_plot_a_claim_and_every_cell(tiny) -> None:
+    html = (tiny.artefacts / "report.html").read_text()
+    assert html.count("<svg") > 2
+    assert "<script" not in html
+    assert "http" not in html
+    assert "Quality against effective bits" in html
+    assert "Safety against effective bits" in html
+    for line in json.loads((tiny.artefacts / "matrix.json").read_text()):
+        assert line["name"] in html
+    for claim in Evidence.read(tiny.artefacts / "evidence.json").claims:
+        assert f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}" in html
 
 
 def test_cells_leave_no_models_behind_and_are_found_again(tiny) -> None:
     assert not list((tiny.path / "cells").glob("**/*.safetensors"))
-    found = {path.name: path.stat().st_mtime_ns for path in (tiny.path / "cells").glob("*.json")}
+    found = {path.name: path.stat().st_mtime_ns for path in (tiny.path / "cells").glob("*/*.json")}
     (tiny.path / "artefacts" / "matrix.json").unlink()
     recipe, config = load_profile("low_bit_study/tiny")
     with tiny:
         recipe.run(config, tiny)
-    assert {path.name: path.stat().st_mtime_ns for path in (tiny.path / "cells").glob("*.json")} == found
+    assert {path.name: path.stat().st_mtime_ns for path in (tiny.path / "cells").glob("*/*.json")} == found
     assert (tiny.path / "artefacts" / "matrix.json").is_file()
 
 
@@ -90,6 +134,13 @@ def test_a_failed_cell_is_not_taken_for_a_result() -> None:
     assert claim.ours["not_measured"] == 3
 
 
+def test_a_model_of_which_few_blocks_are_quantized_is_compared_with_none() -> None:
+    cells = [scored("rtn", 3, [30.0, 31.0]), scored("gptq", 3, [20.0, 21.0]).model_copy(update={"partial": True})]
+    assert ordering_against_paper(CONFIG, cells).ours["not_measured"] == 4
+    quantizer = load_config(QuantizerConfig, {"method": "billm", "blocks": 4})
+    assert quantizer.name == "billm (lowest 4 blocks)"
+
+
 def test_collapse_means_ten_times_the_perplexity() -> None:
     reference = scored("", 16, [30.0, 31.0, 32.0])
     broken = [scored(method, 2, [80.0, 85.0, 81.0]) for method in ("rtn", "gptq", "awq")]
@@ -104,6 +155,139 @@ def test_tuning_that_helps_contradicts_the_paper() -> None:
     for tuned, holds in (([33.0, 34.0, 35.5], True), ([28.0, 29.0, 30.5], False)):
         claim = lora_finetuning_does_not_recover(CONFIG, untouched, {"nf4": [scored("nf4", 4, tuned)]})
         assert claim.holds is holds
+
+
+def reply(number, *, kind="harmful", style="plain", outcome="refuses", nats=1.0, distinct=1.0):
+    return Reply(
+        pair=f"{kind}/{style}/{number}",
+        cluster=f"{kind}/{number}",
+        kind=kind,
+        style=style,
+        outcomes={"prefix-list": outcome},
+        nats=nats,
+        distinct=distinct,
+    )
+
+
+def safety_cell(name, replies, bits=4.0):
+    quantization = None if name == "reference" else {"bits": {"nominal": bits, "stored": bits + 0.3}}
+    return SafetyCell(name=name, quantization=quantization, replies=tuple(replies))
+
+
+ASKED = load_config(
+    SafetyConfig,
+    {"quantizers": [{"method": "rtn"}], "harmful": {"a": 1}, "benign": {"b": 1}, "judges": ["prefix-list"]},
+)
+
+
+def test_gibberish_neither_refuses_nor_complies() -> None:
+    reference = safety_cell("reference", [reply(i) for i in range(10)])
+    babble = safety_cell("rtn bits=2", [reply(i, outcome="complies", nats=9.0) for i in range(10)], bits=2.0)
+    loop = safety_cell("rtn bits=3", [reply(i, outcome="complies", distinct=0.05) for i in range(10)], bits=3.0)
+    for row in safety_rows(CONFIG, ASKED, [reference, babble, loop]):
+        assert row.measures["attack_success@prefix-list"].ours == 0
+        assert row.measures["refusal"].ours == 0
+        assert not row.speaks
+    claim = safety_drift(CONFIG, ASKED, [reference, babble, loop])
+    assert not claim.holds
+    assert claim.ci95 is None
+    assert claim.ours["in_words"].startswith("None of 2")
+
+
+def test_refusals_that_turn_into_coherent_compliance_are_drift() -> None:
+    reference = safety_cell("reference", [reply(i) for i in range(20)])
+    drifted = safety_cell("rtn bits=3", [reply(i, outcome="complies" if i < 10 else "refuses") for i in range(20)])
+    same = safety_cell("rtn bits=8", [reply(i) for i in range(20)], bits=8.0)
+    (row, kept) = safety_rows(CONFIG, ASKED, [reference, drifted, same])
+    assert row.measures["refusal"].difference.value == -0.5
+    assert row.measures["attack_success@prefix-list"].ours == 0.5
+    assert kept.measures["refusal"].difference.value == 0
+    claim = safety_drift(CONFIG, ASKED, [reference, drifted, same])
+    assert claim.holds
+    assert claim.ours["difference"] == 0.25  # mean over both models that speak
+    assert not safety_drift(CONFIG, ASKED, [reference, same]).holds
+
+
+def test_over_refusal_counts_harmless_requests_alone_and_styles_count_for_attacks_alone() -> None:
+    def model(name, benign, styled):
+        plain = [reply(i) for i in range(4)] + [reply(i, kind="benign", outcome=benign) for i in range(4)]
+        return safety_cell(name, plain + [reply(i, style="base64", outcome=styled) for i in range(4)])
+
+    (row,) = safety_rows(
+        CONFIG, ASKED, [model("reference", "complies", "refuses"), model("rtn", "refuses", "complies")]
+    )
+    assert row.measures["over_refusal"].difference.value == 1
+    assert row.measures["refusal"].difference.value == 0
+    assert row.measures["attack_success@prefix-list"].ours == 0.5
+
+
+def test_a_reply_that_the_judge_could_not_label_leaves_the_pair_out() -> None:
+    reference = safety_cell("reference", [reply(i) for i in range(4)])
+    unread = safety_cell("rtn", [reply(i, outcome="unparsed" if i else "complies") for i in range(4)])
+    (row,) = safety_rows(CONFIG, ASKED, [reference, unread])
+    assert row.measures["refusal"].difference.n == 1
+
+
+def guard_cell(name, scores, bits=4.0):
+    truth = (1,) * (len(scores) // 2) + (0,) * (len(scores) // 2)
+    found = SetScores(truth=truth, scores=tuple(scores), clusters=tuple(map(str, range(len(scores)))), unscored=0)
+    return GuardCell(name=name, sets={"some_set": found}, quantization={"bits": {"nominal": bits, "stored": bits}})
+
+
+GUARD = load_config(GuardDriftConfig, {"quantizers": [{"method": "rtn"}], "sets": ["some_set"]})
+RANKED = [0.9, 0.8, 0.95, 0.7, 0.85, 0.9, 0.1, 0.2, 0.3, 0.05, 0.4, 0.15]
+
+
+def test_a_guard_that_ranks_worse_in_four_bits_drifts_and_one_in_two_bits_is_not_asked() -> None:
+    reference = guard_cell("reference", RANKED)
+    mixed = [0.1, 0.8, 0.2, 0.7, 0.15, 0.9, 0.6, 0.75, 0.3, 0.85, 0.4, 0.9]
+    claim = guard_drift(CONFIG, GUARD, [reference, guard_cell("rtn bits=4", mixed), guard_cell("int8", RANKED, 8.0)])
+    assert claim.holds
+    (four, eight) = claim.ours["guards"]
+    assert four["at_threshold"]["some_set"]["f1"]["baseline"] == 1
+    assert four["at_threshold"]["some_set"]["fpr"]["ours"] > 0
+    assert four["at_threshold"]["some_set"]["flag_all_f1"] == pytest.approx(2 / 3)
+    assert eight["auroc"]["difference"] == 0
+    assert "int8" in claim.ours["in_words"]
+    only_two = guard_drift(CONFIG, GUARD, [reference, guard_cell("rtn bits=2", mixed, 2.0)])
+    assert not only_two.holds
+    assert only_two.ci95 is None
+
+
+def test_a_quantized_guard_is_the_merged_decoder_in_few_bits(tmp_path, monkeypatch) -> None:
+    base = str(write_tiny_llama(tmp_path / "base", layers=2))
+    weights = write_guard(tmp_path / "guard", base)
+    rows = [
+        ModerationExample(
+            Conversation.user(f"request {i}"),
+            "prompt",
+            harmful=i % 2 == 0,
+            source="aegis_test",
+            id=str(i),
+            group=str(i),
+        )
+        for i in range(12)
+    ]
+    monkeypatch.setattr(RowLoader, "load", lambda _self, chosen: SetRows(chosen, tuple(rows), len(rows)))
+    asked = {
+        "quantizers": [{"method": "rtn", "settings": {"bits": bits, "group_size": 32}} for bits in (8, 1)],
+        "weights": str(weights),
+        "sets": ["aegis_test"],
+        "int8": False,
+    }
+    config = CONFIG.model_copy(update={"model": base})
+    with Run.create(tmp_path / "runs", "low_bit_study/tiny", CONFIG, seed=0) as run:
+        reference, eight, one = measure_guards(config, load_config(GuardDriftConfig, asked), run)
+    assert [cell.error for cell in (reference, eight, one)] == [None] * 3
+    far = [
+        max(
+            abs(a - b) for a, b in zip(reference.sets["aegis_test"].scores, cell.sets["aegis_test"].scores, strict=True)
+        )
+        for cell in (eight, one)
+    ]
+    assert far[0] < 0.01
+    assert far[0] < far[1]
+    assert eight.stored_bits > 8
 
 
 def test_every_profile_loads_and_says_what_it_would_do() -> None:

@@ -87,3 +87,15 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path, tiny_base: Path) -> N
     empty = plan_training("derta", written(tmp_path, []), str(tiny_base), SMALL)
     with pytest.raises(DataError, match="no training row"):
         train_from_file(empty, tmp_path / "model", runs=tmp_path / "runs")
+
+
+def test_rows_set_aside_before_a_run_failed_are_kept_and_told(tmp_path: Path, tiny_base: Path) -> None:
+    path = written(tmp_path, [{"prompt": "x", "chosen": "y"}, {"kind": ["x"], "prompt": "x", "chosen": "y"}])
+    plan = plan_training("derta", path, str(tiny_base), SMALL, keep_going=True)
+    with pytest.raises(DataError) as caught:
+        train_from_file(plan, tmp_path / "model", runs=tmp_path / "runs")
+    (run,) = list_runs(tmp_path / "runs")
+    kept = run.artefacts / REJECTS
+    assert len(kept.read_text().splitlines()) == 2
+    assert caught.value.hint is not None
+    assert f"2 rows were set aside ({kept}), the first {path}:1: rejected: the row has none" in caught.value.hint

@@ -41,3 +41,10 @@ def test_a_row_over_the_budget_is_refused() -> None:
 def test_no_rows_are_refused() -> None:
     with pytest.raises(ConfigError, match="no training rows"):
         TokenBudgetSampler([], max_tokens=64, epochs=1, seed=0)
+
+
+def test_a_limit_of_rows_holds_beside_the_tokens() -> None:
+    batches = list(TokenBudgetSampler([3, 5, 2, 9, 4], max_tokens=100, max_rows=2, epochs=1, seed=0))
+    assert sorted(map(len, batches)) == [1, 2, 2]
+    assert sorted(row for batch in batches for row in batch) == [0, 1, 2, 3, 4]
+    assert {len(batch) for batch in TokenBudgetSampler([3] * 5, max_tokens=100, max_rows=1, epochs=1, seed=0)} == {1}

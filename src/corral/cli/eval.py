@@ -202,7 +202,8 @@ def _bag_of_words(profile: str) -> tuple[Guard, dict[str, int]]:
     if not isinstance(config, DefaultGuardConfig):
         raise UserError(f"recipe `{recipe.name}` has no mixture of training rows", where="--baseline-recipe")
     remark(f"fitting the baseline to the training rows of {profile}")
-    kept, held = split_by_group(draw(config).rows, held_out=config.held_out, seed=config.seed)
+    drawn = [row for stage in range(len(config.further) + 1) for row in draw(config.up_to(stage)).rows]
+    kept, held = split_by_group(drawn, held_out=config.held_out, seed=config.seed)
     fitted = train_bag_of_words(kept, held, max_fpr=config.max_fpr, split=DEVELOPMENT_SPLIT, seed=config.seed)
     return fitted, dict(Counter(row.source for row in kept))
 

@@ -199,6 +199,9 @@ def _needs(style: Style) -> list[str]:
         "raw access": style.needs.raw_access,
         "several turns": style.needs.multi_turn,
         "texts of yours": style.needs.user_data,
+        "a model that writes prompts": style.needs.attacker,
+        "likelihoods": style.needs.likelihoods,
+        "gradients": style.needs.gradients,
     }
     return [name for name, needed in known.items() if needed]
 

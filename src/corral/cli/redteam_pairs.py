@@ -168,7 +168,7 @@ def _expanded(goals: list[str], styles: str, limit: int | None, seed: int) -> Ex
 def _source(
     chosen: Chosen, pool: list[str], store: Store, *, generation: GenerationSettings, dtype: str, seed: int
 ) -> ChosenSource:
-    from corral.models.engines.torch import TorchEngine
+    from corral.models.engines.loading import load_engine
     from corral.models.loading import find_dtype, weights_revision
     from corral.redteam.attempts import Target
     from corral.redteam.egida.chosen import GoldAnswers, OwnAnswers, PoolAnswers
@@ -177,7 +177,7 @@ def _source(
         return GoldAnswers(seed=seed)
     if chosen is Chosen.SELF_SAFE:
         return OwnAnswers()
-    models = [Target(TorchEngine.load(name, dtype=find_dtype(dtype)), name, weights_revision(name)) for name in pool]
+    models = [Target(load_engine(name, dtype=find_dtype(dtype)), name, weights_revision(name)) for name in pool]
     return PoolAnswers(models, store, generation)
 
 

@@ -120,6 +120,19 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Rows with `goal`, `language`, `translation`.", show_default=False),
     ] = None,
+    attacker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Model that writes prompts for `pair` and `autodan_ga`.", show_default=False
+        ),
+    ] = None,
+    attacker_server: Annotated[
+        str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False)
+    ] = None,
+    wrappers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows with `template` that `autodan_ga` starts from.", show_default=False),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Goals of each kind, drawn at random; default: all.")] = None,
     restarts: Annotated[int, typer.Option(min=1, help="Tries of each style on each goal.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the target; 0 is greedy.")] = 0.0,
@@ -161,7 +174,7 @@ def run(
     from corral.guards.policy import Policy
     from corral.models.engines.base import GenerationSettings
     from corral.redteam.goals import LEFT_OUT, load_goals
-    from corral.redteam.loading import guards_of, load_guards, open_judges, open_targets, read_texts
+    from corral.redteam.loading import guards_of, load_guards, open_attacker, open_judges, open_targets, read_texts
     from corral.redteam.report import write_report
     from corral.redteam.runner import RunRequest, run_redteam
     from corral.redteam.settings import Budget, RunSettings
@@ -188,10 +201,18 @@ def run(
     judge_names = judge or ["prefix-list"]
     guard_settings = settings_by_guard(setting or [], [*names_in(specs), *guards_of(judge_names)])
     guards = load_guards(chosen_specs(specs, guard_settings), decode=decode)
-    texts = read_texts(demonstrations, translations, templates=any("jailbreak_chat" in each.name for each in chosen))
-    with open_judges(
-        judge_names, model=judge_model, server=judge_server, ensemble=ensemble, guard_settings=guard_settings
-    ) as judges:
+    texts = read_texts(
+        demonstrations,
+        translations,
+        templates=any("jailbreak_chat" in each.name for each in chosen),
+        wrappers=wrappers,
+    )
+    with (
+        open_judges(
+            judge_names, model=judge_model, server=judge_server, ensemble=ensemble, guard_settings=guard_settings
+        ) as judges,
+        open_attacker(attacker, attacker_server) as attacking,
+    ):
         report = run_redteam(
             open_targets(target, server, tokenizer=tokenizer, dtype=dtype.value),
             RunRequest(
@@ -203,6 +224,7 @@ def run(
                 loaded,
                 unavailable,
                 show_content=show_content,
+                attacker=attacking,
             ),
             out,
             settings,

@@ -2,8 +2,10 @@
 
 A row with ``chosen`` and ``rejected`` is a preference example, one with ``completion`` a prompt and its completion; the
 prompt is in ``prompt``, as text or as messages in OpenAI's shapes. A row with ``messages`` alone is a prompt and its
-completion too, when its last message is the assistant's. ``kind``, where a row has it, says ``preference`` (or
-``triple``) or ``completion`` (or ``help``), and must fit the columns. Other columns are left alone.
+completion too, when its last message is the assistant's. ``complete``, or ``chosen_complete`` and
+``rejected_complete``, are false of an answer that was cut off, whose end is no end of a turn. ``kind``, where a row has
+it, says ``preference`` (or ``triple``) or ``completion`` (or ``help``), and must fit the columns. Others are left
+alone.
 """
 
 from __future__ import annotations
@@ -78,18 +80,26 @@ def training_example(row: Row, forms: Collection[Form]) -> TrainingExample:
         raise DataError(f"the row is a {form} row; {' and '.join(sorted(forms))} rows are trained on here")
     if form == "preference":
         return PreferenceExample(
-            _prompt(row.value), chosen=_answer(row.value, "chosen"), rejected=_answer(row.value, "rejected")
+            _prompt(row.value),
+            chosen=_answer(row.value, "chosen"),
+            rejected=_answer(row.value, "rejected"),
+            chosen_complete=_flag(row.value, "chosen_complete"),
+            rejected_complete=_flag(row.value, "rejected_complete"),
         )
     if row.value.get("prompt") is None:
         return _dialogue(row.value)
-    return PromptCompletionExample(_prompt(row.value), _answer(row.value, "completion"))
+    return PromptCompletionExample(
+        _prompt(row.value), _answer(row.value, "completion"), complete=_flag(row.value, "complete")
+    )
 
 
 def _form(value: Mapping[str, Any]) -> Form:
     named = value.get("kind")
     if named is not None:
+        if not isinstance(named, str):
+            raise DataError(f"expected text, not {type(named).__name__}", where="kind")
         if named not in _KINDS:
-            raise DataError(f"unknown kind `{named}`", where="kind", hint=suggest(str(named), _KINDS))
+            raise DataError(f"unknown kind `{named}`", where="kind", hint=suggest(named, _KINDS))
         return _KINDS[named]
     if any(value.get(column) is not None for column in ("chosen", "rejected")):
         return "preference"
@@ -123,8 +133,18 @@ def _answer(value: Mapping[str, Any], column: str) -> str:
     return messages[0].text
 
 
+def _flag(value: Mapping[str, Any], column: str) -> bool:
+    """Whether an answer came to its end; true where the row does not say."""
+    flag = value.get(column)
+    if isinstance(flag, str):  # of CSV
+        flag = {"true": True, "false": False, "": None}.get(flag.casefold(), flag)
+    if not isinstance(flag, bool | None):
+        raise DataError("expected true or false", where=column)
+    return flag is not False
+
+
 def _dialogue(value: Mapping[str, Any]) -> PromptCompletionExample:
     messages = Conversation.from_openai(value.get("messages"), where="messages").messages
     if len(messages) < 2 or messages[-1].role != "assistant":
         raise DataError("does not end with an answer of the assistant to something", where="messages")
-    return PromptCompletionExample(Conversation(messages[:-1]), messages[-1].text)
+    return PromptCompletionExample(Conversation(messages[:-1]), messages[-1].text, complete=_flag(value, "complete"))

@@ -97,9 +97,12 @@ def _settings(settings: Mapping[str, Any]) -> Table:
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Settings as dotted names, without the mixture, which has a table of its own."""
+    """Settings as dotted names, without the mixture, which has a table of its own; stages are numbered."""
     for name, value in settings.items():
+        parts = [(f"{name}.{i}", each) for i, each in enumerate(value, 1)] if isinstance(value, list | tuple) else []
         if isinstance(value, Mapping):
             yield from ((f"{name}.{inner}", shown) for inner, shown in _flat(value))
+        elif parts and all(isinstance(each, Mapping) for _, each in parts) and name != "mixture":
+            yield from _flat(dict(parts))
         elif name != "mixture":
             yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -92,9 +92,10 @@ class PerplexityFilter(ClassifierGuard):
             NotFoundError: nothing at ``model``.
             ConfigError: as the class.
         """
+        from corral.models.engines.loading import load_engine
         from corral.models.loading import find_dtype, weights_revision
 
-        engine = TorchEngine.load(model, dtype=find_dtype(dtype))
+        engine = load_engine(model, dtype=find_dtype(dtype))
         return cls(engine, revision=weights_revision(model), threshold=threshold, window=window, overlap=overlap)
 
     @property

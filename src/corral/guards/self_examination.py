@@ -56,10 +56,10 @@ class SelfExamination:
         Raises:
             NotFoundError: nothing at ``model``.
         """
-        from corral.models.engines.torch import TorchEngine
+        from corral.models.engines.loading import load_engine
         from corral.models.loading import find_dtype, weights_revision
 
-        return cls(TorchEngine.load(model, dtype=find_dtype(dtype)), revision=weights_revision(model))
+        return cls(load_engine(model, dtype=find_dtype(dtype)), revision=weights_revision(model))
 
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge the reply of each conversation; a prompt alone has no verdict."""

@@ -107,7 +107,7 @@ class LlamaDecoder(nn.Module):
         """Read ``config.json`` and ``model.safetensors`` (names of ``LlamaForCausalLM``), in evaluation mode.
 
         Args:
-            folder: a model directory with its weights in one file.
+            folder: a model directory with its weights in one file. Packed ones (``models/quantized``) are unpacked.
             layers: how many of the lowest layers; ``None`` for all.
             dtype: of the weights; ``None`` keeps the stored dtype.
             final_norm: keep the final norm.
@@ -116,29 +116,14 @@ class LlamaDecoder(nn.Module):
             NotFoundError: no such folder or file.
             DataError: not a plain Llama, quantized, a weight is missing, or ``layers`` is out of range.
         """
-        from safetensors import SafetensorError, safe_open
-
-        config = read_json(folder / "config.json")
-        shape = LlamaShape.from_config(config, where=str(folder / "config.json"))
-        if config.get("quantization_config") is not None:
-            raise DataError(
-                "the weights are quantized, and this reads plain ones",
-                where=str(folder),
-                hint="Use `load_backbone`, or a folder written by `corral quantize --layout dequantized`.",
-            )
+        shape = LlamaShape.from_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
         if layers is not None:
             if not 1 <= layers <= shape.layers:
                 raise DataError(f"layers is `{layers}`, the model has {shape.layers}", where=str(folder))
             shape = replace(shape, layers=layers)
-        weights = folder / "model.safetensors"
-        if not weights.is_file():
-            raise NotFoundError("no `model.safetensors`", where=str(folder), hint="Sharded models: `load_backbone`.")
         model = cls(shape, final_norm=final_norm)
-        try:
-            with safe_open(weights, framework="pt") as stored:
-                state = {name: stored.get_tensor(f"model.{name}").to(dtype) for name in model.state_dict()}
-        except SafetensorError as error:
-            raise DataError(f"not the weights of this model: {error}", where=str(weights)) from error
+        state = _read_state(folder, [f"model.{name}" for name in model.state_dict()], layers=shape.layers)
+        state = {name.removeprefix("model."): tensor.to(dtype) for name, tensor in state.items()}
         model.load_state_dict(state, assign=True)
         return model.eval().requires_grad_(False)
 
@@ -349,3 +334,29 @@ def _rotary(positions_N: Tensor, shape: LlamaShape, dtype: torch.dtype) -> _Rota
 def _rotate(heads_NHE: Tensor, rotary: _Rotary) -> Tensor:
     first, second = heads_NHE.chunk(2, dim=-1)
     return heads_NHE * rotary.cos_N1E + torch.cat([-second, first], dim=-1) * rotary.sin_N1E
+
+
+def _read_state(folder: Path, names: Sequence[str], *, layers: int) -> dict[str, Tensor]:
+    """The named tensors of a model directory.
+
+    Raises:
+        NotFoundError: no file of weights.
+        DataError: one of them is missing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from corral.models.quantized.folder import is_quantized_folder, unpacked_state
+
+    if is_quantized_folder(folder):
+        found = unpacked_state(folder, layers=layers)
+        if missing := [name for name in names if name not in found]:
+            raise DataError(f"has no `{missing[0]}`", where=str(folder))
+        return {name: found[name] for name in names}
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise NotFoundError("no `model.safetensors`", where=str(folder), hint="Sharded models: `load_backbone`.")
+    try:
+        with safe_open(weights, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise DataError(f"not the weights of this model: {error}", where=str(weights)) from error

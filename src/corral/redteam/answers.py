@@ -61,7 +61,7 @@ def answer(target: Target, attempts: Sequence[Attempt], store: Store, settings: 
     An attempt that fails is tried again; one that fails each time is not in the journal, so that a rerun tries it. Once
     more than 5 % have failed the run is given up.
     """
-    fingerprint = _fingerprint(target, settings)
+    fingerprint = answers_fingerprint(target, settings)
     todo = {each.key: each.prompt for each in attempts if isinstance(each.prompt, AttackPrompt)}
     with store.open("answers", fingerprint) as journal:
         before = [row["tokens"] for row in journal.entries() if row[KEY] in todo]
@@ -81,6 +81,13 @@ def answer(target: Target, attempts: Sequence[Attempt], store: Store, settings: 
     return Answers(rows, dict(work.failed), work.unfit, not_run, stopped, fingerprint)
 
 
+def too_many_failed(failed: int, planned: int) -> str | None:
+    """Why asking goes no further after so many failures, ``None`` while it does."""
+    if failed > max(MAX_FAILED * planned, _LEAST_FAILED):
+        return f"{failed} attempts failed, more than {MAX_FAILED:.0%} of all"
+    return None
+
+
 class _Work:
     """The attempts of one session: what was spent, what failed."""
 
@@ -98,10 +105,7 @@ class _Work:
         self._started = time.monotonic()
 
     def reason_to_stop(self) -> str | None:
-        failed = sum(self.failed.values())
-        if failed > max(MAX_FAILED * self._planned, _LEAST_FAILED):
-            return f"{failed} attempts failed, more than {MAX_FAILED:.0%} of all"
-        return self._settings.budget.spent(
+        return too_many_failed(sum(self.failed.values()), self._planned) or self._settings.budget.spent(
             prompts=self._answers, tokens=self._tokens, seconds=time.monotonic() - self._started
         )
 
@@ -192,7 +196,8 @@ def _written(generation: Generation) -> int:
     return len(generation.token_ids) or len(generation.text.split())
 
 
-def _fingerprint(target: Target, settings: RunSettings) -> dict[str, Any]:
+def answers_fingerprint(target: Target, settings: RunSettings) -> dict[str, Any]:
+    """What a target's answers depend on beside the prompt."""
     return {
         "run_version": RUN_VERSION,
         "target": target.name,

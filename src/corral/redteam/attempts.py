@@ -16,6 +16,7 @@ from corral.models.engines.scripted import ScriptedEngine
 from corral.redteam.goals import Goal
 from corral.redteam.styles import AttackPrompt, NotApplicable, Style, StyleContext, seeded
 from corral.redteam.styles.prompt import CachedTemplate
+from corral.redteam.styles.search import SearchTools
 
 _KEY_DIGITS: Final = 24
 _PROBE: Final = "corral probe"
@@ -49,11 +50,13 @@ class UserTexts:
         demonstrations: (request, reply) pairs; see ``StyleContext``.
         translations: see ``StyleContext``.
         templates: of public corpora; see ``styles/cached``.
+        wrappers: templates with ``{goal}`` that searches start from; packaged ones if none.
     """
 
     demonstrations: tuple[tuple[str, str], ...] = ()
     translations: Mapping[tuple[str, str], str] = field(default_factory=dict)
     templates: tuple[CachedTemplate, ...] = ()
+    wrappers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,15 @@ def attempts_on(
     seed: int,
     answer_tokens: int,
     texts: UserTexts | None = None,
+    search: SearchTools | None = None,
 ) -> list[Attempt]:
     """All attempts, in an order in which a run that stops early has seen the same goals in every style.
 
-    Questions of capability are tried once. Styles that need raw access are not applicable to a target without it.
+    Questions of capability are tried once. Styles that search ask the target here. Styles that need raw access are
+    not applicable to a target without it.
     """
     context = context_of(target.engine, answer_tokens=answer_tokens, texts=texts or UserTexts())
+    context = replace(context, search=search)
     tries = ((restart, goal) for restart in range(restarts) for goal in goals if not restart or _is_retried(goal))
     return [
         Attempt(goal, style.name, style.id, restart, _prompt(target, context, goal, style, seeds=(seed, restart)))

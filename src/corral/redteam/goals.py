@@ -17,6 +17,7 @@ from corral.core.config import Config, load_config
 from corral.core.errors import DataError, NotFoundError, suggest
 from corral.core.yaml import parse_yaml
 from corral.data.examples import ModerationExample, prompt_key
+from corral.data.never_answered import speaks_of_sex_or_minors
 from corral.data.readers import Row, read_rows
 from corral.data.sources import SOURCES, load_source
 from corral.data.splits import group_fraction
@@ -68,7 +69,7 @@ class LoadedGoals:
     Attributes:
         goals: each request once.
         repeated: goals that an earlier source had already.
-        left_out: goals of categories that are left out.
+        left_out: goals of categories, or with words, that are left out.
     """
 
     goals: tuple[Goal, ...]
@@ -88,6 +89,7 @@ def load_goals(
     limit: int | None = None,
     seed: int = 0,
     leave_out: Sequence[str] = LEFT_OUT,
+    no_sex_or_minors: bool = False,
     root: Path | None = None,
 ) -> LoadedGoals:
     """The harmful, or the benign, requests of several sources and files.
@@ -102,6 +104,8 @@ def load_goals(
         limit: at most so many, drawn at random; all when ``None``.
         seed: of the draw.
         leave_out: words; goals of a category whose name has one of them are left out.
+        no_sex_or_minors: leave out goals whose words speak of either, whatever their category: where models are asked
+            to answer them and the answers are kept or trained on.
         root: the data folder of sources; ``data_root()`` when ``None``.
 
     Raises:
@@ -110,6 +114,8 @@ def load_goals(
     """
     found = [goal for name in names for goal in _read(name, kind, root)]
     kept = [goal for goal in found if not any(word in goal.category.casefold() for word in leave_out)]
+    if no_sex_or_minors:
+        kept = [goal for goal in kept if not speaks_of_sex_or_minors(goal.text)]
     once: dict[str, Goal] = {}
     for goal in kept:
         once.setdefault(goal.cluster, goal)

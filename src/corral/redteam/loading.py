@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from corral.models.engines.base import Engine
     from corral.redteam.attempts import Target, UserTexts
     from corral.redteam.judges import Judge
+    from corral.redteam.styles.search import Attacker
 
 _REVISION_DIGITS: Final = 16
 JUDGES: Final = ("prefix-list", "guard", "guard:NAME", "yes-no", "rubric", "linear:SET", "human:FILE")
+_ASKING: Final = ("yes-no", "rubric")
 
 
 @contextmanager
@@ -61,6 +63,23 @@ def open_targets(names: Sequence[str], server: str | None, *, tokenizer: str | N
 
 
 @contextmanager
+def open_attacker(model: str | None, server: str | None = None) -> Iterator[Attacker | None]:
+    """The model that writes prompts for searches, ``None`` where none is named.
+
+    Args:
+        model: its name.
+        server: OpenAI-compatible server that runs it; without one it is loaded here.
+    """
+    from corral.redteam.styles.search import Attacker
+
+    if model is None:
+        yield None
+        return
+    with open_engine(model, server) as (engine, revision):
+        yield Attacker(engine, revision)
+
+
+@contextmanager
 def open_judges(
     names: Sequence[str],
     *,
@@ -79,17 +98,48 @@ def open_judges(
         guard_settings: of the guards that judges ask, by the guard's name.
 
     Raises:
-        ConfigError: an unknown judge, or one that needs a model and has none.
+        NotFoundError, ConfigError: as ``check_judges``.
     """
     from corral.redteam.judges import EnsembleJudge
 
-    asking = [name for name in names if name in ("yes-no", "rubric")]
-    if asking and model is None:
-        raise ConfigError(f"judge `{asking[0]}` asks a model", where="--judge", hint="Name it with `--judge-model`.")
+    check_judges(names, model=model, guard_settings=guard_settings)
     with ExitStack() as open_ones:
-        asked = None if model is None or not asking else open_ones.enter_context(open_engine(model, server))
+        asking = any(name in _ASKING for name in names)
+        asked = open_ones.enter_context(open_engine(model, server)) if model is not None and asking else None
         judges = [_judge(name, asked, guard_settings or {}) for name in dict.fromkeys(names)]
         yield judges if ensemble is None else [EnsembleJudge(judges, _rule(ensemble)), *judges]
+
+
+def check_judges(
+    names: Sequence[str],
+    *,
+    model: str | None = None,
+    guard_settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Refuse judges that ``open_judges`` cannot open, before anything is computed; nothing is loaded.
+
+    Args:
+        names: of ``JUDGES``.
+        model: that ``yes-no`` and ``rubric`` ask.
+        guard_settings: of the guards that judges ask, by the guard's name.
+
+    Raises:
+        NotFoundError: no guard of that name.
+        ConfigError: an unknown judge, one that needs a model and has none, or a guard's setting that is missing,
+            unknown or of another type.
+    """
+    from corral.guards.loading import GUARDS, check_settings
+
+    for name in names:
+        kind, _, detail = name.partition(":")
+        if kind == "guard":
+            guard = detail or "default"
+            check_settings(guard, GUARDS.get(guard), (guard_settings or {}).get(guard, {}))
+        elif name in _ASKING:
+            if model is None:
+                raise ConfigError(f"judge `{name}` asks a model", where="--judge", hint="Name it with `--judge-model`.")
+        elif name != "prefix-list" and not (kind in ("human", "linear") and detail):
+            raise ConfigError(f"no judge is called `{name}`", where="--judge", hint=suggest(name, JUDGES))
 
 
 def load_guards(specs: Sequence[GuardSpec], *, decode: bool) -> list[Guard]:
@@ -104,16 +154,20 @@ def load_guards(specs: Sequence[GuardSpec], *, decode: bool) -> list[Guard]:
     return guards
 
 
-def read_texts(demonstrations: Path | None, translations: Path | None, *, templates: bool) -> UserTexts:
+def read_texts(
+    demonstrations: Path | None, translations: Path | None, *, templates: bool, wrappers: Path | None = None
+) -> UserTexts:
     """What styles may draw on: the user's files, and templates of public corpora where a style wants them.
 
     Raises:
         NotFoundError: no such file.
         DataError: a row without the columns; names the line.
+        ConfigError: a wrapper without one place for the goal.
     """
     from corral.data.readers import read_rows
     from corral.redteam.attempts import UserTexts
     from corral.redteam.styles.cached import load_templates
+    from corral.redteam.styles.search.autodan import Wrapper
 
     shown: list[tuple[str, str]] = []
     if demonstrations is not None:
@@ -122,7 +176,10 @@ def read_texts(demonstrations: Path | None, translations: Path | None, *, templa
     if translations is not None:
         for row in read_rows(translations, strict=True):
             translated[_text(row, "goal"), _text(row, "language")] = _text(row, "translation")
-    return UserTexts(tuple(shown), translated, load_templates() if templates else ())
+    around = () if wrappers is None else tuple(_text(row, "template") for row in read_rows(wrappers, strict=True))
+    for template in around:
+        Wrapper.of(template)  # one that cannot be used is told before a model is asked
+    return UserTexts(tuple(shown), translated, load_templates() if templates else (), around)
 
 
 def _judge(name: str, asked: tuple[Engine, str] | None, guard_settings: Mapping[str, Mapping[str, Any]]) -> Judge:
@@ -142,10 +199,10 @@ def _judge(name: str, asked: tuple[Engine, str] | None, guard_settings: Mapping[
         return LinearJudge(labelled_set(detail))
     if name == "prefix-list":
         return PrefixListJudge()
-    if asked is not None and name in ("yes-no", "rubric"):
-        engine, revision = asked
-        return YesNoJudge(engine, revision=revision) if name == "yes-no" else RubricJudge(engine, revision=revision)
-    raise ConfigError(f"no judge is called `{name}`", where="--judge", hint=suggest(name, JUDGES))
+    if asked is None:
+        raise ValueError(f"judge `{name}` was not checked")
+    engine, revision = asked
+    return YesNoJudge(engine, revision=revision) if name == "yes-no" else RubricJudge(engine, revision=revision)
 
 
 def guards_of(judges: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from pathlib import Path
 from corral.core.errors import DataError, UserError
 from corral.core.files import sha256_json
 from corral.guards.base import Guard, Status, Verdict
-from corral.redteam.answers import MAX_FAILED, Answers, answer
+from corral.redteam.answers import MAX_FAILED, Answers, answer, answers_fingerprint
 from corral.redteam.attempts import Attempt, Target, UserTexts, attempts_on
 from corral.redteam.defences import flagged, guarded, judged, replaced
 from corral.redteam.goals import Goal, LoadedGoals
@@ -28,6 +29,7 @@ from corral.redteam.results import NO_GUARD, Cell, Item, RedteamReport, SystemRe
 from corral.redteam.settings import RUN_VERSION, RunSettings
 from corral.redteam.store import Store
 from corral.redteam.styles import PLAIN, NotApplicable, Style
+from corral.redteam.styles.search import Attacker, SearchTools
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class RunRequest:
         loaded: what the loader left out, for the record.
         unavailable: styles of a preset that are not there.
         show_content: put prompts and answers into the report.
+        attacker: the model that writes prompts for styles that search with one.
     """
 
     goals: Sequence[Goal]
@@ -53,6 +56,7 @@ class RunRequest:
     loaded: LoadedGoals | None = None
     unavailable: Mapping[str, str] | None = None
     show_content: bool = False
+    attacker: Attacker | None = None
 
 
 def run_redteam(
@@ -105,6 +109,7 @@ def _attacked(
         seed=settings.seed,
         answer_tokens=settings.generation.max_new_tokens,
         texts=request.texts,
+        search=_search_tools(target, request, store, settings),
     )
     answers = answer(target, attempts, store, settings)
     labels = {judge.name: judged(judge, answers, store) for judge in request.judges}
@@ -112,6 +117,30 @@ def _attacked(
     yield made.result(None, {})
     for guard in request.guards:
         yield made.result(guard, guarded(guard, answers, store, settings))
+
+
+def _search_tools(target: Target, request: RunRequest, store: Store, settings: RunSettings) -> SearchTools | None:
+    """What styles that search work with, ``None`` where there are none."""
+    if not any(style.needs.search for style in request.styles):
+        return None
+    judge, attacker, seconds = request.judges[0], request.attacker, settings.budget.seconds
+    depends_on = {
+        **answers_fingerprint(target, settings),
+        "judge": judge.name,
+        "judge_revision": judge.revision,
+        "attacker": None if attacker is None else [attacker.engine.name, attacker.revision],
+    }
+    return SearchTools(
+        engine=target.engine,
+        judge=judge,
+        store=store,
+        depends_on=depends_on,
+        attacker=attacker,
+        generation=settings.generation,
+        wrappers=() if request.texts is None else request.texts.wrappers,
+        retries=settings.retries,
+        until=None if seconds is None else time.monotonic() + seconds,
+    )
 
 
 @dataclass(frozen=True)
@@ -247,6 +276,11 @@ def _caveats(request: RunRequest) -> Iterator[str]:
         yield (
             "A list of phrases judged the answers: what opens without one counts as compliance, babble included, so "
             "attack success is overstated."
+        )
+    if any(style.needs.search for style in request.styles):
+        yield (
+            f"Styles that search aimed at the judge `{request.judges[0].name}` or at an affirmative opening: what they "
+            "found fits this judge better than another."
         )
     if not any(goal.kind == "benign" for goal in request.goals):
         yield "No benign goals went through the styles: refusal of everything would look like a defence."

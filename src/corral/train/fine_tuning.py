@@ -19,11 +19,12 @@ from corral.core.errors import DataError
 from corral.core.files import atomic_directory
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.base import Prompt
-from corral.models.loading import load_causal_lm, load_tokenizer, quiet_transformers
+from corral.models.loading import load_tokenizer, quiet_transformers
 from corral.train.arguments import trainer_arguments
 from corral.train.fine_tuning_settings import FineTuningConfig
 from corral.train.labelled_head import score_labelled_tokens
 from corral.train.lora import load_lora, with_lora, write_adapter
+from corral.train.plain_base import load_plain_base
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import TokenBudgetBatches
 from corral.train.trained_layers import mark_trained_layers
@@ -55,10 +56,12 @@ class FineTuned:
         """Write the LoRA weights in peft's format; an existing folder is replaced.
 
         Raises:
-            DataError: the model's own weights were trained.
+            DataError: the model's own weights were trained, or adapters that are not plain LoRA.
         """
         if self.adapted is None:
             raise DataError("the model's own weights were trained; there is no adapter", where=str(folder))
+        if not hasattr(self.adapted, "peft_config"):
+            raise DataError("no plain LoRA", where=str(folder), hint="Write the model, with `save_model`.")
         with atomic_directory(folder, replace=True) as staged:
             write_adapter(self.adapted, staged, base=self.base, dtype=dtype)
 
@@ -73,11 +76,12 @@ def prepare_model(base: str, config: FineTuningConfig, *, adapter: Path | None =
 
     Raises:
         NotFoundError: nothing at ``base`` or ``adapter``.
-        ConfigError: ``first_trained_layer`` leaves nothing to train, or the adapter is of another shape.
+        ConfigError: ``first_trained_layer`` leaves nothing to train, the adapter is of another shape, or the base is no
+            plain model (see ``load_plain_base``).
         DataError: an adapter is given and the model's own weights are to be trained.
     """
     set_seed(config.seed)
-    model = load_causal_lm(base, dtype=torch.float32)
+    model = load_plain_base(base)
     if config.full:
         if adapter is not None:
             raise DataError("an adapter is given but `full` trains the model's own weights", where=str(adapter))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from corral.core.config import Config, config_hash, load_config
-from corral.core.errors import DataError, UserError
+from corral.core.errors import CorralError, DataError, UserError
 from corral.core.files import atomic_path, sha256_file
 from corral.core.progress import milestone
 from corral.core.runs import Run, resumable_run
@@ -131,11 +131,15 @@ def train_from_file(plan: FileTraining, output: Path, *, runs: Path, resume: boo
 
 
 class _SetAside:
-    """Rows that cannot be used, written to a side file at the end of a ``with`` block that succeeds."""
+    """Rows that cannot be used, written to a side file at the end of a ``with`` block, however it ends.
+
+    An error of the block says how many rows were set aside, where they are, and what is wrong with the first.
+    """
 
     def __init__(self, path: Path, *, keep_going: bool) -> None:
         self._path = path
         self._lines: list[str] = []
+        self._first = ""
         self.on_example = self.example if keep_going else None
 
     @property
@@ -146,19 +150,27 @@ class _SetAside:
     def row(self, rejected: RejectedRow) -> None:
         """Set aside a row that could not be read."""
         raw = rejected.raw if isinstance(rejected.raw, str) else rejected.raw.decode(errors="replace")
-        self._lines.append(as_json({"where": rejected.where, "reason": rejected.reason, "raw": raw}))
+        self._add(rejected.where, rejected.reason, raw=raw)
 
     def example(self, where: str, error: DataError) -> None:
         """Set aside an example that no training row can be made of."""
-        self._lines.append(as_json({"where": where, "reason": error.message}))
+        self._add(where, error.message)
+
+    def _add(self, where: str, reason: str, **more: str) -> None:
+        self._first = self._first or f"{where}: {reason}"
+        self._lines.append(as_json({"where": where, "reason": reason, **more}))
 
     def __enter__(self) -> _SetAside:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._lines:
-            with atomic_path(self._path) as staged:
-                staged.write_text("".join(f"{line}\n" for line in self._lines), encoding="utf-8")
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if not self._lines:
+            return
+        with atomic_path(self._path) as staged:
+            staged.write_text("".join(f"{line}\n" for line in self._lines), encoding="utf-8")
+        if isinstance(error, CorralError):
+            told = f"{self.count} rows were set aside ({self._path}), the first {self._first}"
+            error.hint = f"{error.hint} {told}" if error.hint else told
 
 
 _Examples = list[tuple[str, TrainingExample]]

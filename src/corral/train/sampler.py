@@ -20,6 +20,7 @@ class TokenBudgetSampler:
         max_tokens: longest row of a batch times its number of rows stays at or below this.
         epochs: passes over the rows; each has its own order.
         seed: of the order.
+        max_rows: of a batch, at the most; ``None`` for no limit but the tokens.
         pool: rows that are sorted together.
 
     Attributes:
@@ -29,7 +30,16 @@ class TokenBudgetSampler:
         ConfigError: a row is longer than the budget, or there is no row.
     """
 
-    def __init__(self, lengths: Sequence[int], *, max_tokens: int, epochs: int, seed: int, pool: int = 2048) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        *,
+        max_tokens: int,
+        epochs: int,
+        seed: int,
+        max_rows: int | None = None,
+        pool: int = 2048,
+    ) -> None:
         if not lengths:
             raise ConfigError("there are no training rows")
         if max(lengths) > max_tokens:
@@ -38,7 +48,7 @@ class TokenBudgetSampler:
         self._batches = [
             (epoch, batch)
             for epoch in range(epochs)
-            for batch in _epoch(np.asarray(lengths), max_tokens, np.random.default_rng([seed, epoch]), pool)
+            for batch in _epoch(np.asarray(lengths), max_tokens, max_rows, np.random.default_rng([seed, epoch]), pool)
         ]
 
     def __len__(self) -> int:
@@ -53,14 +63,17 @@ class TokenBudgetSampler:
         yield from self._batches
 
 
-def _epoch(lengths: np.ndarray, max_tokens: int, rng: np.random.Generator, pool: int) -> list[list[int]]:
+def _epoch(
+    lengths: np.ndarray, max_tokens: int, max_rows: int | None, rng: np.random.Generator, pool: int
+) -> list[list[int]]:
     order = rng.permutation(len(lengths))
     batches: list[list[int]] = []
     for start in range(0, len(order), pool):
         chunk = order[start : start + pool]
         batch: list[int] = []
         for row in chunk[np.argsort(lengths[chunk], kind="stable")]:
-            if batch and (len(batch) + 1) * int(lengths[row]) > max_tokens:
+            too_many = max_rows is not None and len(batch) == max_rows
+            if batch and (too_many or (len(batch) + 1) * int(lengths[row]) > max_tokens):
                 batches.append(batch)
                 batch = []
             batch.append(int(row))

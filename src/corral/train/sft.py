@@ -6,7 +6,7 @@ the optimiser step; prompts are read, not learnt. LoRA on the upper layers, or t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -65,6 +65,7 @@ def train_sft(
     *,
     adapter: Path | None = None,
     run: Run | None = None,
+    prepare: Callable[[str, SftConfig], FineTuned] | None = None,
 ) -> FineTuned:
     """Train, resuming from the newest whole checkpoint under ``output``; the same rows and settings give the same bits.
 
@@ -75,6 +76,7 @@ def train_sft(
         output: checkpoint folder.
         adapter: folder of an adapter of ``base`` whose training goes on.
         run: takes the loss curve.
+        prepare: loads the base with other weights to train than ``prepare_model`` does, which takes ``adapter``.
 
     Raises:
         NotFoundError: nothing at ``base``.
@@ -84,7 +86,7 @@ def train_sft(
     chat = load_chat(base)
     encoded = encode_completions(rows, chat, max_tokens=config.max_tokens)
     batches = batches_of([len(row.input_ids) for row in encoded], config)
-    tuned = prepare_model(base, config, adapter=adapter)
+    tuned = prepare_model(base, config, adapter=adapter) if prepare is None else prepare(base, config)
     trainer = _SftTrainer(
         run=run,
         sampler=batches,

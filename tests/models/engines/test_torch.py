@@ -10,7 +10,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from corral.core.errors import ConfigError, DataError, EngineError
@@ -128,9 +128,18 @@ def test_an_error_in_a_prompt_names_prompt_and_part(engine):
         engine.logprobs([(Conversation.user("h"), "")])
 
 
+def has_completion(chat, prompt, completion):
+    """Whether any token is left for the completion: its start may be merged into the prompt's last token."""
+    try:
+        return bool(chat.encode_completion(prompt, completion)[1])
+    except DataError:
+        return False
+
+
 @given(st.lists(st.tuples(raw_texts, raw_texts), min_size=1, max_size=5))
 @quick
 def test_logprobs_equal_brute_force_with_padding_on_either_side(llama, chat, pairs):
+    assume(all(has_completion(chat, *pair) for pair in pairs))
     right = TorchEngine(llama, chat, padding_side="right").logprobs(pairs)
     left = TorchEngine(llama, chat, padding_side="left").logprobs(pairs)
     for (prompt, completion), on_right, on_left in zip(pairs, right, left, strict=True):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from corral.core.errors import DataError, NotFoundError, UserError
+from corral.core.errors import DataError, NotFoundError
 from corral.models.engines.base import GenerationSettings
 from corral.models.engines.torch import TorchEngine
-from corral.models.loading import load_backbone, load_causal_lm, load_inference_decoder, weights_revision
+from corral.models.loading import load_backbone, load_causal_lm, weights_revision
 from corral.models.quantized.folder import is_quantized_folder
 from corral.models.quantized.linear import quantized_linears
 from corral.models.tiny import write_tiny_llama
@@ -103,8 +103,6 @@ def test_other_programs_refuse_the_folder_instead_of_filling_the_gaps(folder):
     assert is_quantized_folder(folder)
     with pytest.raises(OSError, match="no file named"):
         AutoModelForCausalLM.from_pretrained(folder)
-    with pytest.raises(UserError):
-        load_inference_decoder(folder)
 
 
 def test_the_file_holds_the_tensors_that_are_counted(folder):

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from corral.core.errors import DataError, NotFoundError, UserError
+from corral.core.files import sha256_file
+from corral.guards.perplexity_filter import PerplexityFilter
+from corral.guards.self_examination import SelfExamination
 from corral.models.engines.first_tokens import FirstTokensSwitch
 from corral.models.engines.loading import load_engine
 from corral.models.engines.torch import TorchEngine
@@ -145,6 +148,17 @@ def test_a_part_that_was_changed_is_refused(saved, part):
     assert refused.value.where == str(path)
 
 
+def test_a_tensor_of_the_right_size_and_another_shape_is_refused(saved):
+    _, _, folder = saved
+    path = folder / "unwill.safetensors"
+    save_file({name: tensor.T.contiguous() for name, tensor in load_file(path).items()}, path)
+    record = json.loads((folder / RECORD).read_text())
+    record["parts"]["unwill"] = sha256_file(path)
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(DataError, match="has shape"):
+        load_causal_lm(folder)
+
+
 @pytest.mark.parametrize("part", ["unwill", "router"])
 def test_a_part_that_is_missing_is_named(saved, part):
     _, _, folder = saved
@@ -155,7 +169,12 @@ def test_a_part_that_is_missing_is_named(saved, part):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"base_layers": 9}, "9 layers"), ({"rank": 3}, "shape"), ({"format": "other/1"}, "not a record")],
+    [
+        ({"base_layers": 9}, "9 layers"),
+        ({"rank": 3}, "shape"),
+        ({"outputs": 9}, "and 9 outputs"),
+        ({"format": "other/1"}, "not a record"),
+    ],
 )
 def test_a_record_that_does_not_fit_is_refused(saved, changes, message):
     _, _, folder = saved
@@ -163,3 +182,12 @@ def test_a_record_that_does_not_fit_is_refused(saved, changes, message):
     (folder / RECORD).write_text(json.dumps(record | changes))
     with pytest.raises(DataError, match=message):
         load_causal_lm(folder)
+
+
+def test_guards_that_ask_a_model_decode_and_score_such_a_directory_as_it_serves(saved):
+    _, _, folder = saved
+    for guard in (
+        SelfExamination.load(model=str(folder)),
+        PerplexityFilter.load(model=str(folder), threshold=9.0, window=16, overlap=2),
+    ):
+        assert isinstance(guard._engine, FirstTokensSwitch)

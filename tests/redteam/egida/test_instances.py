@@ -89,6 +89,17 @@ def test_base_requests_of_a_file_have_its_topics_or_its_category(tmp_path: Path)
         load_base(["nothing-of-that-name"])
 
 
+def test_base_requests_about_sex_or_minors_are_left_out_whatever_their_category(tmp_path: Path) -> None:
+    path = tmp_path / "base.jsonl"
+    rows = [
+        {"goal": "Ring the bell.", "category": "Malware/Hacking"},
+        {"goal": "Write a letter to a 12-year-old.", "category": "Malware/Hacking"},
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert [request.goal.text for request in load_base([str(path)])] == ["Ring the bell."]
+    assert [request.goal.text for request in load_base([str(path)], limit=1)] == ["Ring the bell."]
+
+
 def test_the_topic_file_has_the_published_keys_and_a_group_for_each() -> None:
     named = topics()
     assert len(named.names) == 27

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from corral.core.errors import ConfigError, EngineError
+from corral.core.errors import ConfigError, DataError, EngineError
 from corral.data.messages import Conversation
 from corral.data.training_files import read_training_rows
 from corral.models.engines.base import Generation, GenerationSettings, Prompt
@@ -90,6 +90,13 @@ def test_the_file_of_pairs_is_one_to_train_on(tmp_path: Path) -> None:
     assert {"uuid", "base_id", "source", "licence", "style", "style_id", "topics"} <= first.keys()
 
 
+def test_an_answer_that_was_cut_off_is_read_back_as_one(tmp_path: Path) -> None:
+    found = mined(tmp_path, generation=GenerationSettings(max_new_tokens=2))
+    read = [example for _, example in read_training_rows(tmp_path / PAIRS, ("preference",))]
+    assert read == [replace(pair.example(), source="", licence="") for pair in found.pairs]
+    assert {(each.chosen_complete, each.rejected_complete) for each in found.pairs} == {(True, False)}
+
+
 class Mute:
     """A judge that gives no label."""
 
@@ -142,6 +149,26 @@ def test_a_pool_is_asked_in_order_and_its_unsafe_answers_are_passed_over(tmp_pat
     assert {pair.chosen_complete for pair in mined(tmp_path / "short", chosen=short).pairs} == {False}
 
 
+def test_a_label_does_not_pass_to_another_answer_when_a_model_of_the_pool_comes_back(tmp_path: Path) -> None:
+    down = True
+
+    def first(_: Prompt) -> str:
+        if down:
+            raise EngineError("down")
+        return "It is green, said the first."
+
+    pool = [
+        Target(ScriptedEngine(first, name="first"), "first", "1"),
+        Target(ScriptedEngine(lambda _: "I cannot, said the second.", name="second"), "second", "1"),
+    ]
+    source = PoolAnswers(pool, Store(tmp_path / "pool", 4), GenerationSettings(max_new_tokens=40))
+    before = mined(tmp_path / "run", chosen=source)
+    down = False
+    after = mined(tmp_path / "run", chosen=source)
+    assert {pair.chosen for pair in before.pairs} == {"I cannot, said the second."}
+    assert after.pairs == before.pairs
+
+
 def test_the_budget_ends_the_mining_and_the_rest_is_not_reached(tmp_path: Path) -> None:
     found = mined(tmp_path, budget=2)
     assert len(found.pairs) == 2
@@ -156,6 +183,43 @@ def test_money_ends_the_mining(tmp_path: Path) -> None:
     assert "USD" in found.stopped
     assert found.costs["usd"] >= 1.0
     assert Yield.NOT_REACHED in found.yields.values()
+
+
+def test_mining_again_after_the_money_is_spent_keeps_the_pairs_and_asks_for_nothing(tmp_path: Path) -> None:
+    prices = Prices(hour=1e12, stop_after=1.0)
+    first = mined(tmp_path, prices=prices)
+    pairs, costs = (tmp_path / PAIRS).read_bytes(), (tmp_path / COSTS).read_bytes()
+
+    def never(_: Prompt) -> str:
+        raise KeyboardInterrupt
+
+    again = mined(tmp_path, prices=prices, engine=target(never))
+    assert first.pairs
+    assert again.pairs == first.pairs
+    assert again.yields == first.yields
+    assert again.stopped == first.stopped
+    assert (tmp_path / PAIRS).read_bytes() == pairs
+    assert (tmp_path / COSTS).read_bytes() == costs
+    more = mined(tmp_path, prices=replace(prices, stop_after=None))
+    assert more.pairs[: len(first.pairs)] == first.pairs
+    assert len(more.pairs) > len(first.pairs)
+
+
+def test_a_target_that_is_gone_is_given_up_after_twenty_failures(tmp_path: Path) -> None:
+    asked = 0
+
+    def fails(_: Prompt) -> str:
+        nonlocal asked
+        asked += 1
+        raise EngineError("down")
+
+    settings = MiningSettings(budget=50, batch_size=4)
+    found = mine_pairs(
+        instances(20), target(fails), PrefixListJudge(), GoldAnswers(), folder=tmp_path, settings=settings
+    )
+    assert found.stopped == "24 attempts failed, more than 5% of all"
+    assert list(found.yields.values()).count(Yield.FAILED) == 24
+    assert list(found.yields.values()).count(Yield.NOT_REACHED) == 60 - 24
 
 
 def test_a_target_that_fails_gives_no_pair_and_is_counted(tmp_path: Path) -> None:
@@ -215,6 +279,14 @@ def test_a_style_that_no_pair_can_be_trained_on_is_refused(tmp_path: Path) -> No
         styled = instances(2, (style,))
         with pytest.raises(ConfigError, match=f"`{style}"):
             mine_pairs(styled, target(), PrefixListJudge(), GoldAnswers(), folder=tmp_path, settings=MiningSettings())
+
+
+def test_a_request_about_minors_is_never_mined(tmp_path: Path) -> None:
+    base = [BaseRequest(Goal("r0", "Write a letter to a juvenile."), ("kitchen",))]
+    styled = expand(base, choose_styles(("leet",))[0]).instances
+    with pytest.raises(DataError, match="sex or of minors") as caught:
+        mine_pairs(styled, target(), PrefixListJudge(), GoldAnswers(), folder=tmp_path, settings=MiningSettings())
+    assert caught.value.where == "r0"
 
 
 def test_an_alarm_is_raised_where_style_tells_the_sides_apart(tmp_path: Path) -> None:

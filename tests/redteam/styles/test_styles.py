@@ -21,6 +21,7 @@ from corral.redteam.styles import (
     HELD_OUT,
     PLAIN,
     PRESETS,
+    SEARCHES,
     STYLES,
     AttackPrompt,
     Chain,
@@ -113,11 +114,12 @@ VERBATIM = [
         *RECOVER,
         *("morse", "morse_io", "leet", "disemvowel", "homoglyph", "zero_width", "zalgo"),
         *("art_prompt", "low_resource", "past_tense", "future_tense", "completing"),
+        *SEARCHES,  # tests/redteam/styles/search
     }
 ]
 
 
-@pytest.mark.parametrize("name", STYLES.names())
+@pytest.mark.parametrize("name", sorted({*STYLES.names()} - {*SEARCHES}))
 def test_the_same_seed_gives_the_same_bytes(name) -> None:
     assert made(name).sha256 == made(name).sha256
     assert load_style(name).id == load_style(name).id
@@ -372,12 +374,13 @@ def test_parameters_show_in_the_name_and_change_the_id() -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_presets_name_what_they_cannot_give() -> None:
+def test_presets_hold_styles_that_are_there() -> None:
     assert len(EGIDA18) == 18
     assert set(HELD_OUT) <= set(EGIDA18)
     styles, unavailable = choose_styles(["derta6"])
-    assert [style.name for style in styles] == [PLAIN, "code_attack", "jailbreak_chat", "self_cipher", "completing"]
-    assert set(unavailable) == {"pair", "autodan_ga"}
+    harnesses = ["code_attack", "pair", "jailbreak_chat", "self_cipher", "completing", "autodan_ga"]
+    assert [style.name for style in styles] == [PLAIN, *harnesses]
+    assert not unavailable
     for preset in PRESETS:
         assert all(name in STYLES for name in PRESETS.get(preset).styles)
 
@@ -386,6 +389,19 @@ def test_egida18_needs_nothing_but_itself_and_takes_one_turn() -> None:
     for style in choose_styles(["egida18"])[0]:
         assert not (style.needs.raw_access or style.needs.multi_turn or style.needs.user_data)
         assert isinstance(style.apply(GOAL, rng=seeded(0), context=StyleContext()), AttackPrompt)
+
+
+def test_all_styles_are_all_that_need_no_search() -> None:
+    names = [style.name.partition(":")[0] for style in choose_styles(["all"])[0]]
+    assert {*names} == {*STYLES.names()} - {*SEARCHES}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_search_without_a_target_is_not_applicable(name) -> None:
+    assert load_style(name).needs.search
+    found = load_style(name).apply(GOAL, rng=seeded(0), context=CONTEXT)
+    assert isinstance(found, NotApplicable)
+    assert "target" in found.reason
 
 
 def test_a_style_is_chosen_once_however_often_it_is_named() -> None:

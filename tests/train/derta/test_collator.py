@@ -50,7 +50,7 @@ def test_over_the_padded_row_prompt_and_padding_take_their_share_but_one_place_s
     assert counts.count(2) < 40
 
 
-@pytest.mark.parametrize("kind", ["help", "prefix"])
+@pytest.mark.parametrize("kind", ["help", "plain", "prefix"])
 def test_other_rows_lose_no_place(kind: str) -> None:
     assert len(kept(TransitionConfig(keep_rate=0.05), 0, given_row=row(kind))) == 10
 
@@ -61,7 +61,7 @@ def test_rows_are_padded_by_place_even_where_padding_is_the_end_token() -> None:
     assert batch["input_ids"].tolist() == [[10, 11, 12, 13], [5, END, END, END]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORED, R, R, R], [IGNORED, END, IGNORED, IGNORED]]
-    assert batch["kinds"].tolist() == [2, 0]
+    assert batch["kinds"].tolist() == [3, 0]
 
 
 def test_every_row_is_seen_once_an_epoch_under_its_epoch() -> None:

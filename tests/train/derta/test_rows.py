@@ -111,8 +111,10 @@ def test_every_arm_makes_two_safety_rows_of_a_triple(chat: ChatTokenizer) -> Non
         arm: Counter(row.kind for row in built(chat, triple(), triple(), arm=arm).rows)
         for arm in ("vanilla", "recaug", "rto_only", "derta", "dpo")
     }
-    assert kinds["vanilla"] == kinds["recaug"] == kinds["dpo"] == {"prefix": 4}
-    assert kinds["rto_only"] == kinds["derta"] == {"prefix": 2, "rto": 2}
+    assert kinds["vanilla"] == kinds["dpo"] == {"plain": 4}
+    assert kinds["recaug"] == {"prefix": 4}
+    assert kinds["rto_only"] == {"plain": 2, "rto": 2}
+    assert kinds["derta"] == {"prefix": 2, "rto": 2}
     plain = built(chat, triple(), arm="vanilla").rows
     assert plain[0].input_ids == plain[1].input_ids == built(chat, triple(), arm="rto_only").rows[0].input_ids
 
@@ -184,8 +186,8 @@ def test_rows_are_cut_and_those_without_a_target_dropped_and_counted(chat: ChatT
     assert nothing.rows == ()
     assert nothing.dropped == {NO_ROOM: 3}
     assert nothing.account() == {
-        "rows": {"help": 0, "prefix": 0, "rto": 0},
-        "targets": {"help": 0, "prefix": 0, "rto": 0},
+        "rows": {"help": 0, "plain": 0, "prefix": 0, "rto": 0},
+        "targets": {"help": 0, "plain": 0, "prefix": 0, "rto": 0},
         "dropped": {NO_ROOM: 3},
     }
 

@@ -73,7 +73,7 @@ def by_hand(base: Path, config: DertaConfig, given: list[tuple[str, Example]]) -
     """Sum of ``-log P(label | true tokens before)`` and targets by kind: a double loop, each row by itself."""
     model = load_causal_lm(base, dtype=torch.float32)
     collator = DertaCollator(0, config.rto, config.seed)
-    sums = {kind: [0.0, 0] for kind in ("help", "prefix", "rto")}
+    sums = {kind: [0.0, 0] for kind in ("help", "plain", "prefix", "rto")}
     for row in rows_of(base, config, given):
         log_probs = model(torch.tensor([row.input_ids])).logits[0].log_softmax(-1)
         for place, label in enumerate(collator.kept_labels(row, 0, width=0)):
@@ -199,7 +199,7 @@ def test_the_run_records_token_rows_and_normalisation(tiny_base: Path, tmp_path:
     record = json.loads((run.artefacts / RECORD).read_text())
     assert record["arm"] == "derta"
     assert record["refusal_token"]["text"] == "S"
-    assert record["rows"] == {"help": 2, "prefix": 6, "rto": 6}
+    assert record["rows"] == {"help": 2, "plain": 0, "prefix": 6, "rto": 6}
     assert "optimiser step" in record["normalisation"]
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from corral.core.checkpoints import mark_complete
 from corral.core.errors import ConfigError, DataError, RunError
 from corral.data.messages import Conversation
 from corral.models.engines.loading import load_engine
@@ -17,7 +20,7 @@ from corral.train.fine_tuning import load_chat
 from corral.train.mogu import train as stages
 from corral.train.mogu.pairs import ResponsePair
 from corral.train.mogu.rows import answer_batch, collate_ratio, encode_ratio_rows, encode_router_rows
-from corral.train.mogu.sweep import Swept
+from corral.train.mogu.sweep import Swept, sweep
 from corral.train.mogu.train import train_mogu
 from corral.train.mogu.trainers import ExpertTrainer, RouterTrainer, answer_losses
 
@@ -27,6 +30,14 @@ HELD_OUT = ["shirt", "spoon"]
 
 def weights(routing):
     return [p.detach().clone() for part in ("unwill", "router") for p in routing.parameters(part)]
+
+
+def spoil(checkpoint: Path) -> None:
+    """Put a NaN into the weights of a checkpoint, which stays whole."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = math.nan
+    save_file(tensors, checkpoint / "model.safetensors")
+    mark_complete(checkpoint)
 
 
 def only_loss(folder: Path) -> float:
@@ -148,6 +159,21 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_the_last_good_checkpoint_
     assert "not finite in step 4" in made.stages["unwill"].stopped
     assert Swept.read(tmp_path / "stages" / "unwill") == made.stages["unwill"]
     assert all(bool(p.isfinite().all()) for p in made.routing.parameters("unwill"))
+
+
+def test_checkpoints_that_are_not_finite_are_left_out_and_none_left_is_an_error(toy_base, toy, mogu_settings, tmp_path):
+    given = (toy(THINGS), toy(HELD_OUT), str(toy_base), mogu_settings(unwill={"epochs": 4, "batch_tokens": 240,
+             "save_every": 2, "learning_rate": 1e-3}))  # fmt: skip
+    made = train_mogu(*given, tmp_path)
+    folder, model = tmp_path / "unwill", made.model
+    steps = sorted(step for step in made.stages["unwill"].scores if step)
+    found = iter([{"ce": 2.0}, *({"ce": float("nan")} for _ in steps[1:])])
+    assert sweep(model, folder, lambda: next(found), lambda scores: scores["ce"], before={}).chosen == steps[0]
+    with pytest.raises(RunError, match="no whole checkpoint of finite weights and scores: it broke"):
+        sweep(model, folder, lambda: {"ce": math.inf}, lambda scores: scores["ce"], before={}, stopped="it broke")
+    for step in steps[:-1]:
+        spoil(folder / f"checkpoint-{step}")
+    assert sweep(model, folder, lambda: {"ce": 1.0}, lambda scores: scores["ce"], before={}).chosen == steps[-1]
 
 
 def test_a_stage_that_breaks_before_its_first_checkpoint_says_so(toy_base, toy, mogu_settings, tmp_path, monkeypatch):

@@ -116,6 +116,7 @@ class DefaultGuard(ClassifierGuard):
         cls,
         *,
         weights: str | Path | None = None,
+        decoder: str | Path | None = None,
         dtype: Literal["auto", "bfloat16", "float32", "int8"] = "auto",
         device: str = "cpu",
         threads: int | None = None,
@@ -126,6 +127,8 @@ class DefaultGuard(ClassifierGuard):
 
         Args:
             weights: folder that ``corral train guard`` wrote; ``None`` for the packaged weights.
+            decoder: model folder that stands in for base and adapter, such as what ``export.write_decoder`` wrote,
+                dequantized from few bits; as many layers, in one safetensors file.
             dtype: of the decoder; ``auto`` is bfloat16 where the processor computes in it, else float32. ``int8``
                 rounds what its linear layers multiply to 8 bits, which changes scores more than bfloat16 does (see
                 docs/concepts/throughput.md); CPU only.
@@ -138,16 +141,14 @@ class DefaultGuard(ClassifierGuard):
             NotFoundError: a weight file is missing.
             MissingDependencyError: the base model is not installed; the hint is the line that installs it.
             ConfigError: the weights fit another base model or taxonomy, or ``int8`` cannot be computed here.
+            DataError: ``decoder`` has fewer layers.
         """
         import torch
 
         folder = Path(weights) if weights is not None else PACKAGED_WEIGHTS
-        for name in WEIGHT_FILES:
-            if not (folder / name).is_file():
-                raise NotFoundError(f"no `{name}`", where=str(folder), hint=_MISSING_WEIGHTS)
+        settings = read_settings(folder)
         if threads is not None:
             torch.set_num_threads(threads)
-        settings = load_config(GuardSettings, read_json(folder / GUARD_FILE))
         if (installed := weights_revision(settings.base)) != settings.base_revision:
             raise ConfigError(
                 f"the guard was trained on revision `{settings.base_revision}` of `{settings.base}`, "
@@ -157,11 +158,12 @@ class DefaultGuard(ClassifierGuard):
             )
         encoder = ConversationEncoder(load_fast_tokenizer(settings.base))
         chosen = _dtype(dtype, device)
+        revision = f"{guard_weights_revision(folder)}-{chosen}"
         return cls(
-            _load_network(folder, settings, chosen, device, openings=encoder.openings),
+            _load_network(folder, settings, chosen, device, openings=encoder.openings, decoder=decoder),
             encoder,
             settings,
-            revision=f"{guard_weights_revision(folder)}-{chosen}",
+            revision=revision if decoder is None else f"{revision}-{weights_revision(decoder)}",
             max_chars=max_chars,
             tokens_per_batch=tokens_per_batch,
             presets_file=presets if (presets := folder / PRESETS_FILE).is_file() else None,
@@ -249,6 +251,19 @@ class DefaultGuard(ClassifierGuard):
         return next(self._network.parameters()).device
 
 
+def read_settings(folder: Path) -> GuardSettings:
+    """What ``guard.json`` says.
+
+    Raises:
+        NotFoundError: a file of the guard is missing.
+        ConfigError: the file says something else than it should.
+    """
+    for name in WEIGHT_FILES:
+        if not (folder / name).is_file():
+            raise NotFoundError(f"no `{name}`", where=str(folder), hint=_MISSING_WEIGHTS)
+    return load_config(GuardSettings, read_json(folder / GUARD_FILE))
+
+
 def guard_weights_revision(folder: Path) -> str:
     """First 16 hex digits of the SHA-256 over the guard's files."""
     digest = hashlib.sha256()
@@ -258,14 +273,21 @@ def guard_weights_revision(folder: Path) -> str:
 
 
 def _load_network(
-    folder: Path, settings: GuardSettings, dtype: str, device: str, *, openings: Sequence[Sequence[int]]
+    folder: Path,
+    settings: GuardSettings,
+    dtype: str,
+    device: str,
+    *,
+    openings: Sequence[Sequence[int]],
+    decoder: str | Path | None,
 ) -> GuardNetwork:
     """The network in ``dtype``; ``openings`` are what conversations begin with."""
     from safetensors.torch import load_file
 
-    stored = "bfloat16" if dtype == "int8" else dtype
-    backbone = load_inference_decoder(settings.base, layers=settings.layers, dtype=find_dtype(stored))
-    merge_lora(backbone, folder)
+    stored = find_dtype("bfloat16" if dtype == "int8" else dtype)
+    backbone = load_inference_decoder(decoder or settings.base, layers=settings.layers, dtype=stored)
+    if decoder is None:
+        merge_lora(backbone, folder)
     backbone.to(device).expect(openings)
     if dtype == "int8":
         backbone.use_int8()

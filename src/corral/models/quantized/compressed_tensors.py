@@ -4,10 +4,9 @@ Formats ``pack-quantized`` (weights of integers, inputs left alone) and ``int-qu
 file holds ``weight_packed`` (each row's codes without gaps in int32 words, the lowest bits first), ``weight_scale``,
 ``weight_shape`` and, on asymmetric grids, ``weight_zero_point``, packed likewise along the rows; of an integer layer
 ``weight`` (int8: code less 2^(b - 1)), ``weight_scale`` and, on asymmetric grids, ``weight_zero_point`` likewise.
-What a file holds must be what its scheme says, since codes that are read otherwise are other weights.
-
-transformers runs 1 to 8 bits, vLLM 4 and 8. Both round activations of W8A8 by token; transformers in units of the
-largest magnitude over 127.5, vLLM and Corral over 127.
+What a file holds must be what its scheme says, since codes that are read otherwise are other weights. transformers runs
+1 to 8 bits, vLLM 4 and 8. Both round activations of W8A8 by token; transformers in units of the largest magnitude over
+127.5, vLLM and Corral over 127.
 
 Legend: m rows, n columns, G groups a row.
 """
@@ -291,7 +290,7 @@ def _zero_points(parts: Mapping[str, Tensor], scheme: _Scheme, rows: int) -> Ten
 
 def _offset(name: str, values: Tensor, bits: int) -> Tensor:
     """Codes of signed integers: 2^(b - 1) more."""
-    codes = values.short() + 2 ** (bits - 1)
+    codes: Tensor = values.short() + 2 ** (bits - 1)
     if values.dtype != torch.int8 or values.dim() != 2 or bool(((codes < 0) | (codes >= 2**bits)).any()):
         raise DataError(f"`{name}` is not a matrix of int8 that {bits} bits hold")
     unsigned: Tensor = codes.to(torch.uint8)

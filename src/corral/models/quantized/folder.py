@@ -7,8 +7,8 @@ Besides the usual ``config.json`` and tokenizer such a folder holds
   other programs find no weights, instead of filling what they do not find in it with random numbers;
 - ``quantization.json``: ``schema_version``, ``layers`` (name of each packed layer to its ``kind``, its numbers and the
   names of its ``tensors``: a file that has lost one of them is not read as a format without it; the formats are the
-  classes beside this file, integers are packed as in ``bitstream``), ``bits`` (see ``quantized_bits``), and
-  ``method`` and ``calibration``, which say how the codes were found and are not needed to run them.
+  classes beside this file, integers are packed as in ``bitstream``), ``bits`` (see ``quantized_bits``), and ``method``
+  and ``calibration``, which say how the codes were found and are not needed to run them.
 
 Folders in the format of compressed-tensors, whose weights are in ``model.safetensors``, are read as well
 (``compressed_tensors``).
@@ -27,6 +27,7 @@ from torch import Tensor
 from corral.core.errors import DataError, NotFoundError
 from corral.core.files import atomic_write_json, read_json
 from corral.models.quantized import compressed_tensors
+from corral.models.quantized.affine import FULL_PRECISION
 from corral.models.quantized.packed_weight import FORMATS, PackedWeight
 
 MODEL_TYPES: Final = compressed_tensors.MODEL_TYPES
@@ -128,6 +129,29 @@ def read_quantized(folder: Path, *, layers: int | None = None) -> tuple[dict[str
     if not packed:
         return compressed_tensors.split_state(state, read_json(folder / _CONFIG_FILE), where=str(folder))
     return parse_layers(_described(folder / QUANTIZATION_FILE, layers), state, where=str(path))
+
+
+def unpacked_state(folder: Path, *, layers: int | None = None) -> dict[str, Tensor]:
+    """Every tensor by name, each packed layer as the float32 matrix that its codes stand for.
+
+    Args:
+        folder: for which ``is_quantized_folder`` holds.
+        layers: as for ``read_quantized``.
+
+    Raises:
+        NotFoundError: a file is missing.
+        DataError: the files do not fit each other, or a layer rounds its inputs as well: no matrix stands for that.
+    """
+    weights, state = read_quantized(folder, layers=layers)
+    for name, weight in weights.items():
+        if weight.settings().get("activation_bits", FULL_PRECISION) < FULL_PRECISION:
+            raise DataError(
+                f"`{name}` rounds its inputs, which only the layer itself does",
+                where=str(folder),
+                hint="Quantize weights alone.",
+            )
+        state[f"{name}.weight"] = weight.dequantize()
+    return state
 
 
 def parse_layers(

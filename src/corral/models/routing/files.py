@@ -106,6 +106,7 @@ def load_routed(
     _check_sizes(model, record, folder)
     shape = RoutingShape(record.layers, rank=record.rank, alpha=record.alpha, router="collapsed")
     routing = install_routing(model, shape, glad=glad is not None)
+    _check_projections(routing, record, folder)
     _fill_experts(routing, "unwill", tensors["unwill"], folder)
     if glad is not None:
         _fill_experts(routing, "glad", glad, folder)
@@ -166,6 +167,17 @@ def _check_sizes(model: PreTrainedModel, record: RoutingRecord, folder: Path) ->
         )
 
 
+def _check_projections(routing: Routing, record: RoutingRecord, folder: Path) -> None:
+    for layer, each in routing.gated.items():
+        found, recorded = (each.in_features, each.out_features), (record.inputs, record.outputs)
+        if found != recorded:
+            raise DataError(
+                f"is for projections of {recorded[0]} inputs and {recorded[1]} outputs, layer {layer} of the base has "
+                f"{found[0]} and {found[1]}",
+                where=str(folder / RECORD),
+            )
+
+
 def _fill_experts(routing: Routing, part: str, tensors: Mapping[str, Tensor], folder: Path) -> None:
     for layer, each in routing.gated.items():
         expert: LoraExpert = getattr(each, part)
@@ -178,15 +190,15 @@ def _fill_routers(routing: Routing, tensors: Mapping[str, Tensor], folder: Path)
         for gate in ("unwill", "glad"):
             router: CollapsedRouter = getattr(each, f"{gate}_router")
             _fill(router.weight_I, tensors, f"layers.{layer}.{gate}.weight", folder / PARTS["router"])
-            _fill(router.bias, tensors, f"layers.{layer}.{gate}.bias", folder / PARTS["router"])
+            _fill(router.bias.view(1), tensors, f"layers.{layer}.{gate}.bias", folder / PARTS["router"])
 
 
 def _fill(parameter: Tensor, tensors: Mapping[str, Tensor], name: str, path: Path) -> None:
     import torch
 
     stored = tensors.get(name)
-    if stored is None or stored.numel() != parameter.numel():
+    if stored is None or stored.shape != parameter.shape:
         shape = None if stored is None else tuple(stored.shape)
         raise DataError(f"`{name}` has shape `{shape}`, the base needs `{tuple(parameter.shape)}`", where=str(path))
     with torch.no_grad():
-        parameter.copy_(stored.reshape(parameter.shape))
+        parameter.copy_(stored)

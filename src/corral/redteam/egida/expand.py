@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from corral.core.errors import DataError
 from corral.core.files import sha256_json
+from corral.core.progress import milestone
 from corral.data.readers import read_rows
 from corral.redteam.attempts import Attempt
 from corral.redteam.egida.topics import topics
@@ -127,6 +128,8 @@ def load_base(
 ) -> list[BaseRequest]:
     """Base requests of public sets and files; the topic is the ``category``, or a file's ``topics``.
 
+    Requests whose words speak of sex or of minors are left out: a model is asked to answer what comes from here.
+
     Args:
         names: of sources, or paths of files with ``goal`` and ``category``, or ``topics``: a list, or names to true.
         limit: at most so many, drawn at random.
@@ -137,7 +140,9 @@ def load_base(
         NotFoundError: neither a source nor a file.
         DataError: an empty file, a malformed row, or a request without a topic.
     """
-    loaded = load_goals(names, limit=limit, seed=seed, leave_out=leave_out)
+    loaded = load_goals(names, limit=limit, seed=seed, leave_out=leave_out, no_sex_or_minors=True)
+    if loaded.left_out:
+        milestone(f"{loaded.left_out} requests are left out: of categories that are not asked for, of sex or of minors")
     tagged = {key: found for name in names if Path(name).is_file() for key, found in _topics_in(Path(name))}
     return [BaseRequest(goal, tagged.get(goal.text) or _topic_of(goal)) for goal in loaded.goals]
 

@@ -11,25 +11,28 @@ are taken in an order that mixes styles and topics, until the budget of pairs or
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from corral.core.errors import ConfigError
+from corral.core.errors import ConfigError, DataError
 from corral.core.files import atomic_write_json, atomic_write_text
+from corral.core.journal import Journal
 from corral.core.progress import milestone
 from corral.data.messages import Conversation
+from corral.data.never_answered import speaks_of_sex_or_minors
 from corral.data.readers import as_json
 from corral.data.splits import group_fraction
 from corral.models.engines.base import GenerationSettings
-from corral.redteam.answers import Answers, answer
+from corral.redteam.answers import Answers, answer, answers_fingerprint, too_many_failed
 from corral.redteam.attempts import Target
 from corral.redteam.defences import judged
 from corral.redteam.egida.chosen import ChosenSource, Proposal
 from corral.redteam.egida.costs import CostMeter, Prices
 from corral.redteam.egida.expand import Instance
 from corral.redteam.egida.pairs import Mined, Pair, Yield
-from corral.redteam.judges import Judge, Outcome
+from corral.redteam.judges import Judge, Outcome, answer_id
 from corral.redteam.settings import RunSettings
 from corral.redteam.store import KEY, Row, Store
 
@@ -84,7 +87,9 @@ def mine_pairs(
 ) -> Mined:
     """Mine until the budget is reached or no instance is left, and write pairs, yields and costs into a folder.
 
-    A budget that cannot be reached is said, with the styles that gave nothing; what was made is kept.
+    A budget that cannot be reached is said, with the styles that gave nothing; what was made is kept. Mining is given
+    up once more than 5 % of all answers failed. Instances that an earlier session finished are read from the journals:
+    they cost nothing, and are taken even where the money is spent.
 
     Args:
         instances: of the training side of a split.
@@ -98,19 +103,23 @@ def mine_pairs(
 
     Raises:
         ConfigError: an instance in a style of several turns, or beyond the chat template: no pair can be trained on it.
+        DataError: a request that speaks of sex or of minors (``load_base`` leaves such out): no model is asked it.
     """
     _require_single_turns(instances)
+    _require_answerable(instances)
     store = Store(journals or folder / "journals", settings.batch_size)
-    miner = _Miner(target, judge, chosen, store=store, folder=folder, settings=settings)
+    planned = len(instances) * settings.samples
+    miner = _Miner(target, judge, chosen, store=store, folder=folder, settings=settings, planned=planned)
     ordered = sorted(instances, key=lambda each: group_fraction(f"mining/{each.uuid}", seed=settings.seed))
     pairs: list[Pair] = []
     yields = dict.fromkeys((each.uuid for each in instances), Yield.NOT_REACHED)
     stopped = None
     for start in range(0, len(ordered), settings.batch_size):
-        stopped = miner.reason_to_stop(len(pairs))
+        some = ordered[start : start + settings.batch_size]
+        stopped = miner.reason_to_stop(some, len(pairs))
         if stopped is not None:
             break
-        for each, outcome, pair in miner.batch(ordered[start : start + settings.batch_size]):
+        for each, outcome, pair in miner.batch(some):
             if pair is not None and len(pairs) == settings.budget:
                 break
             yields[each.uuid] = outcome
@@ -134,22 +143,31 @@ class _Miner:
         store: Store,
         folder: Path,
         settings: MiningSettings,
+        planned: int,
     ) -> None:
         self._target, self._judge, self._chosen, self._store = target, judge, chosen, store
         self._settings = settings
         self._asking = RunSettings(generation=settings.generation, seed=settings.seed, batch_size=settings.batch_size)
+        self._planned = planned
+        self._failed = 0
+        self._given_up: str | None = None
         self.meter = CostMeter(folder / COSTS, settings.prices)
+        with self._finished() as journal:
+            self._kept = {row[KEY] for row in journal.entries()}
 
-    def reason_to_stop(self, pairs: int) -> str | None:
+    def reason_to_stop(self, instances: Sequence[Instance], pairs: int) -> str | None:
+        """Why some instances are not to be begun, ``None`` when they are."""
         if pairs >= self._settings.budget:
             return f"the budget of {self._settings.budget} pairs is reached"
-        if self.meter.exhausted:
+        if self._given_up is not None:
+            return self._given_up
+        if self.meter.exhausted and not self._is_kept(instances):
             return f"{self.meter.usd:.2f} USD are spent"
         return None
 
     def batch(self, instances: Sequence[Instance]) -> Iterable[tuple[Instance, Yield, Pair | None]]:
         """What became of each instance, in order."""
-        with self.meter.running():
+        with nullcontext() if self._is_kept(instances) else self.meter.running():
             attempts = [each.attempt(sample) for each in instances for sample in range(self._settings.samples)]
             answers = answer(self._target, attempts, self._store, self._asking)
             labels = judged(self._judge, answers, self._store)
@@ -157,10 +175,41 @@ class _Miner:
             rejected = {each.uuid: self._first(each, answers, labels, (Outcome.COMPLIES,)) for each in instances}
             wanted = [each for each in instances if rejected[each.uuid] is not None]
             preferred = self._preferred(wanted, answers, labels)
+        self._failed += sum(answers.failed.values())
+        self._given_up = answers.stopped or too_many_failed(self._failed, self._planned)
+        self._keep(instances, answers)
         return [
             (each, *self._result(each, rejected[each.uuid], preferred.get(each.uuid), answers, labels))
             for each in instances
         ]
+
+    def _is_kept(self, instances: Sequence[Instance]) -> bool:
+        return all(each.uuid in self._kept for each in instances)
+
+    def _keep(self, instances: Sequence[Instance], answers: Answers) -> None:
+        """Note the instances that are finished; one without an answer is asked again by the next session."""
+        with self._finished() as journal:
+            for each in instances:
+                if each.uuid not in journal and all(key in answers.rows for key in self._keys(each)):
+                    journal.append({KEY: each.uuid})
+
+    def _finished(self) -> AbstractContextManager[Journal]:
+        """The journal of finished instances."""
+        depends_on = {
+            **answers_fingerprint(self._target, self._asking),
+            **self._preferring(),
+            "samples": self._settings.samples,
+        }
+        return self._store.open("mined", depends_on)
+
+    def _preferring(self) -> dict[str, str]:
+        """What the choice of preferred sides depends on."""
+        return {
+            "judge": self._judge.name,
+            "judge_revision": self._judge.revision,
+            "chosen": self._chosen.name,
+            "chosen_revision": self._chosen.revision,
+        }
 
     def _result(
         self,
@@ -191,17 +240,17 @@ class _Miner:
         safe = self._judged_safe({each.uuid: each for each in instances}, proposed)
         found: dict[str, Proposal] = {}
         for each in instances:
-            number = next((i for i in range(len(proposed[each.uuid])) if f"{each.uuid}/{i}" in safe), None)
-            if number is not None:
-                found[each.uuid] = proposed[each.uuid][number]
+            first = next((some for some in proposed[each.uuid] if _name(each, some) in safe), None)
+            if first is not None:
+                found[each.uuid] = first
         return found
 
     def _judged_safe(self, instances: Mapping[str, Instance], proposed: Mapping[str, Sequence[Proposal]]) -> set[str]:
-        """Names ``uuid/number`` of the proposals that the judge calls safe, decoded as the style asks."""
+        """Names of the proposals that the judge calls safe, decoded as the style asks."""
         read = {
-            f"{key}/{number}": (instances[key].base.goal.text, _decoded(instances[key], each.text))
+            _name(instances[key], each): (instances[key].base.goal.text, _decoded(instances[key], each.text))
             for key, some in proposed.items()
-            for number, each in enumerate(some)
+            for each in some
         }
         self.meter.judged(*(f"{request}{text}" for request, text in read.values()))
 
@@ -209,13 +258,7 @@ class _Miner:
             made = self._judge.judge_many([read[name] for name in names])
             return [{KEY: name, "outcome": each.outcome.value} for name, each in zip(names, made, strict=True)]
 
-        fingerprint = {
-            "judge": self._judge.name,
-            "judge_revision": self._judge.revision,
-            "chosen": self._chosen.name,
-            "chosen_revision": self._chosen.revision,
-        }
-        rows = self._store.rows(f"chosen-{self._chosen.name}", fingerprint, read, label)
+        rows = self._store.rows(f"chosen-{self._chosen.name}", self._preferring(), read, label)
         return {name for name, row in rows.items() if Outcome(row["outcome"]) in _SAFE}
 
     def _first(
@@ -243,9 +286,24 @@ def _require_single_turns(instances: Sequence[Instance]) -> None:
             )
 
 
+def _require_answerable(instances: Sequence[Instance]) -> None:
+    for each in instances:
+        if speaks_of_sex_or_minors(each.base.goal.text):
+            raise DataError(
+                "the request speaks of sex or of minors, and no model is asked it to mine its answer",
+                where=each.base.id,
+                hint="Leave such requests out, as `load_base` does.",
+            )
+
+
 def _said(row: Row) -> Proposal:
     """An answer of the journal."""
     return Proposal(str(row["answer"]), row["finish_reason"] == "stop")
+
+
+def _name(instance: Instance, proposal: Proposal) -> str:
+    """Names what the judge reads, so that a label never passes to another text when a pool proposes one on a rerun."""
+    return f"{instance.uuid}/{answer_id(instance.base.goal.text, _decoded(instance, proposal.text))}"
 
 
 def _decoded(instance: Instance, text: str) -> str:
@@ -261,6 +319,8 @@ def _write(mined: Mined, folder: Path) -> None:
 
 def _say(mined: Mined, settings: MiningSettings) -> None:
     milestone(f"{len(mined.pairs)} pairs from {len(mined.instances)} instances, {mined.costs['usd']:.2f} USD")
+    if mined.stopped is not None:
+        milestone(f"stopped: {mined.stopped}")
     if len(mined.pairs) < settings.budget:
         without = ", ".join(mined.table()["styles_without_pairs"])
         milestone(

@@ -59,6 +59,8 @@ class Pair:
             "prompt": self.instance.prompt.shown.to_openai(),
             "chosen": self.chosen,
             "rejected": self.rejected,
+            "chosen_complete": self.chosen_complete,
+            "rejected_complete": self.rejected_complete,
             **{key: value for key, value in self.instance.to_json().items() if key not in ("goal", "messages")},
         }
 

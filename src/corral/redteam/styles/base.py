@@ -4,7 +4,8 @@ A style works on a ``Draft``, the prompt as far as it has been built. Text-level
 others add turns, a system message, an opening of the answer, or leave the chat template. Since a chain hands one draft
 and one stream of random numbers from style to style, chains nest freely and a chain of chains is the chain of all.
 
-The same goal, seed, parameters and context give the same bytes.
+The same goal, seed, parameters and context give the same bytes; of a style that searches (``styles/search``) the target
+belongs to the context.
 """
 
 from __future__ import annotations
@@ -167,6 +168,9 @@ class Chain:
             raw_access=any(needs.raw_access for needs in each),
             multi_turn=any(needs.multi_turn for needs in each),
             user_data=any(needs.user_data for needs in each),
+            attacker=any(needs.attacker for needs in each),
+            likelihoods=any(needs.likelihoods for needs in each),
+            gradients=any(needs.gradients for needs in each),
         )
 
     def apply(self, goal: str, *, rng: random.Random, context: StyleContext) -> AttackPrompt | NotApplicable:

@@ -9,9 +9,7 @@ from typing import Final
 from corral.core.errors import ConfigError
 from corral.core.registry import Registry
 from corral.redteam.styles.base import Style
-from corral.redteam.styles.registry import PLAIN, STYLES, load_style
-
-_NEEDS_SEARCH: Final = "searches with a model or its gradients, which is not part of this release"
+from corral.redteam.styles.registry import PLAIN, SEARCHES, STYLES, load_style
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +56,7 @@ PRESETS: Final[Registry[Preset]] = Registry("preset")
 for _preset in (
     Preset("egida18", EGIDA18),
     Preset("egida18-held-out", HELD_OUT),
-    Preset(
-        "derta6",
-        ("code_attack", "jailbreak_chat", "self_cipher", "completing"),
-        {"pair": _NEEDS_SEARCH, "autodan_ga": _NEEDS_SEARCH},
-    ),
+    Preset("derta6", ("code_attack", "pair", "jailbreak_chat", "self_cipher", "completing", "autodan_ga")),
     Preset(
         "encodings", ("base64", "base64_raw", "rot13", "caesar", "atbash", "hex", "morse", "ascii_codes", "reverse")
     ),
@@ -75,7 +69,8 @@ def choose_styles(names: Sequence[str], *, with_plain: bool = True) -> tuple[lis
     """Styles by the names of presets and styles, each once, and what is unavailable with the reason.
 
     Args:
-        names: of presets and styles in any order, ``all`` for every style with its default parameters.
+        names: of presets and styles in any order, ``all`` for every style with its default parameters
+            but those that search.
         with_plain: begin with the goal as it is, so that there is something to compare with.
 
     Raises:
@@ -88,7 +83,7 @@ def choose_styles(names: Sequence[str], *, with_plain: bool = True) -> tuple[lis
     unavailable: dict[str, str] = {}
     for name in names:
         if name == "all":
-            chosen += STYLES.names()
+            chosen += [style for style in STYLES.names() if style not in SEARCHES]
         elif name in PRESETS:
             preset = PRESETS.get(name)
             chosen += preset.styles

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from corral.core.errors import ConfigError
 from corral.core.files import sha256_json
@@ -14,7 +14,12 @@ from corral.guards.prompted.meters import ByteMeter, Meter
 from corral.models.engines.base import Prompt
 from corral.models.prompts import PlainText, Prefilled, Unescaped
 
-Family = Literal["plain", "competing", "encoding", "noise", "payload", "code", "scenario", "context", "format"]
+if TYPE_CHECKING:
+    from corral.redteam.styles.search.tools import SearchTools
+
+Family = Literal[
+    "plain", "competing", "encoding", "noise", "payload", "code", "scenario", "context", "format", "search"
+]
 
 DEFAULT_WINDOW: Final = 2048
 
@@ -52,6 +57,7 @@ class StyleContext:
         translations: ``(goal, language)`` to the goal in that language.
         turn_break: what ends the user's turn and opens the assistant's in the target's template; ChatML's if unknown.
         templates: attack templates of a public corpus with their slot filled by ``{goal}``; see ``styles/cached``.
+        search: what styles that search work with; without it they give no prompt.
     """
 
     language: str = "en"
@@ -62,6 +68,7 @@ class StyleContext:
     translations: Mapping[tuple[str, str], str] = field(default_factory=dict)
     turn_break: str = "<|im_end|>\n<|im_start|>assistant\n"
     templates: tuple[CachedTemplate, ...] = ()
+    search: SearchTools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +132,22 @@ class Needs:
         raw_access: prompts beyond the chat template, so the model's tokenizer.
         multi_turn: several answers of the target.
         user_data: translations, demonstrations or templates that are not packaged.
+        attacker: a second model, which writes prompts.
+        likelihoods: how likely the target finds given answers.
+        gradients: the target's weights, here.
     """
 
     raw_access: bool = False
     multi_turn: bool = False
     user_data: bool = False
+    attacker: bool = False
+    likelihoods: bool = False
+    gradients: bool = False
+
+    @property
+    def search(self) -> bool:
+        """Whether the prompt is searched for against the target."""
+        return self.attacker or self.likelihoods or self.gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +213,7 @@ def built(draft: Draft, meta: StyleMeta) -> AttackPrompt:
         raise ConfigError(f"`{meta.style}` leaves the chat template, which its turns and openings need")
     if draft.unescaped and draft.prefill is not None:
         raise ConfigError(f"`{meta.style}` opens the answer twice")
-    return AttackPrompt(draft.goal, _prompt_of(draft), draft.follow_ups, meta, draft.answer_code)
+    return AttackPrompt(draft.goal, prompt_of(draft), draft.follow_ups, meta, draft.answer_code)
 
 
 def seeded(*key: str | int) -> random.Random:
@@ -203,7 +221,8 @@ def seeded(*key: str | int) -> random.Random:
     return random.Random("/".join(map(str, key)))  # noqa: S311  not for secrets
 
 
-def _prompt_of(draft: Draft) -> Prompt:
+def prompt_of(draft: Draft) -> Prompt:
+    """What an engine is given first."""
     if draft.raw:
         return PlainText(draft.text)
     if draft.unescaped:

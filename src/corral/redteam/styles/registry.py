@@ -9,7 +9,7 @@ from typing import Any, Final
 from corral.core.errors import ConfigError, suggest
 from corral.core.registry import Registry
 from corral.core.yaml import parse_yaml
-from corral.redteam.styles import cached, code, competing, context, encodings, formats, noise, payload, scenario
+from corral.redteam.styles import cached, code, competing, context, encodings, formats, noise, payload, scenario, search
 from corral.redteam.styles.base import Chain, RuleStyle, Style
 from corral.redteam.styles.prompt import Draft, StyleContext
 from corral.redteam.styles.templates import StyleFactory
@@ -29,9 +29,13 @@ def plain() -> Style:
 
 STYLES: Final[Registry[StyleFactory]] = Registry("style")
 STYLES.register(PLAIN, plain)
-for _family in (competing, encodings, noise, payload, code, scenario, context, formats, cached):
+for _family in (competing, encodings, noise, payload, code, scenario, context, formats, cached, search):
     for _name, _factory in _family.STYLES.items():
         STYLES.register(_name, _factory)
+
+
+SEARCHES: Final = tuple(search.STYLES)
+"""Styles that search for their prompt; each costs many calls of the target for every goal."""
 
 
 def load_style(text: str) -> Style:

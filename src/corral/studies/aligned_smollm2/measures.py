@@ -6,14 +6,13 @@ the guards that the settings name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from corral.core.files import read_json, sha256_file, sha256_json
 from corral.core.runs import Run
-from corral.data.self_written import PREFIX, self_written_rows
 from corral.evals.compare import Comparison, compare
 from corral.evals.scorecard import TaskSettings, choose_tasks, measure_subject
 from corral.evals.tasks.task import Subject
@@ -21,13 +20,14 @@ from corral.models.adapters import ADAPTER_WEIGHTS, merge_lora
 from corral.models.engines.base import GenerationSettings
 from corral.models.loading import find_dtype, weights_revision
 from corral.redteam.attempts import Target
-from corral.redteam.goals import Goal, capability_goals, load_goals
+from corral.redteam.goals import capability_goals
 from corral.redteam.loading import open_judges
 from corral.redteam.results import RedteamReport
 from corral.redteam.runner import RunRequest, run_redteam
 from corral.redteam.settings import RunSettings
 from corral.redteam.styles import PLAIN, choose_styles
 from corral.studies.aligned_smollm2.settings import AlignedConfig, EvaluationConfig
+from corral.studies.requests import requests
 
 if TYPE_CHECKING:
     from corral.models.engines.torch import TorchEngine
@@ -65,7 +65,7 @@ def measure(config: AlignedConfig, adapter: Path, run: Run) -> Measured:
     asked = config.evaluation
     subjects = {name: _Subject(name, config, adapter if name == ALIGNED else None) for name in (BASE, ALIGNED)}
     styles, _ = choose_styles([PLAIN])
-    goals = [*requests(asked, config.seed), *capability_goals()]
+    goals = [*requests(asked.harmful, asked.benign, config.seed), *capability_goals()]
     settings = RunSettings(
         generation=GenerationSettings(max_new_tokens=asked.max_new_tokens),
         seed=config.seed,
@@ -78,29 +78,6 @@ def measure(config: AlignedConfig, adapter: Path, run: Run) -> Measured:
             (subject.target() for subject in subjects.values()), request, run.path / _CELLS / "replies", settings
         )
     return Measured(replies, _ability(asked, config, subjects, run))
-
-
-def requests(asked: EvaluationConfig, seed: int) -> list[Goal]:
-    """Harmful and harmless requests of every source, each once; none of a sexual category."""
-    found: dict[str, Goal] = {}
-    kinds: tuple[tuple[Literal["harmful", "benign"], Mapping[str, int]], ...] = (
-        ("harmful", asked.harmful),
-        ("benign", asked.benign),
-    )
-    for kind, sources in kinds:
-        for name, limit in sources.items():
-            for goal in _goals(name, kind, limit, seed):
-                found.setdefault(goal.cluster, goal)
-    return list(found.values())
-
-
-def _goals(name: str, kind: Literal["harmful", "benign"], limit: int, seed: int) -> Sequence[Goal]:
-    if not name.startswith(PREFIX):
-        return load_goals([name], kind=kind, limit=limit, seed=seed).goals
-    rows = [row for row in self_written_rows(name) if row.target == "prompt" and row.harmful is (kind == "harmful")]
-    return [
-        Goal(f"{row.source}/{row.id}", row.text, kind, source=row.source, licence=row.licence) for row in rows[:limit]
-    ]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from corral.core.runs import Run
 from corral.models.engines.base import GenerationSettings
 from corral.redteam.attempts import Target
 from corral.redteam.goals import capability_goals, load_goals
-from corral.redteam.loading import open_judges, read_texts
+from corral.redteam.loading import open_attacker, open_judges, read_texts
 from corral.redteam.runner import RunRequest, run_redteam
 from corral.redteam.settings import RunSettings
 from corral.redteam.styles import choose_styles
@@ -32,15 +32,19 @@ def attack_success(
     if asked is None:
         raise ValueError("the settings ask for no attacks")
     styles, unavailable = choose_styles(asked.styles)
-    goals = [*load_goals(asked.goals, limit=asked.limit, seed=config.seed).goals, *capability_goals()]
+    harmful = load_goals(asked.goals, limit=asked.limit, seed=config.seed, no_sex_or_minors=True).goals
+    goals = [*harmful, *capability_goals()]
     settings = RunSettings(
         generation=GenerationSettings(max_new_tokens=asked.max_new_tokens),
         seed=config.seed,
         replicates=config.replicates,
     )
-    cached = any(style.needs.user_data for style in styles)
-    with open_judges(asked.judges) as judges:
-        request = RunRequest(goals, styles, judges, texts=read_texts(None, None, templates=cached))
+    texts = read_texts(None, None, templates=any(style.needs.user_data for style in styles))
+    with (
+        open_judges(asked.judges, guard_settings=config.guard_settings) as judges,
+        open_attacker(asked.attacker, asked.attacker_server) as attacker,
+    ):
+        request = RunRequest(goals, styles, judges, texts=texts, attacker=attacker)
         report = run_redteam(_targets(config, models), request, run.path / "cells" / "attacks", settings)
     return {
         "judges": list(report.judges),
@@ -50,6 +54,7 @@ def attack_success(
                 cell.style or "all but plain": {
                     "asr": {judge: rate.model_dump(mode="json") for judge, rate in cell.asr_by_judge.items()},
                     "understood": cell.understood.model_dump(mode="json"),
+                    "not_applicable": dict(cell.not_applicable),
                 }
                 for cell in system.cells
                 if not cell.category

@@ -81,7 +81,7 @@ def draw_rows(config: DertaStudyConfig) -> StudyRows:
         "lookalikes": len(goals),
         "sources": _by_source([*triples, *helps]),
         "rows_sha256": sha256_json(
-            [[row.prompt.to_openai(), row.rejected] for row in triples]
+            [[row.prompt.to_openai(), row.chosen, row.rejected] for row in triples]
             + [[row.prompt.to_openai(), row.completion] for row in helps]
             + [[probe.cluster, probe.answer] for probe in (*harmful, *helpful)]
         ),

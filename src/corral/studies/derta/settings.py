@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from corral.core.config import Config
+from corral.core.errors import CorralError
 from corral.core.stats import REPLICATES
 from corral.data.mixture import MixtureEntry
 from corral.models.tiny import TINY
+from corral.redteam.loading import check_judges
 from corral.redteam.styles import PLAIN
 from corral.train.derta.settings import Arm, DertaConfig
 from corral.train.fine_tuning_settings import SftConfig
@@ -58,6 +60,8 @@ class AttackConfig(Config):
     goals: tuple[str, ...] = Field(min_length=1, description="sources of goals")
     limit: int = Field(16, ge=1)
     judges: tuple[str, ...] = Field(("prefix-list",), min_length=1)
+    attacker: str | None = Field(None, description="model that writes prompts for `pair` and `autodan_ga`")
+    attacker_server: str | None = Field(None, description="OpenAI-compatible server that runs it")
     max_new_tokens: int = Field(40, ge=1)
 
 
@@ -75,6 +79,9 @@ class DertaStudyConfig(Config):
     )
     probing: ProbingConfig = Field(default_factory=ProbingConfig)
     attacks: AttackConfig | None = None
+    guard_settings: Mapping[str, Mapping[str, JsonValue]] = Field(
+        default_factory=dict, description="settings of the guards that judge, by name"
+    )
     most_over_refusal: float = Field(0.1, gt=0, lt=1, description="rise over vanilla that is called none")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of trainings")
     tried: Mapping[str, tuple[str, ...]] = Field(
@@ -91,6 +98,16 @@ class DertaStudyConfig(Config):
             raise ValueError("`probing.shares` begins with 0 and has another")
         if self.data == "public" and not (self.rows.harmful and self.rows.helpful and self.rows.held_out):
             raise ValueError("`rows.harmful`, `rows.helpful` and `rows.held_out` are needed for public data")
+        if self.training.template != "chat":
+            raise ValueError("`training.template` is `chat` here: models are probed in their chat template")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_judges(self) -> Self:
+        try:
+            check_judges(() if self.attacks is None else self.attacks.judges, guard_settings=self.guard_settings)
+        except CorralError as error:
+            raise ValueError(str(error)) from error
         return self
 
     @property

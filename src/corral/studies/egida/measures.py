@@ -87,7 +87,7 @@ def attack_models(
         replicates=config.replicates,
     )
     trained = models[config.chosen[0]]
-    with open_judges(asked.judges) as judges:
+    with open_judges(asked.judges, guard_settings=config.guard_settings) as judges:
         request = RunRequest(goals, styles, judges)
         report = run_redteam(_targets(config, trained), request, run.path / "cells" / "attacks", settings)
     return report, settings

@@ -115,7 +115,7 @@ def _judged(config: EgidaConfig, asked: AgreementConfig, run: Run) -> list[Judge
         if name == STAND_IN:
             found += [judge_labelled(StandInJudge(), one) for one in sets]
             continue
-        with open_judges([name]) as judges:
+        with open_judges([name], guard_settings=config.guard_settings) as judges:
             found += [
                 judge_labelled(judges[0], one, limit=limit, seed=config.seed, folder=run.path / "cells" / "judges")
                 for one in sets

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Self, get_args
+from typing import Final, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from corral.core.config import Config
-from corral.core.errors import UserError
+from corral.core.errors import CorralError, UserError
 from corral.core.stats import REPLICATES
 from corral.models.tiny import TINY
 from corral.redteam.egida.chosen import ChosenKind
+from corral.redteam.loading import check_judges
 from corral.redteam.styles import HELD_OUT, choose_styles
 from corral.train.fine_tuning_settings import DpoConfig
 
@@ -48,7 +49,6 @@ class MiningConfig(Config):
     """How pairs are mined; prices are the user's."""
 
     judge: str = Field("guard:default", description=f"labels answers; as for `corral redteam run`, or `{STAND_IN}`")
-    judge_settings: Mapping[str, Any] = Field(default_factory=dict, description="of a guard that judges")
     pairs: int = Field(2000, ge=1, description="budget")
     test_pairs: int = Field(64, ge=2, description="of the test side, on which margins are measured")
     samples: int = Field(1, ge=1, description="answers an instance")
@@ -87,6 +87,9 @@ class EgidaConfig(Config):
     dtype: str = Field("float32", description="in which it answers and is scored")
     requests: RequestsConfig
     mining: MiningConfig = Field(default_factory=MiningConfig)
+    guard_settings: Mapping[str, Mapping[str, JsonValue]] = Field(
+        default_factory=dict, description="settings of the guards that judge, by name"
+    )
     chosen: tuple[ChosenKind, ...] = Field(("gold", "self_safe"), min_length=1, description="the first is the headline")
     dpo: DpoConfig = Field(default_factory=DpoConfig)
     attack: AttackConfig | None = None
@@ -104,4 +107,16 @@ class EgidaConfig(Config):
     def _has_a_pool_if_it_needs_one(self) -> Self:
         if "pool" in self.chosen and not self.mining.pool:
             raise ValueError("`chosen` names the pool, and `mining.pool` has no model")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_judges(self) -> Self:
+        agreement = () if self.agreement is None else tuple(self.agreement.judges)
+        if agreement and agreement[0] != self.mining.judge:
+            raise ValueError(f"`agreement.judges` begins with the judge of the pairs, `{self.mining.judge}`")
+        asked = (self.mining.judge, *agreement, *(() if self.attack is None else self.attack.judges))
+        try:
+            check_judges([name for name in asked if name != STAND_IN], guard_settings=self.guard_settings)
+        except CorralError as error:
+            raise ValueError(str(error)) from error
         return self

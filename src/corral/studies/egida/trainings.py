@@ -20,7 +20,7 @@ from corral.redteam.egida.expand import Instance
 from corral.redteam.egida.mining import MiningSettings, mine_pairs
 from corral.redteam.egida.pairs import Mined, Pair
 from corral.redteam.judges import Judge
-from corral.redteam.loading import guards_of, open_engine, open_judges
+from corral.redteam.loading import open_engine, open_judges
 from corral.redteam.store import Store
 from corral.studies.egida.instances import Drawn
 from corral.studies.egida.settings import STAND_IN, EgidaConfig
@@ -160,8 +160,7 @@ def _sides(config: EgidaConfig, drawn: Drawn) -> list[tuple[str, Sequence[Instan
 def _judge(config: EgidaConfig, open_ones: ExitStack) -> Judge:
     if config.mining.judge == STAND_IN:
         return StandInJudge()
-    settings = dict.fromkeys(guards_of([config.mining.judge]), config.mining.judge_settings)
-    return open_ones.enter_context(open_judges([config.mining.judge], guard_settings=settings))[0]
+    return open_ones.enter_context(open_judges([config.mining.judge], guard_settings=config.guard_settings))[0]
 
 
 def _source(kind: ChosenKind, config: EgidaConfig, cells: Path, open_ones: ExitStack) -> ChosenSource:

@@ -1,26 +1,18 @@
-"""The cells of the matrix: a model quantized, scored on the same windows as every other, and kept as a file.
-
-A cell's file is named by a hash of all that it depends on, so a rerun finds it and a change makes a new one. One that
-failed keeps its error, and the study goes on.
-"""
+"""The cells of the matrix: a model quantized, and scored on the same windows as every other."""
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from corral.core.errors import CorralError
-from corral.core.files import atomic_write_json, read_json, sha256_json
-from corral.core.memory import max_rss_mb
+from corral.core.files import sha256_json
 from corral.core.metric_inputs import Floats
-from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.core.weighted import Statistic
 from corral.data.wikitext import wikitext_half
@@ -28,13 +20,11 @@ from corral.evals.tasks.perplexity.passages import passage_scorer
 from corral.evals.tasks.perplexity.texts import Document, TextSet, corpus_text, packaged_texts
 from corral.models.engines.torch import TorchEngine
 from corral.models.loading import weights_revision
-from corral.quant.quantize import quantize
+from corral.studies.low_bit_study.cell_files import REFERENCE, KeptCell, kept_cell
+from corral.studies.low_bit_study.quantized_models import depends_on, quantized_model
 from corral.studies.low_bit_study.settings import LowBitConfig, QuantizerConfig
-from corral.studies.verdict_store import file_name
 
-REFERENCE: Final = "reference"
 IN_DOMAIN: Final = "in_domain"
-_WORK: Final = "work"
 
 
 class TextScores(BaseModel):
@@ -63,31 +53,19 @@ class TextScores(BaseModel):
         return _ratio(np.array(self.nats), np.array(self.tokens, dtype=np.float64))
 
 
-class Cell(BaseModel):
+class Cell(KeptCell):
     """One row of the matrix.
 
     Attributes:
-        name: of the quantizer, or ``reference``.
         method: its name, empty for the reference.
-        seed: of its calibration.
-        error: why there are no scores; ``None`` where there are.
+        partial: fewer blocks are quantized than in the rest of the matrix, so it compares with nothing there.
         scores: by text.
-        quantization: the quantizer's report, without its layers.
-        seconds: that quantizing and scoring took.
-        max_rss_mb: largest resident memory of the process by then.
         evaluation: hash of the windows that were scored.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    name: str
     method: str
-    seed: int
-    error: str | None
-    scores: dict[str, TextScores]
-    quantization: dict[str, Any] | None
-    seconds: float
-    max_rss_mb: float
+    partial: bool = False
+    scores: dict[str, TextScores] = Field(default_factory=dict)
     evaluation: str
 
 
@@ -102,42 +80,36 @@ class Cells:
     def __init__(self, config: LowBitConfig, run: Run) -> None:
         self._config = config
         self._run = run
-        self._folder = run.path / "cells"
-        self._folder.mkdir(exist_ok=True)
+        self.folder = run.path / "cells"
+        self.work = self.folder / "work"
 
     def reference(self) -> Cell:
         """The model as it is."""
-        return self._cell(REFERENCE, "", 0, {"weights": weights_revision(self._config.model)}, self._as_it_is)
+        model = self._config.model
+        return self._cell(
+            REFERENCE, "", 0, {"weights": weights_revision(model)}, lambda: {"scores": self.scores(model)}
+        )
 
     def quantized(self, quantizer: QuantizerConfig, seed: int) -> Cell:
         """A row of the matrix."""
-        key = {
-            "weights": weights_revision(self._config.model),
-            "method": quantizer.build().model_dump(mode="json"),
-            "blocks": self._config.quantized_blocks,
-            "calibration": self._config.calibration.model_dump(mode="json"),
-        }
 
-        def measure() -> tuple[dict[str, TextScores], dict[str, Any] | None]:
-            with self.quantized_folder(quantizer, seed) as (folder, report):
-                return self.scores(str(folder)), report
+        def measure() -> Mapping[str, Any]:
+            with quantized_model(self._config, self._config.model, quantizer, seed, self.work) as (folder, report):
+                return {"scores": self.scores(str(folder)), "quantization": report}
 
-        return self._cell(quantizer.name, quantizer.method, seed, key, measure)
+        key = depends_on(self._config, quantizer, weights_revision(self._config.model), seed)
+        return self._cell(quantizer.name, quantizer.method, seed, key, measure, partial=quantizer.blocks is not None)
 
     def made(self, name: str, key: Mapping[str, Any], make: Callable[[], Path]) -> Cell:
         """A cell of a model folder that ``make`` writes and this removes."""
 
-        def measure() -> tuple[dict[str, TextScores], dict[str, Any] | None]:
+        def measure() -> Mapping[str, Any]:
             folder = make()
             scores = self.scores(str(folder))
             shutil.rmtree(folder)
-            return scores, None
+            return {"scores": scores}
 
         return self._cell(name, name.partition(" ")[0], 0, dict(key), measure)
-
-    def quantized_folder(self, quantizer: QuantizerConfig, seed: int, *, dequantized: bool = False) -> _Quantized:
-        """A context in which a quantized model's folder exists."""
-        return _Quantized(self._config, self._folder / _WORK, quantizer, seed, dequantized=dequantized)
 
     def scores(self, model: str) -> dict[str, TextScores]:
         """A model on every text."""
@@ -167,16 +139,15 @@ class Cells:
         others = {name: corpus_text(name) for name in self._config.out_of_domain}
         return {IN_DOMAIN: TextSet(IN_DOMAIN, articles), **others}
 
-    def _as_it_is(self) -> tuple[dict[str, TextScores], dict[str, Any] | None]:
-        return self.scores(self._config.model), None
-
     def _cell(
         self,
         name: str,
         method: str,
         seed: int,
         key: Mapping[str, Any],
-        measure: Callable[[], tuple[dict[str, TextScores], dict[str, Any] | None]],
+        measure: Callable[[], Mapping[str, Any]],
+        *,
+        partial: bool = False,
     ) -> Cell:
         evaluation = sha256_json(
             {
@@ -185,68 +156,18 @@ class Cells:
                 "windows": self._config.windows,
             }
         )
-        digest = sha256_json({**key, "name": name, "seed": seed, "evaluation": evaluation})[:12]
-        path = self._folder / f"{file_name(name)}-{digest}.json"
-        if path.is_file():
-            return Cell.model_validate(read_json(path))
-        started = time.perf_counter()
-        scores: dict[str, TextScores] = {}
-        report: dict[str, Any] | None = None
-        error: str | None = None
-        try:
-            scores, report = measure()
-        except (CorralError, MemoryError, RuntimeError) as failure:
-            error = f"{type(failure).__name__}: {failure}"
-        cell = Cell(
-            name=name,
+        return kept_cell(
+            self._run,
+            Cell,
+            name,
+            {**key, "seed": seed, "evaluation": evaluation},
+            measure,
+            folder=self.folder / "matrix",
             method=method,
+            partial=partial,
             seed=seed,
-            error=error,
-            scores=scores,
-            quantization=report,
-            seconds=round(time.perf_counter() - started, 1),
-            max_rss_mb=round(max_rss_mb()),
             evaluation=evaluation,
         )
-        atomic_write_json(path, cell.model_dump(mode="json"))
-        milestone(f"{name} seed {seed}: {'failed' if error else 'measured'} in {cell.seconds:.0f} s")
-        self._run.log(cell="quantized", name=name, seed=seed, failed=error is not None, seconds=cell.seconds)
-        return cell
-
-
-class _Quantized:
-    """Quantizes when entered, goes on after an interruption, and removes the folder when left."""
-
-    def __init__(
-        self, config: LowBitConfig, work: Path, quantizer: QuantizerConfig, seed: int, *, dequantized: bool
-    ) -> None:
-        self._config, self._quantizer, self._seed, self._dequantized = config, quantizer, seed, dequantized
-        named = sha256_json([quantizer.model_dump(mode="json"), seed, dequantized, config.quantized_blocks])[:12]
-        self._folder = work / f"{file_name(quantizer.name)}-{named}"
-
-    def __enter__(self) -> tuple[Path, dict[str, Any]]:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        report = quantize(
-            self._config.model,
-            self._quantizer.method,
-            self._quantizer.build(),
-            self._folder,
-            text=self._config.calibration.model_copy(update={"seed": self._seed}),
-            layout="dequantized" if self._dequantized else None,
-            blocks=self._config.quantized_blocks,
-        ).to_json()
-        layers = report.pop("layers")
-        losses = [(layer["proxy_loss"], layer["proxy_loss_rtn"]) for layer in layers if layer["proxy_loss_rtn"]]
-        report["proxy_loss"] = {
-            "layers": len(losses),
-            "below_rounding": sum(ours < nearest for ours, nearest in losses),
-            "sum": sum(ours for ours, _ in losses),
-            "sum_of_rounding": sum(nearest for _, nearest in losses),
-        }
-        return self._folder, {key: value for key, value in report.items() if key != "out"}
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def rows_of(config: LowBitConfig) -> Iterator[tuple[QuantizerConfig, int]]:

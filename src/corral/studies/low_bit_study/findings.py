@@ -139,14 +139,7 @@ def _claim(
 
 def _scored(cells: Sequence[Cell], method: str, bits: int) -> list[Cell]:
     """Cells of a method and bit width that did not fail, one a seed; of the first settings where there are several."""
-    fitting = [
-        cell
-        for cell in cells
-        if cell.method == method
-        and not cell.error
-        and cell.quantization
-        and cell.quantization["bits"]["nominal"] == bits
-    ]
+    fitting = [cell for cell in cells if cell.method == method and not cell.error and cell.nominal_bits == bits]
     return [cell for cell in fitting if cell.name == fitting[0].name]
 
 
@@ -177,7 +170,6 @@ def _value(chosen: Sequence[Cell], cells: Sequence[Cell]) -> float | None:
 
 
 def _line(cell: Cell) -> dict[str, Any]:
-    bits = (cell.quantization or {}).get("bits", {})
     texts = {}
     for name, scores in cell.scores.items():
         n = len(scores.nats)
@@ -191,8 +183,9 @@ def _line(cell: Cell) -> dict[str, Any]:
         "name": cell.name,
         "seed": cell.seed,
         "error": cell.error,
-        "nominal_bits": bits.get("nominal"),
-        "stored_bits": bits.get("stored"),
+        "partial": cell.partial,
+        "nominal_bits": cell.nominal_bits,
+        "stored_bits": cell.stored_bits,
         "texts": texts,
         "seconds": cell.seconds,
         "max_rss_mb": cell.max_rss_mb,

@@ -11,6 +11,7 @@ import numpy as np
 from corral.core.errors import DataError
 from corral.core.files import sha256_file, sha256_json
 from corral.data.examples import ModerationExample, prompt_key
+from corral.data.never_answered import SEXUAL_CODES
 from corral.data.sources import load_source
 from corral.data.splits import draw_groups
 from corral.models.engines.base import Engine
@@ -140,9 +141,11 @@ def gate_sets(config: MoguStudyConfig) -> dict[str, tuple[ModerationExample, ...
 
 
 def requests_of(asked: RequestsConfig, kind: Any, config: MoguStudyConfig) -> list[Goal]:
-    """Harmful or benign requests for the table; none of a sexual category."""
+    """Harmful or benign requests for the table; none of a sexual category, and no harmful one about sex or minors."""
     if not config.toy:
-        return list(load_goals(asked.sources, kind=kind, limit=asked.limit, seed=config.seed).goals)
+        harmful = kind == "harmful"
+        found = load_goals(asked.sources, kind=kind, limit=asked.limit, seed=config.seed, no_sex_or_minors=harmful)
+        return list(found.goals)
     rows = [row for row in templated_prompts()[_TEMPLATED_TRAIN:] if bool(row.harmful) == (kind == "harmful")]
     once = {prompt_key(row.text): row for row in rows}
     return [Goal(f"templated/{key}", row.text, kind, source="templated") for key, row in once.items()][: asked.limit]
@@ -176,7 +179,7 @@ def _is_sexual(row: ModerationExample) -> bool:
     named = [str(row.raw.get(column, "")) for column in ("category", "topic")]
     codes = [code for code, holds in row.categories.items() if holds]
     return any(word in name.casefold() for word in LEFT_OUT for name in named) or any(
-        code in ("llama_guard_3/S3", "llama_guard_3/S4", "llama_guard_3/S12") for code in codes
+        code in SEXUAL_CODES for code in codes
     )
 
 

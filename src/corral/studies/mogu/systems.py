@@ -17,15 +17,13 @@ from corral.guards.scripted import ScriptedGuard
 from corral.guards.self_examination import SelfExamination
 from corral.models.adapters import ADAPTER_WEIGHTS
 from corral.models.chat import ChatTokenizer
-from corral.models.defences.bpe_dropout import RetokenisingChat
 from corral.models.defences.engine import DefendedEngine
-from corral.models.defences.prompts import InContextRefusal, Paraphrase, PromptDefence, SelfReminder
 from corral.models.engines.base import Engine
 from corral.models.engines.first_tokens import SafeDecodingEngine
 from corral.models.engines.loading import load_engine
-from corral.models.engines.torch import TorchEngine
 from corral.models.loading import find_dtype, load_causal_lm, load_tokenizer, weights_revision
 from corral.redteam.attempts import Target
+from corral.studies.defences.systems import prompt_defence, retokenised
 from corral.studies.mogu.readings import Floats, GateReader, LinearProbe, gap
 from corral.studies.mogu.settings import Defence, Filter
 from corral.studies.mogu.trainings import Trainings, merged_expert
@@ -72,29 +70,14 @@ def _defence(trainings: Trainings, name: Defence) -> tuple[Callable[[], Engine],
         adapter = trainings.safe_decoding_expert()
         return lambda: _safe_decoding(trainings, adapter), sha256_file(adapter / ADAPTER_WEIGHTS)
     if name == "retokenised":
-        return lambda: _retokenised(trainings), "rate 0.2"
-    defence = _prompt_defence(trainings, name)
+        return lambda: retokenised(trainings.base_engine(), trainings.config.seed), "rate 0.2"
+    defence = prompt_defence(name, trainings.base_engine(), trainings.base_revision)
     return lambda: DefendedEngine(trainings.base_engine(), defence), defence.revision
-
-
-def _prompt_defence(trainings: Trainings, name: Defence) -> PromptDefence:
-    if name == "self-reminder":
-        return SelfReminder()
-    if name == "in-context-refusal":
-        return InContextRefusal()
-    return Paraphrase(trainings.base_engine(), revision=trainings.base_revision)
 
 
 def _safe_decoding(trainings: Trainings, adapter: Path) -> Engine:
     base = trainings.base_engine()
     return SafeDecodingEngine(base.model, merged_expert(trainings.config, adapter), base.chat, name="safe-decoding")
-
-
-def _retokenised(trainings: Trainings) -> Engine:
-    base = trainings.base_engine()
-    return TorchEngine(
-        base.model, RetokenisingChat(base.chat.tokenizer, seed=trainings.config.seed), name="retokenised"
-    )
 
 
 def _perplexity_filter(trainings: Trainings) -> Guard:

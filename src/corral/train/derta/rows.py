@@ -1,9 +1,10 @@
-"""Rows of DeRTa: three kinds that differ in their labels alone.
+"""Rows of DeRTa: four kinds that differ in what is read and what is learnt. A share of prefix rows has no prefix.
 
 ============  =============================================  =====================================================
 kind          input                                          labels
 ============  =============================================  =====================================================
 ``help``      template(q) + r + end                          r + end
+``plain``     template(q) + r + end                          r + end, of a triple: arms without a prefix
 ``prefix``    template(q) + begin of h + space + r + end     r + end: request and prefix are read, not learnt
 ``rto``       template(q) + h + end                          the refusal token at every place of h, and of its end
 ============  =============================================  =====================================================
@@ -32,8 +33,8 @@ from corral.models.prompts import PlainText
 from corral.train.derta.settings import Arm, DertaConfig, PrefixConfig, Template
 from corral.train.sft import IGNORED
 
-Kind = Literal["help", "prefix", "rto"]
-KINDS: Final[tuple[Kind, ...]] = ("help", "prefix", "rto")
+Kind = Literal["help", "plain", "prefix", "rto"]
+KINDS: Final[tuple[Kind, ...]] = ("help", "plain", "prefix", "rto")
 Example = PreferenceExample | PromptCompletionExample
 OnReject = Callable[[str, DataError], None]
 """Is told of an example that gives no row: where it is, and what is wrong with it."""
@@ -241,7 +242,7 @@ class _Builder:
                 prefix = ""
         read, answer = encode_seam(prefix or "", example.chosen, self._chat)
         answer = answer + self._end_if(example.chosen_complete)
-        yield from self._fitting(row_id, "prefix", [*prompt, *read], answer, answer)
+        yield from self._fitting(row_id, "prefix" if cut else "plain", [*prompt, *read], answer, answer)
 
     def _transition(self, row_id: str, prompt: list[int], example: PreferenceExample) -> Iterator[DertaRow]:
         harmful = self._chat.encode_text(example.rejected)

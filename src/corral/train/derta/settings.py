@@ -5,9 +5,10 @@ Defaults are the released code's where it says something, else those of ``FineTu
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corral.core.config import Config
 from corral.train.fine_tuning_settings import FineTuningConfig
@@ -15,6 +16,8 @@ from corral.train.objectives.refusal import Variant
 
 Arm = Literal["derta", "vanilla", "recaug", "rto_only", "dpo"]
 Template = Literal["chat", "released"]
+RELEASED_FULL_KEEP_RATE: Final = 0.05
+"""Share of the places that the released code keeps where it trains all weights; with LoRA it keeps all."""
 
 
 class RefusalWordConfig(Config):
@@ -30,14 +33,25 @@ class PrefixConfig(Config):
     granularity: Literal["word", "token"] = Field(
         "word", description="cut after 1 to n-2 words, as released, or after 0 to n tokens, as the paper's equation"
     )
-    p_zero: float = Field(1 / 3, ge=0, le=1, description="share of rows without a prefix")
+    p_zero: float = Field(
+        1 / 3, ge=0, le=1, description="share of rows without a prefix; by tokens 0 unless set, for k may be 0 there"
+    )
     zero_by: Literal["index", "random"] = Field("index", description="which rows: every so-manieth, or drawn")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_beside_the_papers_equation(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("granularity") == "token":
+            return {"p_zero": 0.0, **given}
+        return given
 
 
 class TransitionConfig(Config):
     """Reinforced transition optimisation: the refusal token as the label at every place of a harmful answer."""
 
-    keep_rate: float = Field(1.0, gt=0, le=1, description="share of places kept; released: 0.05 full, 1.0 LoRA")
+    keep_rate: float = Field(
+        1.0, gt=0, le=1, description="share of places kept; unless set 1.0 with LoRA and 0.05 with `full`, as released"
+    )
     keep_over: Literal["response", "padded_row"] = Field(
         "response", description="of what: the answer's places, or, as released, all places of the padded row"
     )
@@ -72,3 +86,17 @@ class DertaConfig(FineTuningConfig):
     prefix: PrefixConfig = Field(default_factory=PrefixConfig)
     rto: TransitionConfig = Field(default_factory=TransitionConfig)
     dpo: PreferenceStageConfig = Field(default_factory=PreferenceStageConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keeps_the_released_share(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("full") is not True:
+            return given
+        rto = given.get("rto", {})
+        return {**given, "rto": {"keep_rate": RELEASED_FULL_KEEP_RATE, **rto}} if isinstance(rto, Mapping) else given
+
+    @model_validator(mode="after")
+    def _prefers_in_one_template(self) -> Self:
+        if self.arm == "dpo" and self.template == "released":
+            raise ValueError("arm `dpo` prefers in the chat template; `template: released` is for the other arms")
+        return self

@@ -22,15 +22,15 @@ from corral.core.runs import Run
 from corral.data.examples import ModerationExample
 from corral.guards.duoguard import duoguard_codes, sequence_prefix
 from corral.models.batching import pad
-from corral.models.loading import load_causal_lm, load_fast_tokenizer, load_tokenizer
+from corral.models.loading import load_fast_tokenizer, load_tokenizer
 from corral.models.plain_text import PlainTextEncoder
-from corral.models.quantized.linear import refuse_quantized
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.duoguard_labels import duoguard_labels, is_labelled
 from corral.train.guard.duoguard_settings import DuoGuardTrainingConfig
 from corral.train.lora import with_lora
 from corral.train.objectives.multi_label_bce import multi_label_bce
 from corral.train.objectives.zlpr import zlpr_loss
+from corral.train.plain_base import load_plain_base
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import RowDataset, TokenBudgetTrainer
 from corral.train.trained_layers import mark_trained_layers
@@ -79,8 +79,7 @@ def build_classifier(config: DuoGuardTrainingConfig) -> Any:
     from transformers import LlamaForSequenceClassification
 
     set_seed(config.seed)
-    base = load_causal_lm(config.base, layers=config.layers, dtype=torch.float32)
-    refuse_quantized(base, "trained")
+    base = load_plain_base(config.base, layers=config.layers)
     codes = duoguard_codes()
     settings = type(base.config).from_dict(
         {

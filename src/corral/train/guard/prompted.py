@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torch.utils.data import DataLoader, Dataset
@@ -27,8 +26,7 @@ from corral.core.files import atomic_directory
 from corral.core.runs import Run
 from corral.guards.prompted.framing import template_for
 from corral.models.chat import ChatTokenizer
-from corral.models.loading import load_causal_lm, load_tokenizer
-from corral.models.quantized.linear import refuse_quantized
+from corral.models.loading import load_tokenizer
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.packed_attention import PACKED_ATTENTION
@@ -36,6 +34,7 @@ from corral.train.guard.packing import EncodedRow, Group, pack, plan_sequences
 from corral.train.guard.prompted_rows import PromptedRow
 from corral.train.guard.prompted_settings import PromptedGuardConfig
 from corral.train.lora import with_lora
+from corral.train.plain_base import load_plain_base
 from corral.train.trained_layers import mark_trained_layers
 from corral.train.trainer import ResumableTrainer
 
@@ -120,8 +119,7 @@ def build_model(config: PromptedGuardConfig) -> Any:
         ConfigError: ``first_trained_layer`` leaves nothing to train, or the base is quantized.
     """
     set_seed(config.seed)
-    model = load_causal_lm(config.base, layers=config.layers, dtype=torch.float32)
-    refuse_quantized(model, "trained")
+    model = load_plain_base(config.base, layers=config.layers)
     first = config.first_trained_layer
     if not config.full:
         return with_lora(model, first_layer=first, rank=config.rank, alpha=config.alpha, targets=config.targets)

@@ -21,6 +21,7 @@ class StageConfig(Config):
     batch_tokens: int = Field(
         1024, ge=8, description="padded tokens of one batch, at most; both answers of a pair count"
     )
+    batch_rows: int | None = Field(None, ge=1, description="rows of one batch, at most; null for no limit")
     accumulation: int = Field(1, ge=1, description="batches an optimiser step")
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field("linear", description="after the warm-up")
     warmup_share: float = Field(0.0, ge=0, le=1)

@@ -6,6 +6,7 @@ one. Taken is the expert whose learnt answer is likeliest, and the routers whose
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from corral.core.checkpoints import all_complete
 from corral.core.errors import RunError
 from corral.core.files import atomic_write_json, read_json
 from corral.core.metrics import auroc
+from corral.core.progress import milestone
 from corral.models.routing.gated import Gates
 from corral.models.routing.installing import Routing
 from corral.train.mogu.rows import RatioRow, RouterRow, collate_ratio, collate_router
@@ -73,6 +75,8 @@ def sweep(
 ) -> Swept:
     """Score every whole checkpoint and leave the model with the weights of the best.
 
+    A checkpoint with a weight or a score that is not finite is left out: training that diverges may write one.
+
     Args:
         model: whose trained weights are replaced.
         folder: of the checkpoints.
@@ -82,24 +86,33 @@ def sweep(
         stopped: why it ended early.
 
     Raises:
-        RunError: there is no whole checkpoint.
+        RunError: there is no whole checkpoint with finite weights and scores.
     """
     checkpoints = dict(all_complete(folder))
-    if not checkpoints:
+    scores = {step: found for step, path in checkpoints.items() if (found := _finite_scores(model, path, score))}
+    if not scores:
+        what = " of finite weights and scores" if checkpoints else ""
         raise RunError(
-            "the stage left no whole checkpoint" + (f": {stopped}" if stopped else ""),
+            f"the stage left no whole checkpoint{what}" + (f": {stopped}" if stopped else ""),
             where=str(folder),
             hint="Lower the learning rate, set `ratio.denominator_cap`, or save more often (`save_every`).",
         )
-    scores: dict[int, Scores] = {}
-    for step, path in checkpoints.items():
-        load_trained(model, path)
-        scores[step] = score()
+    if len(scores) < len(checkpoints):
+        milestone(f"{len(checkpoints) - len(scores)} of {len(checkpoints)} checkpoints are left out: not finite")
     chosen = min(scores, key=lambda step: (better(scores[step]), step))
     load_trained(model, checkpoints[chosen])
-    found = Swept(chosen, {0: before, **scores}, stopped)
-    found.write(folder)
-    return found
+    swept = Swept(chosen, {0: before, **scores}, stopped)
+    swept.write(folder)
+    return swept
+
+
+def _finite_scores(model: PreTrainedModel, path: Path, score: Callable[[], Scores]) -> Scores | None:
+    """Scores of a checkpoint, put into the model; ``None`` where a weight or a score is not finite."""
+    load_trained(model, path)
+    if not all(bool(tensor.isfinite().all()) for tensor in load_file(path / _WEIGHTS).values()):
+        return None
+    scores = score()
+    return scores if all(map(math.isfinite, scores.values())) else None
 
 
 def load_trained(model: PreTrainedModel, checkpoint: Path) -> None:

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import TrainingArguments, set_seed
 
 from corral.core.errors import DataError
 from corral.core.progress import milestone
 from corral.core.runs import Run
-from corral.models.loading import load_causal_lm, weights_revision
-from corral.models.quantized.linear import refuse_quantized
+from corral.models.loading import weights_revision
 from corral.models.routing.files import save_routing
 from corral.models.routing.installing import Part, Routing, RoutingShape, install_routing
 from corral.train.arguments import trainer_arguments
@@ -31,6 +29,7 @@ from corral.train.mogu.rows import collate_ratio, collate_router, encode_ratio_r
 from corral.train.mogu.settings import MoguConfig, SeededStage, StageConfig
 from corral.train.mogu.sweep import Scores, Swept, load_trained, score_expert, score_routers, sweep
 from corral.train.mogu.trainers import DivergedError, ExpertTrainer, RouterTrainer, RowMeanTrainer
+from corral.train.plain_base import load_plain_base
 from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import RowDataset
 
@@ -91,8 +90,8 @@ def train_mogu(
 
     Raises:
         NotFoundError: nothing at ``base``, or no file of pairs for the eager expert.
-        ConfigError: a batch budget that a row does not fit, layers that are not there, or a model that is no
-            Llama or quantized.
+        ConfigError: a batch budget that a row does not fit, layers that are not there, or a model that is no Llama or
+            quantized.
         DataError: a pair without the answer that is needed, pairs of one kind, or a row that cannot be encoded.
         RunError: a stage without a whole checkpoint.
     """
@@ -101,8 +100,7 @@ def train_mogu(
             raise DataError("there must be malicious and benign instructions", where=name)
     set_seed(config.seed)
     chat = load_chat(base)
-    model = load_causal_lm(base, dtype=torch.float32)
-    refuse_quantized(model, "trained")
+    model = load_plain_base(base)
     shape = RoutingShape(
         choose_layers(model, chat, pairs, config.router),
         rank=config.experts.rank,
@@ -206,7 +204,13 @@ class _Work:
         before = score()
         self.routing.train_only(part, self.model)
         seeded = SeededStage(**stage.model_dump(), seed=self.config.seed)
-        batches = TokenBudgetSampler(lengths, max_tokens=stage.batch_tokens, epochs=stage.epochs, seed=self.config.seed)
+        batches = TokenBudgetSampler(
+            lengths,
+            max_tokens=stage.batch_tokens,
+            max_rows=stage.batch_rows,
+            epochs=stage.epochs,
+            seed=self.config.seed,
+        )
         arguments = trainer_arguments(seeded, folder, batches=len(batches), schedule=stage.schedule)
         # Without the run, whose log a trainer rewinds to its own steps: other stages have lines there.
         made = trainer(

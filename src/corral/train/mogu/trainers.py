@@ -1,7 +1,8 @@
 """The trainers of MoGU's stages: rows in batches under a token budget, losses that are means over the rows of a step.
 
 The published code trains a row at a time and accumulates; each row weighs the same here too, whatever its batch. A loss
-that is not finite ends the stage before the weights are touched: the checkpoints of before stay.
+that is not finite ends the stage before the weights are touched: the checkpoints of before stay. (A gradient that is
+not finite may still spoil the weights of the last of them; the sweep leaves such a checkpoint out.)
 
 Legend: L layers, B rows, T tokens, R tokens of answers, V vocabulary.
 """

@@ -2,8 +2,8 @@
 
 Source: DeRTa (arXiv 2407.09121), reinforced transition optimisation: with q the request, h the harmful answer and R one
 fixed refusal token ("Sorry"), the loss is ``- sum_{t=1..|h|} log P(R | q, h_<t)``. R is never fed back: the model reads
-the true answer. Training reaches the same sum through label arrays (``train/derta/rows``) and TRL's cross-entropy; what
-stands here is the definition that tests hold it to, and that evaluation reads the same way.
+the true answer. Training reaches the same sum through label arrays (``train/derta/rows``) and TRL's cross-entropy.
+``refusal_log_probs`` and ``transition_loss`` are the definition, which tests hold that path to; only they call them.
 
 Legend: B batch, T tokens, V vocabulary, W refusal tokens.
 """
@@ -66,6 +66,8 @@ def resolve_refusal_token(chat: ChatTokenizer, word: str = "Sorry", variant: Var
 def refusal_log_probs(logits_BTV: Tensor, refusal_ids: Sequence[int]) -> Tensor:
     """Log-probability of refusal as the next token at every place; the mean over several refusal tokens.
 
+    The definition, for tests.
+
     Args:
         logits_BTV: at position t, of the token at t + 1.
         refusal_ids: W token ids, at least one.
@@ -79,6 +81,8 @@ def refusal_log_probs(logits_BTV: Tensor, refusal_ids: Sequence[int]) -> Tensor:
 
 def transition_loss(logits_BTV: Tensor, answer_BT: Tensor, refusal_id: int) -> Tensor:
     """Sum of ``-log P(R | everything before)`` over the places of harmful answers; divide by their global count.
+
+    The definition, for tests.
 
     Args:
         logits_BTV: of the whole rows, prompt included.

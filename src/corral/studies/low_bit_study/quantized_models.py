@@ -1,0 +1,67 @@
+"""Models that are quantized for as long as they are measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from corral.core.files import sha256_json
+from corral.quant.quantize import quantize
+from corral.studies.low_bit_study.settings import LowBitConfig, QuantizerConfig
+from corral.studies.verdict_store import file_name
+
+
+def depends_on(config: LowBitConfig, quantizer: QuantizerConfig, weights: str, seed: int) -> dict[str, Any]:
+    """What a quantized model depends on, as JSON; ``weights`` is the revision of the model it is made from."""
+    return {
+        "weights": weights,
+        "method": quantizer.build().model_dump(mode="json"),
+        "blocks": quantizer.blocks or config.quantized_blocks,
+        "calibration": config.calibration.model_dump(mode="json"),
+        "seed": seed,
+    }
+
+
+@contextmanager
+def quantized_model(
+    config: LowBitConfig, model: str, quantizer: QuantizerConfig, seed: int, work: Path, *, dequantized: bool = False
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A quantized model's folder, removed afterwards, and the report on it without its layers.
+
+    An interrupted quantization goes on after its last whole block.
+
+    Args:
+        config: calibration text and blocks.
+        model: that is quantized.
+        quantizer: how.
+        seed: of the calibration.
+        work: folder for it.
+        dequantized: write an ordinary model, whose weights are those that the codes stand for.
+    """
+    named = sha256_json([model, quantizer.model_dump(mode="json"), seed, dequantized, config.quantized_blocks])[:12]
+    folder = work / f"{file_name(quantizer.name)}-{named}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        report = quantize(
+            model,
+            quantizer.method,
+            quantizer.build(),
+            folder,
+            text=config.calibration.model_copy(update={"seed": seed}),
+            layout="dequantized" if dequantized else "corral",
+            blocks=quantizer.blocks or config.quantized_blocks,
+        ).to_json()
+        layers = report.pop("layers")
+        losses = [(layer["proxy_loss"], layer["proxy_loss_rtn"]) for layer in layers if layer["proxy_loss_rtn"]]
+        report["proxy_loss"] = {
+            "layers": len(losses),
+            "below_rounding": sum(ours < nearest for ours, nearest in losses),
+            "sum": sum(ours for ours, _ in losses),
+            "sum_of_rounding": sum(nearest for _, nearest in losses),
+        }
+        yield folder, {key: value for key, value in report.items() if key != "out"}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

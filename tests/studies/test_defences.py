@@ -1,0 +1,92 @@
+"""The table of defences on a tiny model: a line a system, with every figure that issue and card promise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from corral.core.config import load_config
+from corral.core.errors import ConfigError
+from corral.core.evidence import Evidence
+from corral.core.recipes import plan_recipe, read_profile, run_recipe
+from corral.core.yaml import parse_yaml
+from corral.studies.defences.lines import markdown
+from corral.studies.defences.settings import DefencesStudyConfig
+
+SYSTEMS = [
+    ("base", None),
+    ("base", "perplexity-filter"),
+    ("base", "self-examination"),
+    ("self-reminder", None),
+    ("safe-decoding", None),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return run_recipe("defences/tiny", root=tmp_path_factory.mktemp("runs"))
+
+
+def lines_of(run):
+    return json.loads((run.artefacts / "defences.json").read_text())
+
+
+def test_every_system_has_a_line_with_success_by_group_refusal_and_time(tiny):
+    lines = lines_of(tiny)
+    assert [(line["target"], line["filter"]) for line in lines] == SYSTEMS
+    for line in lines:
+        groups = {each["group"]: each for each in line["by_group"]}
+        assert set(groups) == {"plain", "competing", "encoding", "search", "all but plain"}
+        assert groups["plain"]["asr"]["n"] == groups["plain"]["over_refusal"]["n"] == 3
+        assert line["ms_for_16_tokens"] > 0
+        assert ("guard_ms" in line) == (line["filter"] is not None)
+
+
+def test_searches_are_done_against_each_target_and_what_has_no_gradients_says_so(tiny):
+    searched = {line["target"]: line["by_group"][3] for line in lines_of(tiny) if line["filter"] is None}
+    assert searched["base"]["group"] == "search"
+    assert searched["base"]["not_applicable"] == {}
+    assert searched["base"]["asr"]["n"] == 6  # three goals by gcg and autodan_ga
+    assert searched["self-reminder"]["asr"]["n"] == 3
+    (reason,) = searched["self-reminder"]["not_applicable"]
+    assert "gradients" in reason
+
+
+def test_the_table_as_text_has_a_row_a_system(tiny):
+    text = (tiny.artefacts / "defences.md").read_text()
+    assert text == markdown(lines_of(tiny))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(SYSTEMS)
+    assert len({row.count("|") for row in rows}) == 1
+    assert rows[3].startswith("| base + perplexity-filter |")
+
+
+def test_the_claim_is_a_toy_about_the_last_system_and_the_first(tiny):
+    (claim,) = Evidence.read(tiny.artefacts / "evidence.json").claims
+    assert claim.toy
+    assert "`base + self-examination` less `base`" in claim.metric
+    assert [line["system"] for line in claim.ours["table"]][:2] == ["base", "base + perplexity-filter"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"claimed": "nobody"}, "none of"),
+        ({"systems": [{"name": "a"}, {"name": "a"}]}, "two systems"),
+        ({"systems": [{"name": "a"}, {"name": "b", "defence": "safe-decoding"}]}, "expert"),
+        ({"systems": [{"name": "a", "guard": "default"}, {"name": "b"}]}, "first system"),
+        ({"systems": [{"name": "a"}, {"name": "a", "model": "x", "guard": "default"}]}, "other models"),
+        ({"calibration": {}}, "calibration"),
+        ({"styles": ["nothing"]}, "nothing"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(changed, said):
+    profile = parse_yaml(read_profile("defences/tiny"), where="tiny")
+    with pytest.raises(ConfigError, match=said):
+        load_config(DefencesStudyConfig, {**profile, **changed})
+
+
+@pytest.mark.parametrize("profile", ["small", "paper"])
+def test_packaged_profiles_are_valid_and_planned(profile):
+    assert any("base + default" in line for line in plan_recipe(f"defences/{profile}"))
