@@ -114,8 +114,8 @@ class LlamaDecoder(nn.Module):
 
         Raises:
             NotFoundError: no such folder or file.
-            DataError: not a plain Llama, quantized in a way that cannot be read, a weight is missing, or ``layers`` is out
-                of range.
+            DataError: not a plain Llama, quantized in a way that cannot be read, a weight is missing, or ``layers``
+                is out of range.
         """
         shape = LlamaShape.from_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
         if layers is not None:
