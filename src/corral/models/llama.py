@@ -114,7 +114,8 @@ class LlamaDecoder(nn.Module):
 
         Raises:
             NotFoundError: no such folder or file.
-            DataError: not a plain Llama, quantized, a weight is missing, or ``layers`` is out of range.
+            DataError: not a plain Llama, quantized in a way that cannot be read, a weight is missing, or ``layers``
+                is out of range.
         """
         shape = LlamaShape.from_config(read_json(folder / "config.json"), where=str(folder / "config.json"))
         if layers is not None:
@@ -352,6 +353,12 @@ def _read_state(folder: Path, names: Sequence[str], *, layers: int) -> dict[str,
         if missing := [name for name in names if name not in found]:
             raise DataError(f"has no `{missing[0]}`", where=str(folder))
         return {name: found[name] for name in names}
+    if read_json(folder / "config.json").get("quantization_config") is not None:
+        raise DataError(
+            "the weights are quantized in a way that cannot be read here",
+            where=str(folder),
+            hint="Use `load_backbone`, or the model that it was made from.",
+        )
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise NotFoundError("no `model.safetensors`", where=str(folder), hint="Sharded models: `load_backbone`.")

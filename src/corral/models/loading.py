@@ -129,7 +129,7 @@ def load_inference_decoder(
         UserError: ``ref`` is neither of the two.
         NotFoundError: nothing at ``ref``.
         MissingDependencyError: an embedded model's package is not installed.
-        DataError: not a plain Llama, or a quantized one, or ``layers`` is out of range.
+        DataError: not a plain Llama, or one quantized in a way that cannot be read, or ``layers`` is out of range.
     """
     import torch
 

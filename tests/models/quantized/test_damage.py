@@ -201,6 +201,13 @@ def test_the_inference_decoder_refuses_layers_that_round_their_inputs(written):
         load_inference_decoder(written / "integers")
 
 
+def test_the_inference_decoder_refuses_weights_of_other_libraries(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "foreign")
+    change_json(folder / "config.json", lambda config: config.update(quantization_config={"quant_method": "fp8"}))
+    with pytest.raises(DataError, match="cannot be read here"):
+        load_inference_decoder(folder)
+
+
 def test_packed_layers_are_not_trained_or_written_as_matrices(written, tiny):
     model = load_causal_lm(written / "corral")
     with pytest.raises(ConfigError, match="cannot be trained"):

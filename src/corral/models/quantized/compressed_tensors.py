@@ -293,4 +293,5 @@ def _offset(name: str, values: Tensor, bits: int) -> Tensor:
     codes: Tensor = values.short() + 2 ** (bits - 1)
     if values.dtype != torch.int8 or values.dim() != 2 or bool(((codes < 0) | (codes >= 2**bits)).any()):
         raise DataError(f"`{name}` is not a matrix of int8 that {bits} bits hold")
-    return codes.to(torch.uint8)
+    unsigned: Tensor = codes.to(torch.uint8)
+    return unsigned
