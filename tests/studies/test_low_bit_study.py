@@ -134,6 +134,23 @@ def test_a_failed_cell_is_not_taken_for_a_result() -> None:
     assert claim.ours["not_measured"] == 3
 
 
+def test_a_seed_that_failed_keeps_a_claim_from_holding_and_is_named() -> None:
+    cells = [scored("rtn", bits, [33.0, 34.0, 35.0]) for bits in (3, 4)]
+    cells += [scored(method, bits, [30.0, 31.0, 32.0]) for method in ("gptq", "awq") for bits in (3, 4)]
+    assert ordering_against_paper(CONFIG, cells).seeds == (0,)
+    other = scored("gptq", 3, [], error="DataError: no").model_copy(update={"seed": 1})
+    claim = ordering_against_paper(CONFIG, [*cells, other])
+    assert not claim.holds
+    assert claim.ours["failed"] == ["gptq bits=3, seed 1"]
+    assert claim.seeds == (0,)
+
+
+def test_tuning_on_a_base_that_failed_is_no_finding() -> None:
+    failed = scored("nf4", 4, [], error="DataError: no")
+    claim = lora_finetuning_does_not_recover(CONFIG, {"nf4": failed}, {"nf4": [scored("nf4", 4, [30.0, 31.0])]})
+    assert (claim.holds, claim.n) == (False, 0)
+
+
 def test_a_model_of_which_few_blocks_are_quantized_is_compared_with_none() -> None:
     cells = [scored("rtn", 3, [30.0, 31.0]), scored("gptq", 3, [20.0, 21.0]).model_copy(update={"partial": True})]
     assert ordering_against_paper(CONFIG, cells).ours["not_measured"] == 4

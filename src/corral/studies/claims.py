@@ -69,6 +69,10 @@ class Compared:
         }
 
 
+NOT_COMPARED: Final = Compared(None, None, Estimate(None, None, None, 0, 0), ())
+"""Where there is nothing to compare, because what a claim rests on failed."""
+
+
 def compare_over_seeds(
     ours: Sequence[Statistic],
     baseline: Sequence[Statistic],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -49,7 +50,7 @@ class LinearLayer:
         return self.inputs.hessian.clone()
 
 
-class Method(Config):
+class Method(Config, ABC):
     """Settings of a method and what it does; subclasses are registered in ``METHODS``."""
 
     needs: ClassVar[Needs] = "nothing"
@@ -65,9 +66,9 @@ class Method(Config):
     def fold(self, block: CalibratedBlock) -> None:
         """Move scales between the norms and Linears of a block, in place, without changing what it computes."""
 
+    @abstractmethod
     def fit(self, layer: LinearLayer) -> PackedWeight:
         """The packed weight of one Linear, after ``fold`` of its block."""
-        raise NotImplementedError
 
 
 class Grouped(Method):

@@ -15,12 +15,11 @@ import numpy as np
 
 from corral.core.evidence import Claim
 from corral.core.metric_inputs import Floats
-from corral.core.stats import Estimate
 from corral.core.weighted import Statistic, auroc, mean, mean_of_parts, rate
 from corral.evals.scored import THRESHOLD
 from corral.redteam.judges import Outcome
 from corral.redteam.styles import PLAIN
-from corral.studies.claims import Compared, claim_of, compare_over_seeds
+from corral.studies.claims import NOT_COMPARED, Compared, claim_of, compare_over_seeds
 from corral.studies.low_bit_study.guard_quality import GuardCell, SetScores
 from corral.studies.low_bit_study.safety import Reply, SafetyCell
 from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, SafetyConfig
@@ -28,7 +27,6 @@ from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig
 ABOUT_FOUR_BITS: Final = (3.5, 4.5)
 """Bits, as papers count them, of the guards that ``guard_drift`` is about."""
 _AT_THRESHOLD: Final[tuple[Literal["f1", "fpr"], ...]] = ("f1", "fpr")
-_NOTHING: Final = Compared(None, None, Estimate(None, None, None, 0, 0), ())
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def safety_drift(config: LowBitConfig, asked: SafetyConfig, cells: Sequence[Safe
     compared = (
         compare_over_seeds(lost, [before], _clusters(reference, pairs), seed=config.seed, replicates=config.replicates)
         if lost
-        else _NOTHING
+        else NOT_COMPARED
     )
     return claim_of(
         "safety_drift",
@@ -147,7 +145,7 @@ def guard_drift(config: LowBitConfig, asked: GuardDriftConfig, cells: Sequence[G
     rows = guard_rows(config, cells)
     low, high = ABOUT_FOUR_BITS
     chosen = [row.cell for row in rows if row.cell.nominal_bits is not None and low <= row.cell.nominal_bits <= high]
-    compared = _guards_compared(config, chosen, reference, _auroc_lost) if chosen else _NOTHING
+    compared = _guards_compared(config, chosen, reference, _auroc_lost) if chosen else NOT_COMPARED
     return claim_of(
         "guard_drift",
         compared,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from corral.core.evidence import Claim
 from corral.core.stats import Estimate, cluster_bootstrap
 from corral.core.weighted import Statistic, mean_of
-from corral.studies.claims import NOTHING_ELSE, claim_of, compare_over_seeds, point_of
+from corral.studies.claims import NOT_COMPARED, NOTHING_ELSE, claim_of, compare_over_seeds, point_of
 from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell
 from corral.studies.low_bit_study.settings import ORDERED_METHODS, ClaimId, LowBitConfig
 
@@ -27,22 +27,26 @@ def table(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def ordering_against_paper(config: LowBitConfig, cells: Sequence[Cell]) -> Claim:
     """GPTQ and AWQ lose less than rounding to nearest, at 3 and at 4 bits."""
     compared: dict[str, Statistic] = {}
+    used: list[Cell] = []
     for bits in (4, 3):
         nearest = _scored(cells, "rtn", bits)
         for method in ORDERED_METHODS:
             ours = _scored(cells, method, bits)
             if nearest and ours:
+                used += [*nearest, *ours]
                 compared[f"rtn less {method}, {bits} bits"] = _difference(_mean(nearest), _mean(ours))
     single = {name: _estimate(statistic, cells, config) for name, statistic in compared.items()}
     whole = _estimate(mean_of(list(compared.values())), cells, config) if compared else None
     missing = 2 * len(ORDERED_METHODS) - len(compared)
-    holds = not missing and all(found.low is not None and found.low > 0 for found in single.values())
+    failed = _failed(cells, used)
+    holds = not missing and not failed and all(found.low is not None and found.low > 0 for found in single.values())
     return _claim(
         "ordering_against_paper",
         config,
+        used,
         metric=f"{_UNIT}: rounding to nearest less GPTQ and AWQ",
         baseline=_value([cell for bits in (4, 3) for cell in _scored(cells, "rtn", bits)], cells),
-        ours={name: found.to_json() for name, found in single.items()} | {"not_measured": missing},
+        ours={name: found.to_json() for name, found in single.items()} | {"not_measured": missing, "failed": failed},
         estimate=whole,
         expected="every difference above zero, its whole interval (windows resampled, mean over calibration seeds); "
         "the interval beside is that of their mean",
@@ -55,13 +59,18 @@ def ultra_low_bits_collapse(config: LowBitConfig, cells: Sequence[Cell], referen
     reference_nats = reference.scores[IN_DOMAIN].nats_per_token
     single: dict[str, Estimate] = {}
     statistics = []
+    used: list[Cell] = []
     for method in _COLLAPSING:
         if found := _scored(cells, method, 2):
+            used += found
             grown = _difference(mean_of([cell.scores[IN_DOMAIN].nats_per_token for cell in found]), reference_nats)
             statistics.append(grown)
             single[method] = _estimate(grown, cells, config)
-    holds = len(single) == len(_COLLAPSING) and all(
-        found.low is not None and found.low > math.log(COLLAPSE) for found in single.values()
+    failed = _failed(cells, used)
+    holds = (
+        len(single) == len(_COLLAPSING)
+        and not failed
+        and all(found.low is not None and found.low > math.log(COLLAPSE) for found in single.values())
     )
     few_bits = [
         line for line in table(cells) if line["nominal_bits"] and line["nominal_bits"] <= 2 and not line["error"]
@@ -70,9 +79,14 @@ def ultra_low_bits_collapse(config: LowBitConfig, cells: Sequence[Cell], referen
     return _claim(
         "ultra_low_bits_collapse",
         config,
+        used,
         metric="logarithm of how many times the perplexity grows, evaluation half of WikiText-2's validation split",
         baseline=math.log(COLLAPSE),
-        ours={"growth": {name: found.to_json() for name, found in single.items()}, "at_2_bits_and_below": low},
+        ours={
+            "growth": {name: found.to_json() for name, found in single.items()},
+            "at_2_bits_and_below": low,
+            "failed": failed,
+        },
         estimate=_estimate(mean_of(statistics), cells, config) if statistics else None,
         expected=f"with 2 bits the perplexity of {', '.join(_COLLAPSING)} grows more than {COLLAPSE:g} times, the "
         "whole interval of each above that",
@@ -90,13 +104,16 @@ def lora_finetuning_does_not_recover(
         for cell in found
         if not cell.error and not untouched[base].error
     ]
-    windows = next(iter(untouched.values())).scores[IN_DOMAIN].nats
-    compared = compare_over_seeds(
-        [ours for ours, _ in pairs],
-        [base for _, base in pairs],
-        range(len(windows)),
-        seed=config.seed,
-        replicates=config.replicates,
+    compared = (
+        compare_over_seeds(
+            [ours for ours, _ in pairs],
+            [base for _, base in pairs],
+            range(_windows(list(untouched.values()))),
+            seed=config.seed,
+            replicates=config.replicates,
+        )
+        if pairs
+        else NOT_COMPARED
     )
     lines = [_line(cell) for cell in (*untouched.values(), *(cell for found in tuned.values() for cell in found))]
     return claim_of(
@@ -114,6 +131,7 @@ def lora_finetuning_does_not_recover(
 def _claim(
     name: ClaimId,
     config: LowBitConfig,
+    used: Sequence[Cell],
     *,
     metric: str,
     baseline: float | None,
@@ -129,12 +147,18 @@ def _claim(
         ours=ours,
         n=0 if estimate is None else estimate.n,
         ci95=None if estimate is None else estimate.ci95,
-        seeds=tuple(range(max(quantizer.seeds for quantizer in config.quantizers))),
+        seeds=tuple(sorted({cell.seed for cell in used})),
         expected=expected,
         holds=holds,
         toy=config.toy,
         tried=tuple(config.tried.get(name, ())) or (() if holds else NOTHING_ELSE),
     )
+
+
+def _failed(cells: Sequence[Cell], used: Sequence[Cell]) -> list[str]:
+    """Seeds that failed of the rows that a claim rests on: what is left of such a row is no mean over its seeds."""
+    names = {cell.name for cell in used}
+    return [f"{cell.name}, seed {cell.seed}" for cell in cells if cell.error and cell.name in names]
 
 
 def _scored(cells: Sequence[Cell], method: str, bits: int) -> list[Cell]:

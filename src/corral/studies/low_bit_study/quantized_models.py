@@ -50,7 +50,7 @@ def quantized_model(
             quantizer.method,
             quantizer.build(),
             folder,
-            text=config.calibration.model_copy(update={"seed": seed}),
+            text=config.calibration.model_copy(update={"seed": config.calibration.seed + seed}),
             layout="dequantized" if dequantized else "corral",
             blocks=quantizer.blocks or config.quantized_blocks,
         ).to_json()
