@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from corral.models.packed.int8 import Int8Matrix, int8_is_exact, quantise
+from corral.models.packed.int8 import GatedInt8Matrix, Int8Matrix, int8_is_exact, quantise
 
 quick = settings(max_examples=30, deadline=None)
 exact = pytest.mark.skipif(not int8_is_exact(), reason="no exact 8-bit products on this machine")
@@ -69,9 +69,19 @@ def test_a_row_alone_gives_what_it_gives_among_others(rows: int, seed: int) -> N
 
 @exact
 def test_a_gated_product_is_the_activation_of_one_times_the_other() -> None:
-    gate, up = Int8Matrix(drawn(32, 48, seed=1)), Int8Matrix(drawn(32, 48, seed=2))
-    rows = gate.prepare(drawn(5, 48, seed=3), NO_ROOM)
-    torch.testing.assert_close(gate.gated(up, rows), F.silu(gate(rows)) * up(rows))
+    gate, up = drawn(32, 48, seed=1), drawn(32, 48, seed=2)
+    both = GatedInt8Matrix(Int8Matrix(torch.cat([gate, up])))
+    rows = both.prepare(drawn(5, 48, seed=3), NO_ROOM)
+    torch.testing.assert_close(both(rows), F.silu(Int8Matrix(gate)(rows)) * Int8Matrix(up)(rows))
+
+
+@exact
+def test_a_product_is_added_in_place() -> None:
+    matrix, sums = Int8Matrix(drawn(32, 48, seed=1)), drawn(5, 32, seed=2)
+    rows = matrix.prepare(drawn(5, 48, seed=3), NO_ROOM)
+    expected = sums + matrix(rows)
+    matrix.add_to(sums, rows, NO_ROOM)
+    torch.testing.assert_close(sums, expected)
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=64))

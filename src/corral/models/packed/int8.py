@@ -60,16 +60,40 @@ class Int8Matrix:
         product = _product(rows.values, self._packed, self._scales, self._zeros)
         return product if rows.scales_N1 is None else product.mul_(rows.scales_N1)
 
-    def gated(self, up: Int8Matrix, rows: Rows) -> Tensor:
-        """``silu(self(rows)) * up(rows)``, in float32."""
-        return F.silu(self(rows), inplace=True).mul_(up(rows))
+    def add_to(self, sums_Nx: Tensor, rows: Rows, room: Tensor) -> None:
+        """See ``Addend``; the product takes its scales on the way."""
+        product = _product(rows.values, self._packed, self._scales, self._zeros)
+        if rows.scales_N1 is None:
+            sums_Nx.add_(product)
+        else:
+            sums_Nx.addcmul_(product, rows.scales_N1)
+
+
+class GatedInt8Matrix:
+    """``silu`` of a product times another of the same inputs, both in one.
+
+    Args:
+        both: rows of the one that goes through the activation, then as many of the other.
+    """
+
+    def __init__(self, both: Int8Matrix) -> None:
+        self._both = both
+
+    def prepare(self, inputs_Nx: Tensor, room: Tensor) -> Rows:
+        """The inputs rounded to 8 bits."""
+        return self._both.prepare(inputs_Nx, room)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """The outcome (N, outputs), in float32."""
+        gate, up = self._both(rows).chunk(2, -1)
+        return F.silu(gate).mul_(up)
 
 
 def quantise(inputs_Nx: Tensor) -> Rows:
     """Each row in units of a 127th of its largest magnitude, 128 added, as unsigned bytes."""
-    largest_N1 = inputs_Nx.abs().amax(-1, keepdim=True).float().clamp_min_(_TINY)
-    rounded = torch.mul(inputs_Nx, _LARGEST / largest_N1).add_(_ROUNDER)
-    return Rows(rounded.view(torch.int32).to(torch.uint8), largest_N1.div_(_LARGEST))
+    unit_N1 = inputs_Nx.abs().amax(-1, keepdim=True).float().clamp_min_(_TINY).mul_(1 / _LARGEST)
+    rounded = torch.div(inputs_Nx, unit_N1).add_(_ROUNDER)
+    return Rows(rounded.view(torch.int32).to(torch.uint8), unit_N1)
 
 
 @cache

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from corral.core.errors import DataError
 from corral.models.llama_shape import LlamaShape
-from corral.models.packed.int8 import Int8Matrix
-from corral.models.packed.matrices import REORDER_BYTES, Factor, Matrix, stacked
+from corral.models.packed.int8 import GatedInt8Matrix, Int8Matrix
+from corral.models.packed.matrices import REORDER_BYTES, Addend, Factor, GatedMatrix, Matrix, stacked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,18 +38,16 @@ class LayerWeights:
         query_key_value: query heads, then key heads, then value heads.
         output: of attention.
         feed_forward_norm: (D,), float32.
-        gate: into the feed-forward layer, through the activation.
-        up: into the feed-forward layer, times that.
+        gated: into the feed-forward layer, one half through the activation and times the other.
         down: back to the residual stream.
     """
 
     attention_norm: Tensor
     query_key_value: Factor
-    output: Factor
+    output: Addend
     feed_forward_norm: Tensor
-    gate: Factor
-    up: Factor
-    down: Factor
+    gated: Factor
+    down: Addend
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +134,20 @@ def stack_weights(decoder: Any, shape: LlamaShape, *, int8: bool = False) -> Sta
 def _layer_weights(layer: Any, *, reorder: bool, int8: bool) -> LayerWeights:
     attention, feed_forward = layer.self_attn, layer.mlp
 
-    def factor(*weights: nn.Parameter) -> Factor:
+    def matrix(*linears: Any) -> Int8Matrix | Matrix:
+        weights = [linear.weight for linear in linears]
         if int8:
             return Int8Matrix(torch.cat([weight.detach() for weight in weights]))
         return stacked(weights, reorder=reorder) if len(weights) > 1 else Matrix(weights[0].detach(), reorder=reorder)
 
+    gate, up = feed_forward.gate_proj, feed_forward.up_proj
     return LayerWeights(
         attention_norm=layer.input_layernorm.weight.detach().float(),
-        query_key_value=factor(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
-        output=factor(attention.o_proj.weight),
+        query_key_value=matrix(attention.q_proj, attention.k_proj, attention.v_proj),
+        output=matrix(attention.o_proj),
         feed_forward_norm=layer.post_attention_layernorm.weight.detach().float(),
-        gate=factor(feed_forward.gate_proj.weight),
-        up=factor(feed_forward.up_proj.weight),
-        down=factor(feed_forward.down_proj.weight),
+        gated=GatedInt8Matrix(matrix(gate, up)) if int8 else GatedMatrix(matrix(gate), matrix(up)),
+        down=matrix(feed_forward.down_proj),
     )
 
 
