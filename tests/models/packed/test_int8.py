@@ -84,6 +84,21 @@ def test_a_product_is_added_in_place() -> None:
     torch.testing.assert_close(sums, expected)
 
 
+@exact
+@given(inputs=st.integers(1, 100), seed=st.integers(0, 99))
+@quick
+def test_mixed_inputs_give_the_same_product_and_one_large_input_spoils_it_less(inputs: int, seed: int) -> None:
+    given_rows, weight = drawn(6, inputs, seed=seed), drawn(20, inputs, seed=seed + 1)
+    mixed = Int8Matrix(weight, mix=True)
+    exactly = given_rows @ weight.t()
+    torch.testing.assert_close(mixed(mixed.prepare(given_rows, NO_ROOM)), exactly, atol=0.5, rtol=0.05)
+    if inputs % 16 == 0:
+        given_rows[:, 3] = 400.0
+        exactly, plain = given_rows @ weight.t(), Int8Matrix(weight)
+        errors = [float((each(each.prepare(given_rows, NO_ROOM)) - exactly).norm()) for each in (mixed, plain)]
+        assert errors[0] < errors[1]
+
+
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=64))
 @quick
 def test_bytes_are_the_nearest_whole_numbers_of_a_127th_of_the_largest(values: list[float]) -> None:

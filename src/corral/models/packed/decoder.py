@@ -68,7 +68,7 @@ class Beginning:
 
 def beginning_of(weights: StackWeights, ids: Sequence[int]) -> Beginning:
     """What the stack computes for token ids, none before them."""
-    hidden_PD = F.embedding(torch.tensor(ids), weights.embedding).float()
+    hidden_PD = weights.enter(torch.tensor(ids))
     work = _LayerWork(weights, torch.arange(len(ids)))
     attend = _attention([Segment(slice(0, len(ids)), slice(0, len(ids)))], 0, weights)
     states = []
@@ -76,7 +76,7 @@ def beginning_of(weights: StackWeights, ids: Sequence[int]) -> Beginning:
         query, own = work.project(hidden_PD, layer)
         states.append(own)
         work.finish(hidden_PD, attend(query, own, None), layer)
-    return Beginning(tuple(states), hidden_PD)
+    return Beginning(tuple(states), weights.leave(hidden_PD))
 
 
 def token_states(
@@ -101,13 +101,13 @@ def token_states(
     if shared:
         causal = torch.ones(shared, shared, dtype=torch.bool).tril()
         segments = [Segment(slice(0, shared), slice(0, 0), causal), *segments]
-    hidden_ND = F.embedding(ids_N, weights.embedding).float()
+    hidden_ND = weights.enter(ids_N)
     work = _LayerWork(weights, positions_N)
     attend = _attention(segments, shared or _tokens(prefix), weights)
     for i, layer in enumerate(weights.layers):
         query, own = work.project(hidden_ND, layer)
         work.finish(hidden_ND, attend(query, own, prefix[i] if prefix else own.first(shared)), layer)
-    return hidden_ND
+    return weights.leave(hidden_ND)
 
 
 def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysValues]) -> Tensor:
@@ -118,7 +118,7 @@ def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysVa
         packing: what is computed.
         prefix: of each layer; empty for no prefix.
     """
-    hidden_ND = F.embedding(packing.ids, weights.embedding).float()
+    hidden_ND = weights.enter(packing.ids)
     work = _LayerWork(weights, packing.positions)
     tokens = _tokens(prefix)
     attend = _attention(packing.segments, tokens, weights)
@@ -139,7 +139,7 @@ def prefix_states(
     """Keys and values of every layer for token ids, ``beginning`` being those of the first tokens."""
     known = _tokens(beginning)
     tokens = slice(0, len(ids) - known)
-    hidden_ND = F.embedding(torch.tensor(ids[known:]), weights.embedding).float()
+    hidden_ND = weights.enter(torch.tensor(ids[known:]))
     work = _LayerWork(weights, torch.arange(known, len(ids)))
     attend = _attention([Segment(tokens, tokens)], known, weights)
     states = []
@@ -193,7 +193,10 @@ class _Chunk:
         self.mixed_ND = self.mixed_NKGE.flatten(1)
         self.first_NTE, self.second_NTE = self.halves_NT2E.unbind(2)
         self.turned_first_NTE, self.turned_second_NTE = self.turned_NT2E.unbind(2)
-        self.turned_NTE = self.turned_NT2E.flatten(-2)
+        key_heads, group = self.mixed_NKGE.shape[1:3]
+        turned_NTE = self.turned_NT2E.flatten(-2)
+        self.queries_NKGE = turned_NTE[:, : key_heads * group].view(self.mixed_NKGE.shape)
+        self.keys_NKE = turned_NTE[:, key_heads * group :]
 
     def of(self, rows_Nx: Tensor) -> Tensor:
         """The chunk's part of what belongs to all tokens."""
@@ -243,9 +246,8 @@ class _LayerWork:
             rows = self._normed(chunk.of(hidden_ND), layer.attention_norm, layer.query_key_value, chunk)
             product_NHE = layer.query_key_value(rows).view(-1, turned_heads + shape.key_heads, shape.head_size)
             _turn(product_NHE[:, :turned_heads], tables, chunk)
-            queries_NHE, keys_NKE = chunk.turned_NTE.split([shape.heads, shape.key_heads], 1)
-            chunk.of(query_NKGE).copy_(queries_NHE.unflatten(1, (shape.key_heads, self._group)))
-            torch.mul(keys_NKE, key_scale, out=chunk.of(key_NKE))
+            chunk.of(query_NKGE).copy_(chunk.queries_NKGE)
+            torch.mul(chunk.keys_NKE, key_scale, out=chunk.of(key_NKE))
             chunk.of(value_NKE).copy_(product_NHE[:, turned_heads:])
         return query_KNGE, KeysValues(key_KNE, value_KNE)
 
@@ -259,11 +261,12 @@ class _LayerWork:
             inner = layer.gated(self._normed(states, layer.feed_forward_norm, layer.gated, chunk))
             layer.down.add_to(states, layer.down.prepare(inner, inner), chunk.wide_ND)
 
-    def _normed(self, hidden_ND: Tensor, weight_D: Tensor, factor: Factor, chunk: _Chunk) -> Rows:
+    def _normed(self, hidden_ND: Tensor, weight_D: Tensor | None, factor: Factor, chunk: _Chunk) -> Rows:
         """The normed states, as ``factor`` multiplies them."""
         length_N1 = torch.linalg.vector_norm(hidden_ND, dim=-1, keepdim=True)
         root_N1 = torch.hypot(length_N1.mul_(hidden_ND.shape[1] ** -0.5), self._floor)
-        return factor.prepare(torch.div(hidden_ND, root_N1, out=chunk.wide_ND).mul_(weight_D), chunk.normed_ND)
+        normed_ND = torch.div(hidden_ND, root_N1, out=chunk.wide_ND)
+        return factor.prepare(normed_ND if weight_D is None else normed_ND.mul_(weight_D), chunk.normed_ND)
 
     def _chunks(self, tokens: int) -> list[_Chunk]:
         """The tokens in chunks of what there is room for."""
