@@ -35,7 +35,7 @@ REPORT: dict[str, Any] = {
     "default_guard_ratio_vs_transformers": 1.5,
     "default_guard_p50_ms": 21.0,
     "max_rss_mb": 640.0,
-    "default_guard": {"uniform": LOAD},
+    "default_guard": {"uniform": LOAD, "dtype": "bfloat16"},
     "default_guard_int8_per_second": None,
     "default_guard_int8_reason": "no exact products",
     "seconds": 600.0,

@@ -140,6 +140,25 @@ def test_8_bits_are_near_and_a_batch_gives_what_single_sequences_give(reference,
     torch.testing.assert_close(torch.cat(single), ours[real], atol=0.02, rtol=0.02)
 
 
+@exact
+def test_8_bits_stay_near_where_a_channel_of_the_stream_is_far_larger_than_the_others(folder):
+    decoder, rounded = (load_inference_decoder(folder, layers=2) for _ in range(2))
+    rounded.use_int8()
+    batch = pad([[5, 6, 7, 8, 9, 10], [9]])
+    large = 100 * decoder.embed_tokens.weight.std()
+    with torch.inference_mode():
+        for model in (decoder, rounded):
+            model.embed_tokens.weight[:, 3] = large
+        exactly, ours = (
+            model(batch.input_ids_BT, batch.attention_mask_BT).last_hidden_state for model in (decoder, rounded)
+        )
+    # Of what the layers add to the stream.
+    added = exactly - decoder.embed_tokens.weight[batch.input_ids_BT]
+    real = batch.attention_mask_BT.bool()
+    error = (ours - exactly)[real].norm() / added[real].norm()
+    assert 0 < float(error) < 0.015  # twice that without the turn
+
+
 def test_8_bits_are_refused_where_their_products_are_not_exact(decoder, monkeypatch):
     monkeypatch.setattr(light, "int8_is_exact", lambda: False)
     with pytest.raises(ConfigError, match="8-bit"):

@@ -127,7 +127,8 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
         f"{uniform['transformers_per_second']:.1f}/s",
         uniform["ratio"],
     )
-    yield row("default guard, median of one", "default_guard_p50_ms", f"{report['default_guard_p50_ms']:.1f} ms")
+    latency = f"default guard, median of one ({report['default_guard']['dtype']}, the default)"
+    yield row(latency, "default_guard_p50_ms", f"{report['default_guard_p50_ms']:.1f} ms")
     yield row("default guard, memory", "max_rss_mb", f"{report['max_rss_mb']:.0f} MB")
     if report["default_guard_int8_per_second"] is not None:
         yield row(

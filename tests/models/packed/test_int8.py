@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from corral.models.packed.int8 import Int8Matrix, int8_is_exact, quantise
+from corral.models.packed.int8 import GatedInt8Matrix, Int8Matrix, int8_is_exact, quantise
 
 quick = settings(max_examples=30, deadline=None)
 exact = pytest.mark.skipif(not int8_is_exact(), reason="no exact 8-bit products on this machine")
@@ -69,9 +69,34 @@ def test_a_row_alone_gives_what_it_gives_among_others(rows: int, seed: int) -> N
 
 @exact
 def test_a_gated_product_is_the_activation_of_one_times_the_other() -> None:
-    gate, up = Int8Matrix(drawn(32, 48, seed=1)), Int8Matrix(drawn(32, 48, seed=2))
-    rows = gate.prepare(drawn(5, 48, seed=3), NO_ROOM)
-    torch.testing.assert_close(gate.gated(up, rows), F.silu(gate(rows)) * up(rows))
+    gate, up = drawn(32, 48, seed=1), drawn(32, 48, seed=2)
+    both = GatedInt8Matrix(Int8Matrix(torch.cat([gate, up])))
+    rows = both.prepare(drawn(5, 48, seed=3), NO_ROOM)
+    torch.testing.assert_close(both(rows), F.silu(Int8Matrix(gate)(rows)) * Int8Matrix(up)(rows))
+
+
+@exact
+def test_a_product_is_added_in_place() -> None:
+    matrix, sums = Int8Matrix(drawn(32, 48, seed=1)), drawn(5, 32, seed=2)
+    rows = matrix.prepare(drawn(5, 48, seed=3), NO_ROOM)
+    expected = sums + matrix(rows)
+    matrix.add_to(sums, rows, NO_ROOM)
+    torch.testing.assert_close(sums, expected)
+
+
+@exact
+@given(inputs=st.integers(1, 100), seed=st.integers(0, 99))
+@quick
+def test_mixed_inputs_give_the_same_product_and_one_large_input_spoils_it_less(inputs: int, seed: int) -> None:
+    given_rows, weight = drawn(6, inputs, seed=seed), drawn(20, inputs, seed=seed + 1)
+    mixed = Int8Matrix(weight, mix=True)
+    exactly = given_rows @ weight.t()
+    torch.testing.assert_close(mixed(mixed.prepare(given_rows, NO_ROOM)), exactly, atol=0.5, rtol=0.05)
+    if inputs % 16 == 0:
+        given_rows[:, 3] = 400.0
+        exactly, plain = given_rows @ weight.t(), Int8Matrix(weight)
+        errors = [float((each(each.prepare(given_rows, NO_ROOM)) - exactly).norm()) for each in (mixed, plain)]
+        assert errors[0] < errors[1]
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=64))

@@ -130,8 +130,8 @@ class DefaultGuard(ClassifierGuard):
             decoder: model folder that stands in for base and adapter, such as what ``export.write_decoder`` wrote,
                 dequantized from few bits; as many layers, in one safetensors file.
             dtype: of the decoder; ``auto`` is bfloat16 where the processor computes in it, else float32. ``int8``
-                rounds what its linear layers multiply to 8 bits, which changes scores more than bfloat16 does (see
-                docs/concepts/throughput.md); CPU only.
+                rounds what its linear layers multiply to 8 bits and leaves the rest in what ``auto`` is; it changes
+                scores more than bfloat16 does (see docs/concepts/throughput.md); CPU only.
             device: torch device.
             threads: torch threads; ``None`` leaves torch's choice.
             max_chars: a judged message of more characters is refused, never cut.
@@ -284,7 +284,7 @@ def _load_network(
     """The network in ``dtype``; ``openings`` are what conversations begin with."""
     from safetensors.torch import load_file
 
-    stored = find_dtype("bfloat16" if dtype == "int8" else dtype)
+    stored = find_dtype(_dtype("auto", device) if dtype == "int8" else dtype)
     backbone = load_inference_decoder(decoder or settings.base, layers=settings.layers, dtype=stored)
     if decoder is None:
         merge_lora(backbone, folder)

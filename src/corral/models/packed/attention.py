@@ -120,7 +120,7 @@ class PrefixAttention:
             rectangle.attend(query_KQGE, own, prefix, attended)
         if self._blocks is not None:
             self._blocks.attend(query_KQGE, own, prefix, attended)
-        smallest, largest = attended.sums_KQG.aminmax()
+        smallest, largest = (float(sums) for sums in attended.sums_KQG.aminmax())
         if not (smallest >= _SMALLEST_SUM and largest <= _LARGEST_SUM):
             _BlockAttention(self._segments, self._sizes).attend_carefully(query_KQGE, own, prefix, attended)
         return attended

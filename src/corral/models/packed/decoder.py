@@ -13,10 +13,10 @@ one, E head size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ class Beginning:
 
 def beginning_of(weights: StackWeights, ids: Sequence[int]) -> Beginning:
     """What the stack computes for token ids, none before them."""
-    hidden_PD = F.embedding(torch.tensor(ids), weights.embedding).float()
+    hidden_PD = weights.enter(torch.tensor(ids))
     work = _LayerWork(weights, torch.arange(len(ids)))
     attend = _attention([Segment(slice(0, len(ids)), slice(0, len(ids)))], 0, weights)
     states = []
@@ -76,7 +76,7 @@ def beginning_of(weights: StackWeights, ids: Sequence[int]) -> Beginning:
         query, own = work.project(hidden_PD, layer)
         states.append(own)
         work.finish(hidden_PD, attend(query, own, None), layer)
-    return Beginning(tuple(states), hidden_PD)
+    return Beginning(tuple(states), weights.leave(hidden_PD))
 
 
 def token_states(
@@ -101,13 +101,13 @@ def token_states(
     if shared:
         causal = torch.ones(shared, shared, dtype=torch.bool).tril()
         segments = [Segment(slice(0, shared), slice(0, 0), causal), *segments]
-    hidden_ND = F.embedding(ids_N, weights.embedding).float()
+    hidden_ND = weights.enter(ids_N)
     work = _LayerWork(weights, positions_N)
     attend = _attention(segments, shared or _tokens(prefix), weights)
     for i, layer in enumerate(weights.layers):
         query, own = work.project(hidden_ND, layer)
         work.finish(hidden_ND, attend(query, own, prefix[i] if prefix else own.first(shared)), layer)
-    return hidden_ND
+    return weights.leave(hidden_ND)
 
 
 def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysValues]) -> Tensor:
@@ -118,7 +118,7 @@ def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysVa
         packing: what is computed.
         prefix: of each layer; empty for no prefix.
     """
-    hidden_ND = F.embedding(packing.ids, weights.embedding).float()
+    hidden_ND = weights.enter(packing.ids)
     work = _LayerWork(weights, packing.positions)
     tokens = _tokens(prefix)
     attend = _attention(packing.segments, tokens, weights)
@@ -139,7 +139,7 @@ def prefix_states(
     """Keys and values of every layer for token ids, ``beginning`` being those of the first tokens."""
     known = _tokens(beginning)
     tokens = slice(0, len(ids) - known)
-    hidden_ND = F.embedding(torch.tensor(ids[known:]), weights.embedding).float()
+    hidden_ND = weights.enter(torch.tensor(ids[known:]))
     work = _LayerWork(weights, torch.arange(known, len(ids)))
     attend = _attention([Segment(tokens, tokens)], known, weights)
     states = []
@@ -161,8 +161,52 @@ def _attention(segments: Sequence[Segment], prefix: int, weights: StackWeights) 
     return PrefixAttention(segments, sizes)
 
 
+class _Buffers(NamedTuple):
+    """Room for the tokens of a chunk, which stays in the cache over all layers.
+
+    Attributes:
+        normed_ND: of the model's dtype.
+        wide_ND: float32, like those below.
+        mixed_NKGE: what attention reads.
+        halves_NT2E: the two halves of the T heads that the rotary embedding turns.
+        turned_NT2E: the same, turned.
+    """
+
+    normed_ND: Tensor
+    wide_ND: Tensor
+    mixed_NKGE: Tensor
+    halves_NT2E: Tensor
+    turned_NT2E: Tensor
+
+
+class _Chunk:
+    """Some of the tokens, buffers for them, and the views of these that every layer needs.
+
+    Args:
+        span: which tokens; ``None`` for all.
+        buffers: as many tokens.
+    """
+
+    def __init__(self, span: slice | None, buffers: _Buffers) -> None:
+        self._span = span
+        self.normed_ND, self.wide_ND, self.mixed_NKGE, self.halves_NT2E, self.turned_NT2E = buffers
+        self.mixed_ND = self.mixed_NKGE.flatten(1)
+        self.first_NTE, self.second_NTE = self.halves_NT2E.unbind(2)
+        self.turned_first_NTE, self.turned_second_NTE = self.turned_NT2E.unbind(2)
+        key_heads, group = self.mixed_NKGE.shape[1:3]
+        turned_NTE = self.turned_NT2E.flatten(-2)
+        self.queries_NKGE = turned_NTE[:, : key_heads * group].view(self.mixed_NKGE.shape)
+        self.keys_NKE = turned_NTE[:, key_heads * group :]
+
+    def of(self, rows_Nx: Tensor) -> Tensor:
+        """The chunk's part of what belongs to all tokens."""
+        return rows_Nx if self._span is None else rows_Nx[self._span]
+
+
 class _LayerWork:
     """The work of a layer on either side of attention, a chunk of tokens at a time in buffers that stay in the cache.
+
+    With few tokens a call costs as much as what it computes, so nothing is made for each layer that can be made once.
 
     Args:
         weights: of the model.
@@ -172,76 +216,73 @@ class _LayerWork:
     def __init__(self, weights: StackWeights, positions_N: Tensor) -> None:
         shape = weights.shape
         self._shape = shape
+        self._tokens = len(positions_N)
         self._dtype = weights.dtype
-        self._tables = _rotary(positions_N, shape)
+        self._group = shape.heads // shape.key_heads
         pieces = -(-len(positions_N) // (CHUNK_TOKENS * torch.get_num_threads()))
-        self._chunk = -(-len(positions_N) // pieces)  # even ones: a product of few rows is slower for each of them
-        turned = shape.heads + shape.key_heads
-        self._normed = self._buffer(shape.hidden_size)
-        self._scaled = self._buffer(shape.hidden_size, dtype=torch.float32)
-        self._mixed = self._buffer(shape.heads * shape.head_size)
-        self._wide = self._buffer(turned, 2, shape.head_size // 2, dtype=torch.float32)
-        self._turned = torch.empty_like(self._wide)
+        self._step = -(-len(positions_N) // pieces)  # even ones: a product of few rows is slower for each of them
+        halves = (shape.heads + shape.key_heads, 2, shape.head_size // 2)
+        self._buffers = _Buffers(
+            torch.empty(self._step, shape.hidden_size, dtype=self._dtype),
+            torch.empty(self._step, shape.hidden_size),
+            torch.empty(self._step, shape.key_heads, self._group, shape.head_size),
+            torch.empty(self._step, *halves),
+            torch.empty(self._step, *halves),
+        )
+        self._all = self._chunks(len(positions_N))
+        cos_N11E, sin_N1E = _rotary(positions_N, shape)
+        self._tables = [(chunk.of(cos_N11E), chunk.of(sin_N1E)) for chunk in self._all]
+        self._floor = torch.tensor(math.sqrt(shape.norm_epsilon))
 
     def project(self, hidden_ND: Tensor, layer: LayerWeights) -> tuple[Tensor, KeysValues]:
         """Queries (K, N, G, E), and keys and values (K, N, E), of every token."""
-        shape = self._shape
-        key_heads, group, size = shape.key_heads, shape.heads // shape.key_heads, shape.head_size
-        query_KNGE = torch.empty(key_heads, len(hidden_ND), group, size, dtype=self._dtype)
-        key_KNE, value_KNE = torch.empty(2, key_heads, len(hidden_ND), size, dtype=self._dtype)
-        key_scale = math.log2(math.e) / math.sqrt(size)  # scores are logarithms to base 2
-        for span in self._chunks(len(hidden_ND)):
-            chunk = hidden_ND[span]
-            product = layer.query_key_value(self._normed_rows(chunk, layer.attention_norm, layer.query_key_value))
-            heads = product.view(len(chunk), -1, size)
-            turned = self._turn(heads[:, : shape.heads + key_heads], span)
-            query_KNGE[:, span].transpose(0, 1).copy_(turned[:, : shape.heads].view(-1, key_heads, group, size))
-            torch.mul(turned[:, shape.heads :], key_scale, out=key_KNE[:, span].transpose(0, 1))
-            value_KNE[:, span].transpose(0, 1).copy_(heads[:, shape.heads + key_heads :])
+        shape, tokens = self._shape, len(hidden_ND)
+        turned_heads = shape.heads + shape.key_heads
+        query_KNGE = torch.empty(shape.key_heads, tokens, self._group, shape.head_size, dtype=self._dtype)
+        key_KNE, value_KNE = torch.empty(2, shape.key_heads, tokens, shape.head_size, dtype=self._dtype)
+        query_NKGE, key_NKE, value_NKE = (each.transpose(0, 1) for each in (query_KNGE, key_KNE, value_KNE))
+        key_scale = math.log2(math.e) / math.sqrt(shape.head_size)  # scores are logarithms to base 2
+        for chunk, tables in zip(self._all, self._tables, strict=True):
+            rows = self._normed(chunk.of(hidden_ND), layer.attention_norm, layer.query_key_value, chunk)
+            product_NHE = layer.query_key_value(rows).view(-1, turned_heads + shape.key_heads, shape.head_size)
+            _turn(product_NHE[:, :turned_heads], tables, chunk)
+            chunk.of(query_NKGE).copy_(chunk.queries_NKGE)
+            torch.mul(chunk.keys_NKE, key_scale, out=chunk.of(key_NKE))
+            chunk.of(value_NKE).copy_(product_NHE[:, turned_heads:])
         return query_KNGE, KeysValues(key_KNE, value_KNE)
 
     def finish(self, hidden_ND: Tensor, attended: Attended, layer: LayerWeights) -> None:
         """Add what attention and feed-forward give to the hidden states, in place."""
-        for span in self._chunks(len(hidden_ND)):
-            chunk = hidden_ND[span]
-            self._add(chunk, layer.output(layer.output.prepare(self._mixture(attended, span), self._mixed)))
-            inner = layer.gate.gated(layer.up, self._normed_rows(chunk, layer.feed_forward_norm, layer.gate))
-            self._add(chunk, layer.down(layer.down.prepare(inner, inner)))
+        values_NKGE, sums_NKG = attended.values_KQGE.transpose(0, 1), attended.sums_KQG.transpose(0, 1)
+        for chunk in self._all if len(hidden_ND) == self._tokens else self._chunks(len(hidden_ND)):
+            states = chunk.of(hidden_ND)
+            chunk.mixed_NKGE.copy_(chunk.of(values_NKGE)).div_(chunk.of(sums_NKG)[..., None])
+            layer.output.add_to(states, layer.output.prepare(chunk.mixed_ND, chunk.normed_ND), chunk.wide_ND)
+            inner = layer.gated(self._normed(states, layer.feed_forward_norm, layer.gated, chunk))
+            layer.down.add_to(states, layer.down.prepare(inner, inner), chunk.wide_ND)
 
-    def _add(self, hidden_ND: Tensor, added_ND: Tensor) -> None:
-        if added_ND.dtype != hidden_ND.dtype:
-            added_ND = self._scaled[: len(hidden_ND)].copy_(added_ND)
-        hidden_ND.add_(added_ND)
-
-    def _mixture(self, attended: Attended, span: slice) -> Tensor:
-        """Attention's weighted means (tokens, H * E), in float32."""
-        weighted = attended.values_KQGE[:, span].transpose(0, 1)
-        wide = self._wide.flatten()[: weighted.numel()].view(weighted.shape).copy_(weighted)
-        wide.div_(attended.sums_KQG[:, span].transpose(0, 1)[..., None])
-        return wide.flatten(1)
-
-    def _normed_rows(self, hidden_ND: Tensor, weight_D: Tensor, factor: Factor) -> Rows:
-        """The normed states, for ``factor`` and those of its kind."""
+    def _normed(self, hidden_ND: Tensor, weight_D: Tensor | None, factor: Factor, chunk: _Chunk) -> Rows:
+        """The normed states, as ``factor`` multiplies them."""
         length_N1 = torch.linalg.vector_norm(hidden_ND, dim=-1, keepdim=True)
-        scale_N1 = length_N1.square_().div_(hidden_ND.shape[1]).add_(self._shape.norm_epsilon).rsqrt_()
-        wide_ND = torch.mul(hidden_ND, scale_N1, out=self._scaled[: len(hidden_ND)])
-        return factor.prepare(wide_ND.mul_(weight_D), self._normed)
+        root_N1 = torch.hypot(length_N1.mul_(hidden_ND.shape[1] ** -0.5), self._floor)
+        normed_ND = torch.div(hidden_ND, root_N1, out=chunk.wide_ND)
+        return factor.prepare(normed_ND if weight_D is None else normed_ND.mul_(weight_D), chunk.normed_ND)
 
-    def _turn(self, heads_NHE: Tensor, span: slice) -> Tensor:
-        """Rotary embedding in float32."""
-        wide = self._wide[: len(heads_NHE)].copy_(heads_NHE.view(*heads_NHE.shape[:2], 2, -1))
-        cos, sin = (table[span] for table in self._tables)
-        turned = torch.mul(wide, cos, out=self._turned[: len(heads_NHE)])
-        turned[:, :, 0].addcmul_(wide[:, :, 1], sin, value=-1)
-        turned[:, :, 1].addcmul_(wide[:, :, 0], sin)
-        return turned.flatten(-2)
+    def _chunks(self, tokens: int) -> list[_Chunk]:
+        """The tokens in chunks of what there is room for."""
+        if tokens == self._step:
+            return [_Chunk(None, self._buffers)]
+        spans = [slice(start, min(start + self._step, tokens)) for start in range(0, tokens, self._step)]
+        return [_Chunk(span, _Buffers(*(each[: span.stop - span.start] for each in self._buffers))) for span in spans]
 
-    def _chunks(self, tokens: int) -> Iterator[slice]:
-        for start in range(0, tokens, self._chunk):
-            yield slice(start, min(start + self._chunk, tokens))
 
-    def _buffer(self, *sizes: int, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.empty(self._chunk, *sizes, dtype=dtype or self._dtype)
+def _turn(heads_NTE: Tensor, tables: tuple[Tensor, Tensor], chunk: _Chunk) -> None:
+    """Rotary embedding in float32, into the chunk's room for it."""
+    cos, sin = tables
+    chunk.halves_NT2E.copy_(heads_NTE.view(chunk.halves_NT2E.shape))
+    torch.mul(chunk.halves_NT2E, cos, out=chunk.turned_NT2E)
+    chunk.turned_first_NTE.addcmul_(chunk.second_NTE, sin, value=-1)
+    chunk.turned_second_NTE.addcmul_(chunk.first_NTE, sin)
 
 
 def _rotary(positions_N: Tensor, shape: LlamaShape) -> tuple[Tensor, Tensor]:

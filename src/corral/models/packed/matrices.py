@@ -47,8 +47,18 @@ class Factor(Protocol):
     def __call__(self, rows: Rows) -> Tensor:
         """The product (N, outputs), float32 or of the model's dtype; the caller's to change."""
 
-    def gated(self, up: Any, rows: Rows) -> Tensor:
-        """``silu(self(rows)) * up(rows)``, ``up`` being a factor of the same kind."""
+
+class Addend(Factor, Protocol):
+    """A factor whose product is added to something."""
+
+    def add_to(self, sums_Nx: Tensor, rows: Rows, room: Tensor) -> None:
+        """Add the product, in place.
+
+        Args:
+            sums_Nx: (N, outputs), float32.
+            rows: as ``prepare`` gave them.
+            room: float32; may be written to.
+        """
 
 
 class Matrix:
@@ -76,6 +86,12 @@ class Matrix:
             return rows.values @ self._weight.t()
         return self._pointwise(rows, "none")
 
+    def add_to(self, sums_Nx: Tensor, rows: Rows, room: Tensor) -> None:
+        """See ``Addend``."""
+        product = self(rows)
+        # A sum of two dtypes would make the wide copy itself, in memory of its own.
+        sums_Nx.add_(product if product.dtype == sums_Nx.dtype else room[: len(product)].copy_(product))
+
     def gated(self, up: Matrix, rows: Rows) -> Tensor:
         """``silu(self(rows)) * up(rows)``: a reordered matrix does both before it writes the product."""
         if self._weight is not None or up._reordered is None:
@@ -87,6 +103,26 @@ class Matrix:
     def _pointwise(self, rows: Rows, then: str) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(rows.values, self._reordered, None, then, [], "")
         return product
+
+
+class GatedMatrix:
+    """``silu`` of a product times another of the same inputs.
+
+    Args:
+        gate: goes through the activation.
+        up: as many outputs, in the same order of elements.
+    """
+
+    def __init__(self, gate: Matrix, up: Matrix) -> None:
+        self._gate, self._up = gate, up
+
+    def prepare(self, inputs_Nx: Tensor, room: Tensor) -> Rows:
+        """The inputs in the weights' dtype."""
+        return self._gate.prepare(inputs_Nx, room)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """The outcome (N, outputs), in the weights' dtype."""
+        return self._gate.gated(self._up, rows)
 
 
 @cache

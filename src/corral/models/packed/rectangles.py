@@ -63,14 +63,15 @@ class Rectangle:
         # Cells that no token fills are multiplied too and must be numbers.
         self._keys = torch.zeros(key_heads, count, prefix + width, head_size, dtype=dtype)
         self._values = torch.zeros_like(self._keys)
+        self._first = (self._keys[:, :, :prefix], self._values[:, :, :prefix])
         self._queries = torch.zeros(count * width, group, head_size, dtype=dtype)
         self._read = torch.empty_like(self._queries)
         self._sums = torch.empty(count * width, group, dtype=dtype)
         bytes_a_head = count * self._rows * (prefix + width) * dtype.itemsize
         self._together = key_heads if bytes_a_head * key_heads <= room else 1
         self._scores = torch.empty(self._together * count, self._rows, prefix + width, dtype=dtype)
-        hidden = torch.ones(width, width, dtype=torch.bool).triu(1)
-        self._bias = torch.zeros(width, width, dtype=dtype).masked_fill(hidden, -torch.inf).repeat_interleave(group, 0)
+        hidden = torch.ones(width, prefix + width, dtype=torch.bool).triu(prefix + 1)
+        self._bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, -torch.inf).repeat_interleave(group, 0)
 
     def attend(self, query_KQGE: Tensor, own: KeysValues, prefix: KeysValues | None, out: Attended) -> None:
         """Write what the segments' queries read.
@@ -82,8 +83,8 @@ class Rectangle:
             out: takes the segments' rows.
         """
         if prefix is not None:
-            self._keys[:, :, : self._prefix] = prefix.keys[:, None]
-            self._values[:, :, : self._prefix] = prefix.values[:, None]
+            self._first[0].copy_(prefix.keys[:, None])
+            self._first[1].copy_(prefix.values[:, None])
         self._place(self._keys, own.keys)
         self._place(self._values, own.values)
         if self._run is None:
@@ -94,7 +95,11 @@ class Rectangle:
                 out.sums_KQG[head][self._tokens] = self._sums[self._cells]
             return
         # Rows of several heads follow each other where there are no other rows.
-        step = self._together if self._run == slice(0, query_KQGE.shape[1]) else 1
+        alone = self._run == slice(0, query_KQGE.shape[1])
+        if alone and self._together == len(query_KQGE):
+            self._product(slice(None), query_KQGE, out.values_KQGE, out.sums_KQG)
+            return
+        step = self._together if alone else 1
         for start in range(0, len(query_KQGE), step):
             heads = slice(start, start + step)
             read, sums = out.values_KQGE[heads, self._run], out.sums_KQG[heads, self._run]
@@ -103,8 +108,7 @@ class Rectangle:
     def _product(self, heads: slice, queries: Tensor, read: Tensor, sums: Tensor) -> None:
         keys, values = self._keys[heads].flatten(0, 1), self._values[heads].flatten(0, 1)
         scores = self._scores[: len(keys)]
-        torch.bmm(queries.view(len(keys), self._rows, -1), keys.transpose(1, 2), out=scores)
-        scores[:, :, self._prefix :].add_(self._bias)
+        torch.baddbmm(self._bias, queries.view(len(keys), self._rows, -1), keys.transpose(1, 2), out=scores)
         scores.exp2_()
         torch.sum(scores, -1, out=sums.view(len(keys), self._rows))
         torch.bmm(scores, values, out=read.view(len(keys), self._rows, -1))

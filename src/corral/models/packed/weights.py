@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.core.errors import DataError
 from corral.models.llama_shape import LlamaShape
-from corral.models.packed.int8 import Int8Matrix
-from corral.models.packed.matrices import REORDER_BYTES, Factor, Matrix, stacked
+from corral.models.packed.int8 import GatedInt8Matrix, Int8Matrix
+from corral.models.packed.matrices import REORDER_BYTES, Addend, Factor, GatedMatrix, Matrix, stacked
+from corral.models.quantized.orthogonal import KroneckerOrthogonal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _DTYPES: Final = (torch.bfloat16, torch.float32)
+_TURN_SEED: Final = 0
 _LIBRARIES: Final = ("torch.nn.", "transformers.")
 _LLAMA: Final = ("ForCausalLM", "Model", "DecoderLayer", "Attention", "MLP", "RMSNorm", "RotaryEmbedding")
 _MODULES: Final = frozenset(
@@ -34,22 +37,20 @@ class LayerWeights:
     """One decoder layer; matrices are (outputs, inputs).
 
     Attributes:
-        attention_norm: (D,), float32.
+        attention_norm: (D,), float32; ``None`` where it is part of the matrix that follows.
         query_key_value: query heads, then key heads, then value heads.
         output: of attention.
-        feed_forward_norm: (D,), float32.
-        gate: into the feed-forward layer, through the activation.
-        up: into the feed-forward layer, times that.
+        feed_forward_norm: like ``attention_norm``.
+        gated: into the feed-forward layer, one half through the activation and times the other.
         down: back to the residual stream.
     """
 
-    attention_norm: Tensor
+    attention_norm: Tensor | None
     query_key_value: Factor
-    output: Factor
-    feed_forward_norm: Tensor
-    gate: Factor
-    up: Factor
-    down: Factor
+    output: Addend
+    feed_forward_norm: Tensor | None
+    gated: Factor
+    down: Addend
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,22 @@ class StackWeights:
         shape: its sizes.
         embedding: (V, D).
         layers: from the lowest.
+        turn: of the residual stream while it is in the layers; ``None`` for none.
     """
 
     shape: LlamaShape
     embedding: Tensor
     layers: tuple[LayerWeights, ...]
+    turn: KroneckerOrthogonal | None = None
+
+    def enter(self, ids_N: Tensor) -> Tensor:
+        """The residual stream (N, D), in float32, before the first layer."""
+        hidden_ND = F.embedding(ids_N, self.embedding).float()
+        return hidden_ND if self.turn is None else self.turn.apply(hidden_ND)
+
+    def leave(self, hidden_ND: Tensor) -> Tensor:
+        """The residual stream as the model has it; may be ``hidden_ND`` itself."""
+        return hidden_ND if self.turn is None else self.turn.undo(hidden_ND)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,9 +84,9 @@ class StackWeights:
         return self.embedding.dtype
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelWeights(StackWeights):
-    """A whole causal language model.
+    """A whole causal language model, its residual stream as it is.
 
     Attributes:
         norm: (D,), after the last layer.
@@ -116,8 +128,18 @@ def model_weights(model: PreTrainedModel) -> ModelWeights:
 
 
 def weights_state(model: nn.Module) -> Hashable:
-    """Where the parameters lie and how often each was changed in place: another state, other weights."""
-    return tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in model.parameters())
+    """Where the parameters lie and how often each was changed in place: another state, other weights.
+
+    It is asked for before every pass, and ``Module.parameters`` takes three times as long over a deep tree.
+    """
+    found, waiting = [], [model]
+    while waiting:
+        module = waiting.pop()
+        waiting.extend(child for child in module._modules.values() if child is not None)
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                found.append((parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version))
+    return tuple(found)
 
 
 def stack_weights(decoder: Any, shape: LlamaShape, *, int8: bool = False) -> StackWeights:
@@ -128,27 +150,58 @@ def stack_weights(decoder: Any, shape: LlamaShape, *, int8: bool = False) -> Sta
         shape: its sizes.
         int8: multiply by copies of the matrices that are rounded to 8 bits; ``int8_is_exact`` must hold.
     """
+    embedding = decoder.embed_tokens.weight.detach()
+    if int8:
+        turn = KroneckerOrthogonal.random(shape.hidden_size, _TURN_SEED)
+        return StackWeights(shape, embedding, tuple(_rounded_layer(layer, turn) for layer in decoder.layers), turn)
     size = sum(parameter.nbytes for parameter in decoder.layers.parameters())
-    layers = tuple(_layer_weights(layer, reorder=size <= REORDER_BYTES, int8=int8) for layer in decoder.layers)
-    return StackWeights(shape, decoder.embed_tokens.weight.detach(), layers)
+    return StackWeights(
+        shape, embedding, tuple(_layer_weights(layer, reorder=size <= REORDER_BYTES) for layer in decoder.layers)
+    )
 
 
-def _layer_weights(layer: Any, *, reorder: bool, int8: bool) -> LayerWeights:
+def _layer_weights(layer: Any, *, reorder: bool) -> LayerWeights:
     attention, feed_forward = layer.self_attn, layer.mlp
 
-    def factor(*weights: nn.Parameter) -> Factor:
-        if int8:
-            return Int8Matrix(torch.cat([weight.detach() for weight in weights]))
-        return stacked(weights, reorder=reorder) if len(weights) > 1 else Matrix(weights[0].detach(), reorder=reorder)
+    def matrix(linear: Any) -> Matrix:
+        return Matrix(linear.weight.detach(), reorder=reorder)
 
     return LayerWeights(
         attention_norm=layer.input_layernorm.weight.detach().float(),
-        query_key_value=factor(attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight),
-        output=factor(attention.o_proj.weight),
+        query_key_value=stacked(
+            (attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight), reorder=reorder
+        ),
+        output=matrix(attention.o_proj),
         feed_forward_norm=layer.post_attention_layernorm.weight.detach().float(),
-        gate=factor(feed_forward.gate_proj.weight),
-        up=factor(feed_forward.up_proj.weight),
-        down=factor(feed_forward.down_proj.weight),
+        gated=GatedMatrix(matrix(feed_forward.gate_proj), matrix(feed_forward.up_proj)),
+        down=matrix(feed_forward.down_proj),
+    )
+
+
+def _rounded_layer(layer: Any, turn: KroneckerOrthogonal) -> LayerWeights:
+    """A layer of 8 bits, on either side of which the residual stream is turned.
+
+    A few channels of the stream are far larger than the others and would leave these hardly any of the 8 bits. Turned,
+    all are alike, and what is computed is the same: a norm does not change with a turn once its weight is part of the
+    matrix that follows, and the turn of a matrix is part of it, too (QuaRot, arXiv 2404.00456; a random orthogonal
+    matrix here in the place of its Hadamard matrices, and only of the residual stream).
+    """
+    attention, feed_forward = layer.self_attn, layer.mlp
+
+    def reading(norm: Any, *linears: Any) -> Int8Matrix:
+        stacked_rows = torch.cat([linear.weight.detach().float() for linear in linears])
+        return Int8Matrix(turn.apply(stacked_rows * norm.weight.detach().float()))
+
+    def writing(linear: Any, *, mix: bool) -> Int8Matrix:
+        return Int8Matrix(turn.apply(linear.weight.detach().float().t()).t().contiguous(), mix=mix)
+
+    return LayerWeights(
+        attention_norm=None,
+        query_key_value=reading(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj),
+        output=writing(attention.o_proj, mix=False),
+        feed_forward_norm=None,
+        gated=GatedInt8Matrix(reading(layer.post_attention_layernorm, feed_forward.gate_proj, feed_forward.up_proj)),
+        down=writing(feed_forward.down_proj, mix=True),
     )
 
 
