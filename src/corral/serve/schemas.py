@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from corral.serve.errors import RequestError
 
 _Name = Annotated[str, Field(min_length=1, max_length=64)]
-_MODEL_NAME: Final = r"^[A-Za-z0-9._:/449-]{1,256}$"
+_MODEL_NAME: Final = r"^[A-Za-z0-9._:/@+-]{1,256}$"
 _Model = Annotated[str, Field(pattern=_MODEL_NAME)]
 _M = TypeVar("_M", bound=BaseModel)
 
