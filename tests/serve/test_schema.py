@@ -39,7 +39,7 @@ def test_every_public_operation_is_described(schema: Any) -> None:
 def test_no_request_is_answered_with_a_servers_error(schema: Any, method: str, path: str, mode: Any) -> None:
     """Neither one that fits the description nor one that does not."""
     operation = schema[path][method]
-    if mode is schemathesis.GenerationMode.NEGATIVE and operation.body.is_empty:
+    if mode is schemathesis.GenerationMode.NEGATIVE and method == "GET":
         return  # nothing about it can be wrong
     answered: list[int] = []
 
