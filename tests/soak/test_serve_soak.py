@@ -1,7 +1,7 @@
 """Many requests to one server: memory stays flat, every one has its row, and kill -9 loses no answered decision.
 
 `make soak` sends 20,000, and 5,000 with kills at random moments; without ``CORRAL_SOAK_ROWS``, as in `make test`, a
-hundredth of that.
+hundredth of that. `make soak SOAK_GUARD=default` watches the memory of the default guard instead of the scripted one's.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ KILLED_REQUESTS = REQUESTS // 4
 KILLS = 3 if REQUESTS < 1000 else 20
 LONGEST_WAIT_SECONDS = 0.05
 CLIENTS = 8
+GUARD = os.environ.get("CORRAL_SOAK_GUARD", "scripted")
+LONGEST_WORDS = 100
 SLACK_MB = 24
 
 
@@ -45,9 +47,9 @@ def resident_mb(pid: int) -> float:
 
 
 @contextmanager
-def served(state: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(state: Path, guard: str = "scripted") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server in a process of its own, and its address."""
-    command = [sys.executable, "-m", "corral.cli.main", "serve", "--guard", "scripted", "--upstream", "none"]
+    command = [sys.executable, "-m", "corral.cli.main", "serve", "--guard", guard, "--upstream", "none"]
     with subprocess.Popen(
         [*command, "--port", "0", "--state", str(state)], stderr=subprocess.PIPE, text=True
     ) as process:
@@ -62,11 +64,12 @@ def served(state: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_flat_over_many_requests(tmp_path: Path) -> None:
-    with served(tmp_path) as (url, process):
+    with served(tmp_path, GUARD) as (url, process):
         asyncio.run(send(url, WARM))
         before = resident_mb(process.pid)
         asyncio.run(send(url, REQUESTS))
         grown = resident_mb(process.pid) - before
+    print(f"\n{REQUESTS:,} requests to the guard `{GUARD}`: {before:.0f} MB resident, {grown:+.0f} MB at the end")
     database = Database(f"sqlite:///{tmp_path / 'serve.sqlite3'}")
     report = verify_chain(database)
     database.close()
@@ -133,12 +136,14 @@ async def send_until_gone(
 
 
 async def send(url: str, count: int) -> None:
-    numbers = iter(range(count))
+    """Texts of all lengths: what is kept by the shape of a batch would show."""
+    numbers, lengths = iter(range(count)), random.Random(0)
     base = time.time_ns()
 
     async def work(client: Any) -> None:
         for number in numbers:
-            answer = await client.post("/v1/moderations", json={"input": f"hello {base} {number} " + "word " * 50})
+            text = f"hello {base} {number} " + "word " * lengths.randint(1, LONGEST_WORDS)
+            answer = await client.post("/v1/moderations", json={"input": text})
             assert answer.status_code == 200
 
     async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
