@@ -23,6 +23,7 @@ _SENTENCE: Final = "how do i bake bread with good flour and enough time in a sma
 _WORDS: Final = tuple(_SENTENCE.split())
 _SHORTEST, _LONGEST = 8, 40
 _TIMEOUT_SECONDS: Final = 120.0
+_AFTER_REFUSAL_SECONDS: Final = 0.1
 _LOOK_SECONDS: Final = 0.05
 _LOOKS_A_SCRAPE: Final = 5
 _QUEUE: Final = re.compile(r"^corral_queue_items\{.*\} ([0-9.e+]+)$", re.MULTILINE)
@@ -55,16 +56,17 @@ class Phase:
     inputs: int
     answers: list[Answer] = field(default_factory=list)
 
-    async def ask(self, client: httpx2.AsyncClient, route: str, due: float) -> None:
-        """Send one request, and note what came of it."""
+    async def ask(self, client: httpx2.AsyncClient, route: str, due: float) -> int:
+        """Send one request, and note what came of it; returns its status."""
         given: Any = [new_text() for _ in range(self.inputs)] if self.inputs > 1 else new_text()
         begun = time.perf_counter()
         try:
             answer = await client.post(route, json={"input": given})
         except httpx2.HTTPError:
             self.answers.append(Answer(due, begun, time.perf_counter(), 0, b""))
-        else:
-            self.answers.append(Answer(due, begun, time.perf_counter(), answer.status_code, answer.content))
+            return 0
+        self.answers.append(Answer(due, begun, time.perf_counter(), answer.status_code, answer.content))
+        return int(answer.status_code)
 
     def report(self, elapsed: float, client_cpu: float) -> dict[str, Any]:
         """As JSON values. ``failed`` counts requests that were neither answered whole nor refused with 429."""
@@ -105,14 +107,15 @@ def quantile_ms(seconds: list[float], share: float) -> float | None:
 
 
 def closed_loop(url: str, inputs: int, *, clients: int, seconds: float, route: str = ROUTE) -> dict[str, Any]:
-    """So many clients, each asking again when it is answered."""
+    """So many clients, each asking again when it is answered, and a little later when it is refused."""
 
     async def main(client: httpx2.AsyncClient, phase: Phase) -> None:
         ends = time.perf_counter() + seconds
 
         async def one() -> None:
             while (now := time.perf_counter()) < ends:
-                await phase.ask(client, route, now)
+                if await phase.ask(client, route, now) != 200:
+                    await asyncio.sleep(_AFTER_REFUSAL_SECONDS)
 
         await asyncio.gather(*(one() for _ in range(clients)))
 
