@@ -3,6 +3,7 @@
 #   docker build -t corral .        (pass --build-arg PIP_EXTRA_INDEX_URL=... for PyTorch's CPU builds, see README.md)
 #   docker run -v corral:/var/lib/corral corral corral serve keys create me --scope admin --scope moderate --scope chat
 #   docker run -p 127.0.0.1:8000:8000 -v corral:/var/lib/corral corral
+#   docker stop --time 75 CONTAINER        (requests that were let in are answered first)
 FROM python:3.12-slim AS build
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /src
@@ -20,7 +21,7 @@ COPY --from=build /opt/corral /opt/corral
 ENV PATH=/opt/corral/bin:$PATH CORRAL_STATE=/var/lib/corral CORRAL_CACHE=/var/cache/corral \
     HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 USER corral
-# The embedded model is unpacked now, not at every start.
+# The guard's model is unpacked now, not at every start; the one behind the gateway in the background of the first.
 RUN corral moderate 'What time is it?' --format json > /dev/null
 VOLUME /var/lib/corral
 EXPOSE 8000

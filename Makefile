@@ -14,6 +14,7 @@ BUILD_TOOLS := hatchling editables
 TORCH := 2.13.0
 PYTEST_ARGS ?=
 SOAK_ROWS ?= 200000
+SOAK_GUARD ?= scripted
 
 # The stamps carry a hash of what was installed from, so a change installs again and nothing else does.
 INSTALLED_FROM := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
@@ -42,7 +43,7 @@ lint: $(DEV_STAMP) ## Format, lint, types and import contracts.
 	$(BIN)/lint-imports
 
 soak: $(DEV_STAMP) ## Stream SOAK_ROWS=200000 rows, and a tenth as many requests, in bounded memory.
-	CORRAL_SOAK_ROWS=$(SOAK_ROWS) $(BIN)/pytest tests/soak $(PYTEST_ARGS)
+	CORRAL_SOAK_ROWS=$(SOAK_ROWS) CORRAL_SOAK_GUARD=$(SOAK_GUARD) $(BIN)/pytest tests/soak -s $(PYTEST_ARGS)
 
 evidence: $(DEV_STAMP) ## Run every small recipe and write evidence/; needs the data sets that CORRAL_DATA names, and hours.
 	@set -e; for recipe in $(SMALL_RECIPES); do echo "$$recipe"; $(CORRAL) recipes run $$recipe --evidence evidence; done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from corral.cli.main import main
 from corral.cli.serve import read_settings
 from corral.core.config import load_config
 from corral.core.errors import ConfigError, UserError
+from corral.serve.audit.database import Database
 from corral.serve.server import build_server
 from corral.serve.settings import ServeSettings
 
@@ -165,22 +167,31 @@ def test_a_server_takes_guards_made_of_guards(tmp_path: Path) -> None:
         asyncio.run(server.stop())
 
 
+def transcript(url: str) -> doctest.DocTest:
+    """What the guide shows of the `openai` client, to be asked of this address."""
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "serve.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    assert "http://127.0.0.1:8000" in shown
+    return doctest.DocTestParser().get_doctest(
+        shown.replace("http://127.0.0.1:8000", url), {}, "docs/guides/serve.md", None, 0
+    )
+
+
 @pytest.mark.slow
-def test_the_default_server_answers_the_openai_client_with_the_embedded_models(tmp_path: Path) -> None:
-    openai = pytest.importorskip("openai", reason="the openai client is not installed")
-    with running(tmp_path) as (url, _), openai.OpenAI(base_url=f"{url}/v1", api_key="x", timeout=300) as client:
-        harmless, harmful = client.moderations.create(
-            input=["How do I bake bread?", "Help me steal my neighbour's parcels without anyone noticing."]
-        ).results
-        assert (harmless.flagged, harmful.flagged) == (False, True)
-        ask = [{"role": "user", "content": "What is the capital of France?"}]
-        said = client.chat.completions.create(model="x", messages=ask, max_tokens=24)
-        assert said.choices[0].message.content
-        chunks = list(client.chat.completions.create(model="x", messages=ask, max_tokens=24, stream=True))
-        text = "".join(c.choices[0].delta.content or "" for c in chunks)
-        # Greedy both times: the stream says what the whole reply said, or both were stopped.
-        if chunks[-1].choices[0].finish_reason != "content_filter":
-            assert said.choices[0].message.content.startswith(text.strip()[:20])
+def test_the_default_server_answers_the_openai_client_as_the_guide_shows(tmp_path: Path) -> None:
+    """With the embedded models: moderations, a chat, a streamed chat, and one that is stopped."""
+    pytest.importorskip("openai", reason="the openai client is not installed")
+    said: list[str] = []
+    with running(tmp_path) as (url, _):
+        found = doctest.DocTestRunner().run(transcript(url), out=said.append)
+    assert found.failed == 0, "".join(said)
+    assert found.attempted >= 9
+    with Database(f"sqlite:///{tmp_path / 'serve.sqlite3'}").read() as connection:
+        stages = connection.exec_driver_sql("SELECT stage, taken FROM decisions ORDER BY seq").all()
+    assert [tuple(each) for each in stages] == [
+        ("input", "allow"), ("input", "block"), ("prompt", "allow"), ("response", "allow"), ("prompt", "allow"),
+        ("response", "allow"), ("prompt", "block"),
+    ]  # fmt: skip
 
 
 def test_settings_are_the_same_when_written_and_read_again(tmp_path: Path) -> None:

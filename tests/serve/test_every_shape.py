@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -85,7 +86,105 @@ CHATS: dict[str, dict[str, Any]] = {
     },
     "prediction": {"messages": [HELLO], "prediction": {"type": "content", "content": BAD}},
     "stop": {"messages": [HELLO], "stop": [BAD]},
+    "stop as one text": {"messages": [HELLO], "stop": BAD},
+    "prediction in parts": {
+        "messages": [HELLO],
+        "prediction": {"type": "content", "content": [{"type": "text", "text": BAD}]},
+    },
+    **{
+        f"{role} in parts": {"messages": [HELLO, {"role": role, "content": [{"type": "text", "text": BAD}]}]}
+        for role in ("system", "developer", "assistant")
+    },
+    "tool result in parts": {
+        "messages": [
+            HELLO,
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": BAD}]},
+        ]
+    },
+    **{
+        f"{word} in a schema": {
+            "messages": [HELLO],
+            "tools": [{"type": "function", "function": {"name": "look", "parameters": {"properties": {"a": found}}}}],
+        }
+        for word, found in {
+            "a default": {"default": BAD},
+            "a choice": {"enum": ["x", BAD]},
+            "a constant": {"const": BAD},
+            "a title": {"title": BAD},
+            "a pattern": {"pattern": BAD},
+            "an example": {"examples": [BAD]},
+            "a depth": {"items": {"anyOf": [{"properties": {"b": {"description": BAD}}}]}},
+            "an unknown word": {BAD: 1},
+        }.items()
+    },
 }
+
+FULL: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": [{"type": "text", "text": "be brief"}], "name": "operator"},
+        {"role": "developer", "content": "be kind", "name": "maker"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "hello"}, {"type": "text", "text": "you"}],
+            "name": "ann",
+        },
+        {"role": "assistant", "content": "a moment", "refusal": "or not", "name": "helper", "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "found"}], "name": "look"},
+        {"role": "assistant", "content": [{"type": "text", "text": "so"}, {"type": "refusal", "refusal": "no"}]},
+        {"role": "user", "content": "and then?"},
+        {"role": "assistant", "content": "well"},
+    ],
+    "tools": [
+        {
+            "type": "function",
+            "function": {
+                "name": "look",
+                "description": "looks",
+                "strict": True,
+                "parameters": {
+                    "type": "object",
+                    "properties": {"q": {"type": "string", "description": "what", "enum": ["a"], "default": "a"}},
+                    "required": ["q"],
+                    "additionalProperties": {"anyOf": [{"const": "b", "title": "B", "format": "date"}]},
+                    "$defs": {"D": {"pattern": "x*", "examples": ["xx"]}},
+                },
+            },
+        }
+    ],
+    "tool_choice": {"type": "function", "function": {"name": "look"}},
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "r", "description": "d", "schema": {"type": "object", "properties": {"z": {}}}},
+    },
+    "prediction": {"type": "content", "content": [{"type": "text", "text": "maybe"}]},
+    "stop": ["END", "OVER"],
+    "model": "any",
+    "reasoning_effort": "low",
+    "verbosity": "low",
+    "modalities": ["text"],
+    "service_tier": "auto",
+    "logit_bias": {"5": 1.0},
+    "metadata": {"trace": "t"},
+    "user": "u",
+    "safety_identifier": "s",
+    "prompt_cache_key": "p",
+    "corral": {"guards": ["scripted"]},
+}
+"""A request that uses every field that can hold text."""
+
+
+def with_bad_text_somewhere(value: Any) -> Iterator[Any]:
+    """The value with one of its texts, or one of its keys, replaced: every one in turn."""
+    if isinstance(value, str):
+        yield BAD
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from ({**value, key: spoilt} for spoilt in with_bad_text_somewhere(item))
+            yield {BAD if each == key else each: kept for each, kept in value.items()}
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from ([*value[:index], spoilt, *value[index + 1 :]] for spoilt in with_bad_text_somewhere(item))
 
 
 class Recording:
@@ -133,6 +232,64 @@ def test_every_chat_shape_is_stopped_before_the_model(start: Any, upstream: Reco
         streamed = running.client.post("/v1/chat/completions", json={**body, "stream": True})
         assert events(streamed.text)[-1]["choices"][0]["finish_reason"] == "content_filter", shape
     assert upstream.bodies == []
+
+
+def test_wherever_a_bad_text_stands_in_a_full_request_the_model_does_not_see_it(
+    start: Any, upstream: Recording
+) -> None:
+    """It is stopped, refused as malformed, or not sent on."""
+    running = start(upstream=upstream)
+    numbers = {"stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed"}
+    numbers |= {"presence_penalty", "frequency_penalty", "parallel_tool_calls", "store"}
+    assert set(FULL) | numbers == set(ChatRequest.model_fields)
+    assert running.client.post("/v1/chat/completions", json=FULL).json()["choices"][0]["finish_reason"] == "stop"
+    ends: Counter[str] = Counter()
+    for body in with_bad_text_somewhere(FULL):
+        upstream.bodies.clear()
+        for asked in (body, {**body, "stream": True}):
+            answer = running.client.post("/v1/chat/completions", json=asked)
+            end = "stopped" if "content_filter" in answer.text else str(answer.status_code)
+            ends[end] += 1
+            assert end in ("stopped", "400", "200"), (body, answer.text)
+            assert len(upstream.bodies) == (0 if end != "200" else 1 + (asked is not body)), body
+        assert "TRIGGER" not in str(upstream.bodies), body
+    # Most places are judged; 400 for words of the API that are none any more; 200 for the seven that stay behind.
+    assert ends["stopped"] > ends["400"] > ends["200"] > 0
+
+
+def test_a_bad_text_is_flagged_as_a_response_too(start: Any) -> None:
+    running = start()
+    for shape, given in MODERATIONS.items():
+        results = running.moderate(given, corral={"target": "response"}).json()["results"]
+        assert results[-1]["flagged"], shape
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "function", "name": "look", "content": BAD},
+        {"role": "assistant", "content": "hello", "function_call": {"name": "look", "arguments": BAD}},
+        {"role": "user", "content": [{"type": "file", "file": {"filename": BAD, "file_data": "AAAA"}}]},
+        {"role": "user", "content": "hello", "tool_calls": [CALL]},
+    ],
+)
+def test_shapes_that_are_not_offered_are_refused(start: Any, upstream: Recording, message: dict[str, Any]) -> None:
+    answer = start(upstream=upstream).chat("hello", message)
+    assert answer.status_code == 400
+    assert "TRIGGER" not in answer.text
+    assert upstream.bodies == []
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B:free", "models/a@2024-05", "org/a+b_c", "x" * 256])
+def test_names_of_models_go_on(start: Any, upstream: Recording, name: str) -> None:
+    assert start(upstream=upstream).chat("hello", model=name).status_code == 200
+    assert upstream.bodies[0]["model"] == name
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\nb", "<x>", "x" * 257, "é"])
+def test_what_has_not_the_shape_of_a_name_is_no_model(start: Any, name: str) -> None:
+    assert start().chat("hello", model=name).status_code == 400
+    assert start().moderate("hello", model=name).status_code == 400
 
 
 def test_fields_that_are_not_judged_do_not_reach_the_model(start: Any, upstream: Recording) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+pytest.importorskip("sqlalchemy", reason="the serve extra is not installed")
+
+from sqlalchemy import event
+
 from corral.guards.scripted import ScriptedGuard
-from corral.serve.audit.database import AuditError
-from corral.serve.audit.queries import Search, find_decisions
+from corral.serve.audit.database import AuditError, Database
+from corral.serve.audit.queries import Search, find_decisions, verify_chain
 
 
 def fail_after(monkeypatch: pytest.MonkeyPatch, server: Any, rows: int) -> None:
@@ -37,6 +43,52 @@ def test_without_a_row_there_is_no_answer(start: Any, monkeypatch: pytest.Monkey
         assert int(answer.headers["retry-after"]) > 0
     assert running.metric("audit_failures_total") == 3
     assert running.rows() == []
+
+
+@contextmanager
+def full_disk(database: Database) -> Iterator[None]:
+    """SQLite's own way to act a full disk: no page more than there are."""
+
+    def limit(connection: Any, _: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    with database.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    event.listen(database.engine, "connect", limit)
+    database.engine.dispose()
+    try:
+        yield
+    finally:
+        event.remove(database.engine, "connect", limit)
+        database.engine.dispose()
+
+
+def test_a_full_disk_stops_every_answer_until_there_is_room_again(start: Any) -> None:
+    # Texts are kept, so that every row needs pages of its own.
+    running = start(policies={"default": "content: full\n"}, reply=lambda _: f"the model's words {'x ' * 50_000}")
+    long = "hello " * 20_000
+    assert running.moderate(long).status_code == 200
+    with full_disk(running.server.database):
+        for answer in (
+            running.moderate(long),
+            running.moderate([long, "hello"]),
+            running.chat(long),
+            running.chat(long, stream=True),
+            running.chat("hello"),  # its own row may fit; that of the reply does not
+        ):
+            assert answer.status_code == 503
+            assert answer.json()["error"]["code"] == "audit_unavailable"
+            assert "model's words" not in answer.text
+        assert running.metric("audit_failures_total") == 5
+        running.client.portal.call(running.server.health.check)
+        assert running.client.get("/readyz").status_code == 503
+        assert running.client.get("/healthz").status_code == 200
+    assert running.moderate(long).status_code == 200
+    running.client.portal.call(running.server.health.check)
+    assert running.client.get("/readyz").status_code == 200
+    report = verify_chain(running.server.database)
+    assert report.intact
+    assert report.rows - len(running.rows(stage="prompt")) == 2
 
 
 def test_a_reply_whose_row_cannot_be_written_does_not_leave(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Many requests to one server: memory stays flat, every one has its row, and kill -9 loses no answered decision.
 
 `make soak` sends 20,000, and 5,000 with kills at random moments; without ``CORRAL_SOAK_ROWS``, as in `make test`, a
-hundredth of that.
+hundredth of that. `make soak SOAK_GUARD=default` watches the memory of the default guard instead of the scripted one's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ REQUESTS = int(os.environ.get("CORRAL_SOAK_ROWS", "2000")) // 10
 WARM = min(1000, REQUESTS // 2)
 KILLED_REQUESTS = REQUESTS // 4
 KILLS = 3 if REQUESTS < 1000 else 20
+LONGEST_WAIT_SECONDS = 0.05
 CLIENTS = 8
+GUARD = os.environ.get("CORRAL_SOAK_GUARD", "scripted")
+LONGEST_WORDS = 100
 SLACK_MB = 24
 
 
@@ -44,9 +47,9 @@ def resident_mb(pid: int) -> float:
 
 
 @contextmanager
-def served(state: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(state: Path, guard: str = "scripted") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server in a process of its own, and its address."""
-    command = [sys.executable, "-m", "corral.cli.main", "serve", "--guard", "scripted", "--upstream", "none"]
+    command = [sys.executable, "-m", "corral.cli.main", "serve", "--guard", guard, "--upstream", "none"]
     with subprocess.Popen(
         [*command, "--port", "0", "--state", str(state)], stderr=subprocess.PIPE, text=True
     ) as process:
@@ -61,11 +64,12 @@ def served(state: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_is_flat_over_many_requests(tmp_path: Path) -> None:
-    with served(tmp_path) as (url, process):
+    with served(tmp_path, GUARD) as (url, process):
         asyncio.run(send(url, WARM))
         before = resident_mb(process.pid)
         asyncio.run(send(url, REQUESTS))
         grown = resident_mb(process.pid) - before
+    print(f"\n{REQUESTS:,} requests to the guard `{GUARD}`: {before:.0f} MB resident, {grown:+.0f} MB at the end")
     database = Database(f"sqlite:///{tmp_path / 'serve.sqlite3'}")
     report = verify_chain(database)
     database.close()
@@ -76,48 +80,70 @@ def test_memory_is_flat_over_many_requests(tmp_path: Path) -> None:
 
 def test_kill_9_loses_no_answered_decision(tmp_path: Path) -> None:
     moments = random.Random(0)
-    answered: list[str] = []
-    for _ in range(KILLS):
-        with served(tmp_path) as (url, process):
-            killed_after = moments.randint(1, KILLED_REQUESTS // KILLS)
-            asyncio.run(send_until_gone(url, answered, process, killed_after))
-    with served(tmp_path):  # restarts cleanly
-        pass
+    answered: dict[str, str] = {}
+    kills = 0
+    while len(answered) < KILLED_REQUESTS:
+        with served(tmp_path) as (url, process):  # restarts cleanly after each kill
+            until = len(answered) + moments.randint(1, 2 * KILLED_REQUESTS // KILLS)
+            asyncio.run(send_until_gone(url, answered, process, until, moments.uniform(0, LONGEST_WAIT_SECONDS)))
+            kills += 1
+        database = Database(f"sqlite:///{tmp_path / 'serve.sqlite3'}")
+        assert verify_chain(database).intact
+        database.close()
+    print(f"\n{len(answered):,} answers, {kills} kills")
+    with served(tmp_path) as (url, _):
+        asyncio.run(send(url, 1))
     database = Database(f"sqlite:///{tmp_path / 'serve.sqlite3'}")
     assert verify_chain(database).intact
-    kept = {row["id"] for row in exported_rows(database, since_us=None, with_content=False)}
+    kept = {row["id"]: row["action"] for row in exported_rows(database, since_us=None, with_content=False)}
     database.close()
-    assert len(answered) >= KILLS
-    assert set(answered) <= kept
+    assert kills > 1
+    assert set(answered.values()) == {"allow", "block"}
+    assert answered.items() <= kept.items()
 
 
-async def send_until_gone(url: str, answered: list[str], process: subprocess.Popen[str], killed_after: int) -> None:
-    """Ask with several clients; after so many answers the server is killed while the others wait for theirs."""
+async def send_until_gone(
+    url: str, answered: dict[str, str], process: subprocess.Popen[str], until: int, wait_seconds: float
+) -> None:
+    """Ask with several clients. Some time after so many answers the server is killed, whatever it is about to do."""
     base, numbers = time.time_ns(), itertools.count()
-    until = len(answered) + killed_after
+    many = asyncio.Event()
+
+    async def kill() -> None:
+        await many.wait()
+        await asyncio.sleep(wait_seconds)
+        process.kill()
 
     async def work(client: Any) -> None:
-        while process.poll() is None:
+        while True:
+            number = next(numbers)
+            text = f"{'TRIGGER' if number % 5 == 0 else 'hello'} {base} {number}"
             try:
-                answer = await client.post("/v1/moderations", json={"input": f"hello {base} {next(numbers)}"})
+                answer = await client.post("/v1/moderations", json={"input": text})
             except httpx2.HTTPError:
                 return
-            answered.append(answer.json()["corral"]["decisions"][0]["id"])
+            assert answer.status_code == 200
+            told = answer.json()["corral"]["decisions"][0]
+            answered[told["id"]] = told["action"]
             if len(answered) >= until:
-                process.kill()
-                process.wait(30)
+                many.set()
 
+    killing = asyncio.create_task(kill())
     async with httpx2.AsyncClient(base_url=url, timeout=60) as client:
         await asyncio.gather(*(work(client) for _ in range(CLIENTS)))
+    await killing
+    process.wait(30)
 
 
 async def send(url: str, count: int) -> None:
-    numbers = iter(range(count))
+    """Texts of all lengths: what is kept by the shape of a batch would show."""
+    numbers, lengths = iter(range(count)), random.Random(0)
     base = time.time_ns()
 
     async def work(client: Any) -> None:
         for number in numbers:
-            answer = await client.post("/v1/moderations", json={"input": f"hello {base} {number} " + "word " * 50})
+            text = f"hello {base} {number} " + "word " * lengths.randint(1, LONGEST_WORDS)
+            answer = await client.post("/v1/moderations", json={"input": text})
             assert answer.status_code == 200
 
     async with httpx2.AsyncClient(base_url=url, timeout=60) as client:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from corral.serve.errors import RequestError
 
 _Name = Annotated[str, Field(min_length=1, max_length=64)]
-_MODEL_NAME: Final = r"^[A-Za-z0-9._:/449-]{1,256}$"
+_MODEL_NAME: Final = r"^[A-Za-z0-9._:/@+-]{1,256}$"
+_TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 _Model = Annotated[str, Field(pattern=_MODEL_NAME)]
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -99,7 +100,7 @@ class ChatRequest(_Shape):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: dict[_TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
     tools: Annotated[list[dict[str, JsonValue]], Field(max_length=128)] | None = None
     tool_choice: str | dict[str, JsonValue] | None = None
     parallel_tool_calls: bool | None = None

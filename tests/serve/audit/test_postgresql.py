@@ -9,9 +9,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,5 +138,47 @@ def test_a_restart_under_load_loses_nothing(postgresql: PostgreSQL) -> None:
     kept = [row["id"] for row in exported_rows(database, since_us=None, with_content=False)]
     assert len(kept) == len(set(kept))
     assert set(answered) <= set(kept)
+    assert verify_chain(database).intact
+    database.close()
+
+
+def test_a_server_whose_database_restarts_under_load_answers_nothing_without_its_row(
+    postgresql: PostgreSQL, tmp_path: Path, server_in: Any, listening: Any
+) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    answers: list[tuple[int, str]] = []
+    over = threading.Event()
+
+    def ask(url: str, name: int) -> None:
+        with httpx2.Client(base_url=url, timeout=120, headers={"Authorization": f"Bearer {secret}"}) as client:
+            number = 0
+            while not over.is_set() or number < 20:
+                number += 1
+                answer = client.post("/v1/moderations", json={"input": f"hello {name} {number}"})
+                told = answer.json()["corral"]["decisions"][0]["id"] if answer.status_code == 200 else ""
+                answers.append((answer.status_code, told))
+
+    server = server_in(tmp_path, database=postgresql.url, limits={"audit_seconds": 60})
+    _, secret = server.keys.create("load")
+    with listening(server) as url:
+        asking = [threading.Thread(target=ask, args=(url, name)) for name in range(4)]
+        for each in asking:
+            each.start()
+        while len(answers) < 20:
+            time.sleep(0.01)
+        postgresql.stop()
+        postgresql.start()
+        restarted_after = len(answers)
+        while len(answers) < restarted_after + 20:
+            time.sleep(0.01)
+        over.set()
+        for each in asking:
+            each.join()
+    # The log waits for its database, so nobody is refused; and every answer has its row.
+    assert {status for status, _ in answers} == {200}
+    database = Database(postgresql.url)
+    kept = [row["id"] for row in exported_rows(database, since_us=None, with_content=False)]
+    assert {told for _, told in answers} <= set(kept)
+    assert len(kept) == len(set(kept))
     assert verify_chain(database).intact
     database.close()

@@ -75,6 +75,7 @@ def test_a_person_works_through_the_console(browser: Any, site: tuple[str, str])
 
     page.get_by_role("link", name="Review").click()
     assert page.locator("article").count() == 2
+    assert page.locator("article pre").all_inner_texts() == ["another TRIGGER", "a TRIGGER"]
     page.get_by_label("Note").first.fill("as expected")
     page.get_by_role("button", name="harmful").first.click()
     page.wait_for_function("document.querySelectorAll('article').length == 1")

@@ -114,6 +114,7 @@ def test_a_review_labels_a_decision_and_is_exported_as_training_data(running: An
     client = running.client
     running.moderate(["hello", "a TRIGGER"])
     queue = client.get("/console/review").text
+    assert '<pre class="text">a TRIGGER</pre>' in queue  # nobody can label what they do not see
     (waiting,) = re.findall(r'href="/console/decisions/(\w+)"', queue)
     form = {"csrf": csrf(queue), "label": "harmful", "note": "seen", "categories": "llama_guard_3/S10"}
     assert client.post(f"/console/decisions/{waiting}", data={**form, "label": "odd"}).status_code == 400
@@ -127,6 +128,21 @@ def test_a_review_labels_a_decision_and_is_exported_as_training_data(running: An
     assert label["messages"] == [{"role": "user", "content": "a TRIGGER"}]
     assert label["harmful"] is True
     assert label["categories"] == {"llama_guard_3/S10": True}
+
+
+def test_the_queue_says_where_no_text_was_kept(start: Any) -> None:
+    running = start()
+    running.moderate("a TRIGGER")
+    queue = running.client.get("/console/review").text
+    assert "The text was not kept." in queue
+    assert "TRIGGER" not in queue
+
+
+def test_texts_in_the_queue_are_escaped(running: Any) -> None:
+    running.moderate("<script>TRIGGER</script>")
+    queue = running.client.get("/console/review").text
+    assert "&lt;script&gt;TRIGGER" in queue
+    assert "<script>TRIGGER" not in queue
 
 
 def test_a_policy_is_checked_before_it_is_saved_and_applies_at_once(running: Any) -> None:

@@ -118,7 +118,8 @@ class _Console:
         waiting = ("flag", "undecided", "block")
         search = Search(unreviewed=True, actions=waiting, tenant=session.caller.sees)
         rows = await asyncio.to_thread(find_decisions, self._server.database, search, limit=_PAGE_ROWS)
-        shown = page("review.html", session, rows=rows, labels=LABELS)
+        waiting_rows = [row | {"messages": _kept_messages(row)} for row in rows]
+        shown = page("review.html", session, rows=waiting_rows, labels=LABELS)
         return with_cookie(shown, session, request)
 
     async def labels(self, request: Request) -> Response:
@@ -258,7 +259,7 @@ class _Console:
         row = await asyncio.to_thread(find_decision, self._server.database, decision_id, tenant=session.caller.sees)
         if row is None:
             raise RequestError(404, "There is no such decision.", code="not_found")
-        messages = None if row["content"] is None else json.loads(row["content"])
+        messages = _kept_messages(row)
         taxonomy = load_taxonomy("llama_guard_3")
         codes = [(qualified(taxonomy, c.code), c.name) for c in taxonomy.categories]
         shown = page(
@@ -365,3 +366,9 @@ def _not_yours() -> RequestError:
 
 
 _ROLES: Final = ("user", "assistant", "system", "developer", "tool")
+
+
+def _kept_messages(row: Mapping[str, Any]) -> list[dict[str, str]] | None:
+    """The judged messages of a decision, ``None`` where the policy did not keep them."""
+    messages: list[dict[str, str]] | None = None if row["content"] is None else json.loads(row["content"])
+    return messages
