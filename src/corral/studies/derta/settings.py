@@ -60,7 +60,7 @@ class AttackConfig(Config):
     goals: tuple[str, ...] = Field(min_length=1, description="sources of goals")
     limit: int = Field(16, ge=1)
     judges: tuple[str, ...] = Field(("prefix-list",), min_length=1)
-    attacker: str | None = Field(None, description="model that writes prompts for `pair` and `autodan_ga`")
+    attacker: str | None = Field(None, description="model that writes prompts for `pair`, `tap` and `autodan_ga`")
     attacker_server: str | None = Field(None, description="OpenAI-compatible server that runs it")
     max_new_tokens: int = Field(40, ge=1)
 
