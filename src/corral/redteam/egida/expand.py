@@ -32,10 +32,12 @@ class BaseRequest:
     Attributes:
         goal: id, text, source and licence.
         topics: at least one.
+        by_machine: a model named the topics (``tagging``); otherwise the source, or a file of the user's.
     """
 
     goal: Goal
     topics: tuple[str, ...]
+    by_machine: bool = False
 
     @property
     def id(self) -> str:
@@ -75,6 +77,7 @@ class Instance:
             "style": self.style,
             "style_id": self.style_id,
             "topics": dict.fromkeys(self.base.topics, True),
+            "topics_by": "machine" if self.base.by_machine else "source",
             "goal": self.base.goal.text,
             "messages": self.prompt.shown.to_openai(),
             "decode": None if self.prompt.answer_code is None else self.prompt.answer_code.name,
@@ -170,7 +173,9 @@ def _check(base: Sequence[BaseRequest]) -> None:
     for request in base:
         if not request.topics:
             raise DataError(
-                "the request has no topic", where=request.id, hint="Give its row a `category`, or `topics`."
+                "the request has no topic",
+                where=request.id,
+                hint="Give its row a `category`, or `topics`, or let a model name them: `--tagger MODEL`.",
             )
         if request.id in seen:
             raise DataError(
