@@ -165,7 +165,7 @@ class Moderation:
         outcomes = [Outcome(uuid.uuid4().hex, each, Action.ALLOW if shadow else each.action) for each in decided]
         measured = measures or [{} for _ in groups]
         entries = [
-            self._entry(question, group, outcome, stage, latency_us, of_group)
+            self._entry(question, group, outcome, stage, latency_us=latency_us, measures=of_group)
             for group, outcome, of_group in zip(groups, outcomes, measured, strict=True)
         ]
         await self.record(entries)
@@ -198,6 +198,7 @@ class Moderation:
         group: Sequence[Conversation],
         outcome: Outcome,
         stage: Stage,
+        *,
         latency_us: int,
         measures: Mapping[str, float],
     ) -> AuditEntry:

@@ -25,6 +25,7 @@ from corral.redteam.settings import RunSettings
 from corral.studies.claims import NOTHING_ELSE, Compared, claim_of, compare_over_seeds
 from corral.studies.egida.instances import Drawn
 from corral.studies.egida.measures import BEFORE, Scores
+from corral.studies.egida.pareto import Point
 from corral.studies.egida.settings import ClaimId, EgidaConfig
 from corral.studies.egida.trainings import MinedSides
 
@@ -45,6 +46,7 @@ class Findings:
         shortcuts: how well style tells the sides apart, by source.
         judged: what judges say of replies that people labelled, the judge of the pairs first.
         attacks: of the target and the headline models, with the settings of the run.
+        front: trainings of other strength, where they were asked for.
     """
 
     config: EgidaConfig
@@ -56,6 +58,7 @@ class Findings:
     shortcuts: Mapping[ChosenKind, Shortcut]
     judged: Sequence[JudgedReplies]
     attacks: tuple[RedteamReport, RunSettings] | None
+    front: Sequence[Point] = ()
 
     @property
     def headline(self) -> ChosenKind:
@@ -154,6 +157,7 @@ def over_refusal_cost(found: Findings, report: RedteamReport, settings: RunSetti
         f"{next(iter(report.judges))}; after less before",
         expected=f"the interval ends below {limit:.2f}",
         holds=high is not None and high < limit,
+        beside={"pareto": [point.to_json() for point in found.front]} if found.front else None,
     )
 
 
