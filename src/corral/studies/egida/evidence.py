@@ -47,6 +47,7 @@ class Findings:
         judged: what judges say of replies that people labelled, the judge of the pairs first.
         attacks: of the target and the headline models, with the settings of the run.
         front: trainings of other strength, where they were asked for.
+        training_hours: of one training of the headline source, the mean over seeds; ``None`` where it is not known.
     """
 
     config: EgidaConfig
@@ -59,6 +60,7 @@ class Findings:
     judged: Sequence[JudgedReplies]
     attacks: tuple[RedteamReport, RunSettings] | None
     front: Sequence[Point] = ()
+    training_hours: float | None = None
 
     @property
     def headline(self) -> ChosenKind:
@@ -110,7 +112,7 @@ def generalises(found: Findings) -> Claim:
         "margins_by_cell": {cell: found.margins(kind, kind, (cell,)).to_json() for cell in CELLS},
         "change_of_log_likelihood": {side: found.change(kind, side) for side in ("chosen", "rejected")},
         "yields": {side: getattr(found.sides[kind], side).table() for side in ("train", "test")},
-        "costs": dict(found.sides[kind].train.costs),
+        "costs": _costs(found),
         "shortcut": _shortcut(found.shortcuts[kind]),
     }
     if found.attacks is not None:
@@ -275,6 +277,15 @@ def _claim(
 
 def _tried(name: ClaimId, found: Findings, *, holds: bool) -> tuple[str, ...]:
     return tuple(found.config.tried.get(name, ())) or (() if holds else NOTHING_ELSE)
+
+
+def _costs(found: Findings) -> dict[str, Any]:
+    """Of mining the training pairs and of one training, at the user's prices."""
+    mined = dict(found.sides[found.headline].train.costs)
+    hours = found.training_hours
+    if hours is None:
+        return mined
+    return {**mined, "training_hours": hours, "training_usd": hours * found.config.mining.hour_usd}
 
 
 def _shortcut(shortcut: Shortcut) -> dict[str, JsonValue]:

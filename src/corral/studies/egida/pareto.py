@@ -72,7 +72,8 @@ class Point:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         rates = {name: getattr(self, name).model_dump(mode="json") for name in _RATES}
-        return {**asdict(self.strength), **rates, "ability": list(self.ability), "best": self.best}
+        strength = {**asdict(self.strength), "seeds": list(self.strength.seeds)}
+        return {**strength, **rates, "ability": [dict(each) for each in self.ability], "best": self.best}
 
 
 def measure_front(pairs: Sequence[Pair], drawn: Drawn, config: EgidaConfig, run: Run) -> tuple[Point, ...]:
@@ -147,12 +148,14 @@ def with_best(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _trained(strength: Strength, pairs: Sequence[Pair], config: EgidaConfig, run: Run) -> dict[int, Path]:
-    """Folders by seed."""
+    """Folders by seed; the study's own training where it is the same."""
+    own = strength.learning_rate == config.dpo.learning_rate and strength.pairs == len(pairs)
     dpo = config.dpo.model_copy(update={"learning_rate": strength.learning_rate})
     settings = config.model_copy(update={"dpo": dpo})
     taken = nested(pairs, strength.pairs, config.seed)
     cells = TrainingCells(run)
-    return {seed: train_once(config.chosen[0], seed, taken, settings, cells) for seed in strength.seeds}
+    kind, label = config.chosen[0], "" if own else f" at {strength.name}"
+    return {seed: train_once(f"{kind}-{seed}{label}", seed, taken, settings, cells) for seed in strength.seeds}
 
 
 def _clustered(item: Item, drawn: Drawn) -> Item:

@@ -105,6 +105,7 @@ class EgidaRecipe:
             if config.attack is None
             else attack_models(config.attack, _headline(models, config), drawn, config, run),
             _front(config, sides[config.chosen[0]].train.pairs, drawn, run),
+            _training_hours(config, run),
         )
         for kind, shortcut in found.shortcuts.items():
             if shortcut.alarm:
@@ -118,6 +119,13 @@ class EgidaRecipe:
 def _headline(models: Mapping[ChosenKind, Mapping[int, Path]], config: EgidaConfig) -> dict[str, Path]:
     """Models of the headline source, each named by its seed."""
     return {str(seed): folder for seed, folder in models[config.chosen[0]].items()}
+
+
+def _training_hours(config: EgidaConfig, run: Run) -> float | None:
+    """Of one training of the headline source, as the run's log has them; none of those that were there already."""
+    names = {f"{config.chosen[0]}-{seed}" for seed in config.seeds}
+    took = [each["seconds"] for each in run.logged() if each.get("cell") == "training" and each["name"] in names]
+    return sum(took) / len(took) / 3600 if took else None
 
 
 def _front(config: EgidaConfig, pairs: Sequence[Pair], drawn: Drawn, run: Run) -> tuple[Point, ...]:
