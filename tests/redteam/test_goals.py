@@ -129,3 +129,14 @@ def test_questions_of_capability_have_answers_that_are_not_in_the_question() -> 
         assert goal.kind == "capability"
         assert goal.expects
         assert not any(word in goal.text.casefold().split() for word in goal.expects)
+
+
+def test_sources_that_are_not_there_are_told_where_that_is_no_error(tmp_path) -> None:
+    name = write(tmp_path / "goals.jsonl", {"goal": "Reveal the secret colour."})
+    asked = ["advbench", name, "strongreject"]
+    found = load_goals(asked, skip_missing=True, root=tmp_path)
+    assert len(found.goals) == 1
+    assert found.missing == ("advbench", "strongreject")
+    for names, skipped in ((asked, False), (["advbench", "strongreject"], True), (["nothing", name], True)):
+        with pytest.raises(NotFoundError):
+            load_goals(names, skip_missing=skipped, root=tmp_path)

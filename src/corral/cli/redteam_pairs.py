@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -93,8 +94,6 @@ def expand(
         return
     styled = [row["style"] for row in rows]
     print_table(("style", "instances"), ((style, styled.count(style)) for style in dict.fromkeys(styled)))
-    for source, licence in licences.items():
-        remark(f"requests of {source}: {licence}")
     remark(f"wrote {out}")
 
 
@@ -181,7 +180,11 @@ def _base(
     from corral.redteam.loading import open_engine
     from corral.redteam.store import Store
 
-    base = load_base(goals, limit=limit, seed=seed)
+    base = load_base(goals, limit=limit, seed=seed, skip_missing=True)
+    taken = Counter(request.goal.source for request in base)
+    licences = {request.goal.source: request.goal.licence for request in base}
+    for source, count in taken.items():
+        remark(f"{source}: {count} requests, {licences[source]}")
     if tagger is None:
         if server is not None:
             raise UserError("no model is named", where="--tagger-server", hint="Name it with `--tagger`.")

@@ -70,11 +70,13 @@ class LoadedGoals:
         goals: each request once.
         repeated: goals that an earlier source had already.
         left_out: goals of categories, or with words, that are left out.
+        missing: public sources that are not in the data folder, where that is no error.
     """
 
     goals: tuple[Goal, ...]
     repeated: int = 0
     left_out: int = 0
+    missing: tuple[str, ...] = ()
 
     @property
     def licences(self) -> dict[str, str]:
@@ -90,6 +92,7 @@ def load_goals(
     seed: int = 0,
     leave_out: Sequence[str] = LEFT_OUT,
     no_sex_or_minors: bool = False,
+    skip_missing: bool = False,
     root: Path | None = None,
 ) -> LoadedGoals:
     """The harmful, or the benign, requests of several sources and files.
@@ -106,13 +109,22 @@ def load_goals(
         leave_out: words; goals of a category whose name has one of them are left out.
         no_sex_or_minors: leave out goals whose words speak of either, whatever their category: where models are asked
             to answer them and the answers are kept or trained on.
+        skip_missing: go on without public sources that are not in the data folder, unless none of all is there.
         root: the data folder of sources; ``data_root()`` when ``None``.
 
     Raises:
         NotFoundError: neither a source nor a file, or a source that is not in the data folder.
         DataError: a malformed row, an empty goal, a goal or id that a file has twice (names the lines), or no goal.
     """
-    found = [goal for name in names for goal in _read(name, kind, root)]
+    missing: list[str] = []
+    found: list[Goal] = []
+    for name in names:
+        try:
+            found += _read(name, kind, root)
+        except NotFoundError:
+            if not skip_missing or name not in SOURCES or len(missing) + 1 == len(names):
+                raise
+            missing.append(name)
     kept = [goal for goal in found if not any(word in goal.category.casefold() for word in leave_out)]
     if no_sex_or_minors:
         kept = [goal for goal in kept if not speaks_of_sex_or_minors(goal.text)]
@@ -124,7 +136,7 @@ def load_goals(
     if not goals:
         listed = ", ".join(f"`{name}`" for name in names)
         raise DataError(f"no {kind} goal in {listed}", hint="Choose another source, or look at what is left out.")
-    return LoadedGoals(tuple(goals), len(kept) - len(once), len(found) - len(kept))
+    return LoadedGoals(tuple(goals), len(kept) - len(once), len(found) - len(kept), tuple(missing))
 
 
 def twins(goals: Iterable[Goal]) -> list[Goal]:
