@@ -102,8 +102,9 @@ def load_goals(
 
     Args:
         names: of sources in ``SOURCES``, or paths of files with ``goal`` and, if there are, ``id``, ``category``,
-            ``benign_twin`` and ``language``.
-        kind: of the goals that are taken; all goals of a file are harmful, and its twins benign.
+            ``benign_twin``, ``language`` and ``kind``.
+        kind: of the goals that are taken; a file's goals are harmful unless their ``kind`` is ``benign``, and its twins
+            are benign.
         limit: at most so many, drawn at random; all when ``None``.
         seed: of the draw.
         leave_out: words; goals of a category whose name has one of them are left out.
@@ -173,7 +174,9 @@ def capability_goals() -> tuple[Goal, ...]:
 def _read(name: str, kind: Kind, root: Path | None) -> Iterator[Goal]:
     if Path(name).is_file():
         goals = list(_from_file(Path(name)))
-        yield from goals if kind == "harmful" else twins(goals)
+        yield from (goal for goal in goals if goal.kind == kind)
+        if kind == "benign":
+            yield from twins(goals)
     elif name in SOURCES:
         for row in load_source(name, root):
             if row.target == "prompt" and row.harmful is (kind == "harmful") and row.attack is not True:
@@ -218,12 +221,23 @@ def _from_row(row: Row, path: Path) -> Goal:
     return Goal(
         id=texts["id"] or f"{path.name}:{row.line}",
         text=texts["goal"],
+        kind=_kind(row),
         category=texts["category"],
         benign_twin=texts["benign_twin"],
         language=texts["language"] or "en",
         source=path.name,
         licence="of the user's file",
     )
+
+
+def _kind(row: Row) -> Kind:
+    match row.value.get("kind"):
+        case None | "" | "harmful":
+            return "harmful"
+        case "benign":
+            return "benign"
+        case other:
+            raise DataError(f"`{other}` is neither `harmful` nor `benign`", where=f"{row.where}: kind")
 
 
 def _check(values: Mapping[str, Any], goal: str, where: str) -> None:
