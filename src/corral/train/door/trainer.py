@@ -2,8 +2,9 @@
 
 Source: arXiv 2503.03710 and its released code; the loss is in ``objectives/dual_objective``. Each term is a sum over
 tokens and a mean over the rows of its kind in the whole optimiser step, micro-batches and processes together.
-Deviations from the released code: the weights of W-DOOR grow with what preference training made likelier, as the paper
-says, where that code has the opposite sign; W-DOOR unlearns with the reference as DOOR does, where that code leaves it
+Deviations from the released code: the weights of W-DOOR grow with what preference training made likelier, since the
+paper's abstract says that it emphasises the tokens of refusal that are rewarded (that code's sign is the opposite); it
+unlearns with the reference as DOOR does, where that code leaves it
 out and divides by the length; the model that weighs is trained on whole answers, without harmful starts; the weights
 are computed once, before the first step.
 """
