@@ -56,22 +56,22 @@ def _chart(points: Sequence[Point]) -> Markup:
 
 def _table(points: Sequence[Point]) -> Markup:
     tasks = list(dict.fromkeys(name for point in points for each in point.ability for name in each))
-    columns = ["", "training", "seeds", *_AXES, "n", "understood", *tasks, "front"]
+    columns = ["", "training", "front", "seeds", *_AXES, "n", "understood", *tasks]
     rows = [
         [
             mark,
             point.strength.name,
+            "yes" if point.best else "",
             str(max(len(point.strength.seeds), 1)),
             _shown(point.attack_success),
             _shown(point.over_refusal),
             f"{point.attack_success.n} and {point.over_refusal.n}",
             _shown(point.understood),
             *(_mean(point, task) for task in tasks),
-            "yes" if point.best else "",
         ]
         for mark, point in zip(_marks(points), points, strict=True)
     ]
-    return plain_table(columns, rows, numbers=frozenset(range(2, len(columns) - 1)))
+    return plain_table(columns, rows, numbers=frozenset(range(3, len(columns))))
 
 
 def _marks(points: Sequence[Point]) -> list[str]:
