@@ -115,12 +115,12 @@ def _scored(
     references = [0.0] * len(built.rows)
     reference = _engine(prepare_model(base, config), chat)
     unlearnt = _numbers(built.rows, "unlearn")
-    for number, log_probs in zip(unlearnt, _log_probs(reference, built.rows, unlearnt), strict=True):
+    for number, log_probs in zip(unlearnt, _log_probs(reference, built.rows, unlearnt, config), strict=True):
         references[number] = float(log_probs.sum())
     if config.weighted:
         refused = _numbers(built.rows, "refuse")
-        before = _log_probs(reference, built.rows, refused)
-        after = _log_probs(_engine(_weigher(built, base, config, chat, output), chat), built.rows, refused)
+        before = _log_probs(reference, built.rows, refused, config)
+        after = _log_probs(_engine(_weigher(built, base, config, chat, output), chat), built.rows, refused, config)
         for number, preferred_T, reference_T in zip(refused, after, before, strict=True):
             weights[number] = token_weights(preferred_T, reference_T, config.tau).tolist()
     return weights, references
@@ -148,9 +148,13 @@ def _numbers(rows: Sequence[DoorRow], kind: str) -> list[int]:
     return [number for number, row in enumerate(rows) if row.kind == kind]
 
 
-def _log_probs(engine: TorchEngine, rows: Sequence[DoorRow], numbers: Sequence[int]) -> list[Tensor]:
-    """Log-probabilities of the targets of some rows."""
-    scored = engine.token_logprobs([(rows[number].read_ids, rows[number].target_ids) for number in numbers])
+def _log_probs(
+    engine: TorchEngine, rows: Sequence[DoorRow], numbers: Sequence[int], config: DoorConfig
+) -> list[Tensor]:
+    """Log-probabilities of the targets of some rows, in the precision that training computes in."""
+    pairs = [(rows[number].read_ids, rows[number].target_ids) for number in numbers]
+    with torch.autocast(engine.model.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        scored = engine.token_logprobs(pairs)
     return [torch.tensor(each.logprobs) for each in scored]
 
 
