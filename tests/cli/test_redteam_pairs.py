@@ -55,6 +55,31 @@ def test_expand_writes_a_row_a_style_and_keeps_a_file_that_is_there(
     assert "exists" in capsys.readouterr().err
 
 
+def test_a_model_names_the_topics_of_goals_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "goals.jsonl", tmp_path / "instances.jsonl"
+    texts = ["Reveal the colour of the kettle.", "Reveal the number of the gate."]
+    path.write_text("".join(json.dumps({"goal": text}) + "\n" for text in texts))
+    words = ["redteam", "expand", "--goals", str(path), "--styles", "leet", "--out", str(out)]
+    assert main(words) == 2
+    assert "--tagger" in capsys.readouterr().err
+    assert main([*words, "--tagger-server", "http://127.0.0.1:1/v1"]) == 2
+    capsys.readouterr()
+
+    @contextmanager
+    def open_tagger(name: str, server: str | None = None, **_: Any) -> Iterator[tuple[ScriptedEngine, str]]:
+        yield ScriptedEngine(lambda prompt: "p_info" if "gate" in prompt.messages[0].text else "none", name=name), "1"
+
+    monkeypatch.setattr(loading, "open_engine", open_tagger)
+    assert main([*words, "--tagger", "namer"]) == 0
+    told = capsys.readouterr().err
+    assert "1 requests have the topics that `namer` names" in told
+    assert "1 requests are left out" in told
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {(row["topics_by"], *row["topics"]) for row in rows} == {("machine", "p_info")}
+
+
 def test_mine_writes_pairs_and_a_table_of_yields(
     goals: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from corral.core.errors import ConfigError
 from corral.core.evidence import Evidence
 from corral.core.recipes import plan_recipe, read_profile, run_recipe
 from corral.core.yaml import parse_yaml
+from corral.studies.defences.claim import Change, defence_claim
 from corral.studies.defences.lines import markdown
 from corral.studies.defences.settings import DefencesStudyConfig
 
@@ -40,7 +42,40 @@ def test_every_system_has_a_line_with_success_by_group_refusal_and_time(tiny):
         assert set(groups) == {"plain", "competing", "encoding", "search", "all but plain"}
         assert groups["plain"]["asr"]["n"] == groups["plain"]["over_refusal"]["n"] == 3
         assert line["ms_for_16_tokens"] > 0
+        assert line["ms_to_first_token"] > 0
         assert ("guard_ms" in line) == (line["filter"] is not None)
+
+
+def test_what_a_system_adds_is_its_time_and_its_guards_beyond_the_first(tiny):
+    lines = lines_of(tiny)
+    assert lines[0]["ms_added"] == 0
+    for line in lines[1:]:
+        whole = line["ms_for_16_tokens"] + line.get("guard_ms", 0)
+        assert line["ms_added"] == pytest.approx(whole - lines[0]["ms_for_16_tokens"], abs=0.06)
+
+
+def test_a_line_of_before_the_first_token_was_timed_is_printed(tiny):
+    lines = [{name: value for name, value in line.items() if name != "ms_to_first_token"} for line in lines_of(tiny)]
+    rows = [line for line in markdown(lines).splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_a_claim_holds_where_attacks_fall_and_refusals_stay():
+    report = SimpleNamespace(judges={"prefix-list": "1"}, goals={"harmful": 8}, styles=["plain"])
+    fewer, more, none = (Change(8, ci95, {}) for ci95 in ((-0.4, -0.1), (-0.1, 0.2), None))
+
+    def holds(attacks, refusals):
+        found = defence_claim(
+            "c", attacks, refusals, who="a less b", most_over_refusal=0.1, report=report, table=(), seeds=(0,), toy=True
+        )
+        assert bool(found.tried) != found.holds
+        return found.holds
+
+    assert holds(fewer, fewer)
+    assert not holds(fewer, more)
+    assert not holds(more, fewer)
+    assert not holds(none, fewer)
+    assert not holds(fewer, none)
 
 
 def test_searches_are_done_against_each_target_and_what_has_no_gradients_says_so(tiny):

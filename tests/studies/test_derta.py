@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -14,12 +17,14 @@ from corral.core.runs import Run
 from corral.data.self_written import PREFIX
 from corral.data.sources import SOURCES
 from corral.evals.refusal_curve import RefusalPosition
-from corral.studies.derta import evidence
+from corral.studies.derta import evidence, trainings
 from corral.studies.derta.evidence import Findings, all_claims
 from corral.studies.derta.measures import Measured
 from corral.studies.derta.rows import StudyRows, draw_rows
 from corral.studies.derta.settings import CLAIMS, DertaStudyConfig
 from corral.studies.derta.templated import ALLOWED, FORBIDDEN, complying_rows
+from corral.train.door.settings import DoorConfig
+from corral.train.fine_tuning_settings import FineTuningConfig
 from corral.train.objectives.refusal import RefusalToken
 
 FORCED = (0, 8, 16, 32)
@@ -144,6 +149,36 @@ def test_every_profile_is_valid_and_trains_on_nothing_that_measures() -> None:
 def test_settings_that_no_claim_can_be_made_from_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(DertaStudyConfig, {"data": "templated", **changes})
+
+
+def test_arms_of_another_method_take_the_shared_settings_and_leave_other_arms_their_names(
+    config: DertaStudyConfig, rows: StudyRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[str, FineTuningConfig]] = []
+
+    def train(examples: object, base: str, config: FineTuningConfig, checkpoints: Path) -> None:
+        trained.append((base, config))
+
+    def keep(tuned: object, base: str, folder: Path) -> None:
+        folder.mkdir(parents=True)
+
+    monkeypatch.setattr(trainings, "training_module", lambda name: SimpleNamespace(train_door=train, train_derta=train))
+    monkeypatch.setattr(trainings, "keep_trained", keep)
+    asked = config.model_copy(update={"base": "a-model", "arms": (*config.arms, "door", "w_door")})
+    with Run.create(tmp_path, "derta/test", asked) as run:
+        models = trainings.Trainings(asked, rows, run)
+        folders = [models.model(arm, 3) for arm in ("derta", "door", "w_door")]
+        with Run.create(tmp_path, "derta/test", config) as other:
+            without = trainings.Trainings(config.model_copy(update={"base": "a-model"}), rows, other).model("derta", 3)
+    assert folders[0].parent.name == without.parent.name  # cells of runs without those arms are found again
+    derta, door, weighted = (each for _, each in trained[:3])
+    assert isinstance(door, DoorConfig)
+    assert isinstance(weighted, DoorConfig)
+    assert (door.weighted, weighted.weighted) == (False, True)
+    assert door.model_copy(update={"weighted": True}) == weighted
+    for name in FineTuningConfig.model_fields:
+        assert getattr(door, name) == getattr(derta, name)
+    assert door.seed == 3
 
 
 @pytest.fixture(scope="module")

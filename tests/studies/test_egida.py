@@ -95,6 +95,7 @@ def test_margins_stand_by_cell_with_yields_costs_and_the_alarm(claims: dict[str,
     assert set(shown["yields"]) == {"train", "test"}
     assert shown["yields"]["train"]["all"]["pair"] > 1
     assert shown["costs"]["hours"] > 0
+    assert shown["costs"]["training_hours"] > 0
     assert "alarm" in shown["shortcut"]
     attacks = shown["attack_success"]
     assert attacks["judge"] == "prefix-list"

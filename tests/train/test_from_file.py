@@ -34,7 +34,7 @@ def written(folder: Path, rows: list[Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("method", ["derta", "dpo", "sft"])
+@pytest.mark.parametrize("method", ["derta", "door", "dpo", "sft"])
 def test_a_model_directory_comes_out_that_an_engine_loads(tmp_path: Path, tiny_base: Path, method: Any) -> None:
     rows: list[Any] = TRIPLES if method != "sft" else [{"prompt": "Is it hot?", "completion": "yes"}]
     plan = plan_training(method, written(tmp_path, rows), str(tiny_base), SMALL)
@@ -43,7 +43,9 @@ def test_a_model_directory_comes_out_that_an_engine_loads(tmp_path: Path, tiny_b
     (answer,) = engine.generate([TRIPLES[0]["prompt"]], GenerationSettings(max_new_tokens=2))
     assert answer.prompt_tokens > 0
     assert run.status == "finished"
-    assert any("loss" in line for line in run.logged()) == (method == "derta")  # the others log every tenth step
+    assert any("loss" in line for line in run.logged()) == (
+        method in ("derta", "door")
+    )  # the others log every tenth step
     with pytest.raises(UserError, match="exists"):
         train_from_file(plan, tmp_path / "model", runs=tmp_path / "runs")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -14,7 +15,7 @@ from corral.core.errors import UserError
 if TYPE_CHECKING:
     from corral.models.engines.base import GenerationSettings
     from corral.redteam.egida.chosen import ChosenSource
-    from corral.redteam.egida.expand import Expanded, Instance
+    from corral.redteam.egida.expand import BaseRequest, Expanded, Instance
     from corral.redteam.egida.pairs import Mined
     from corral.redteam.store import Store
 
@@ -32,8 +33,20 @@ HoldOutTopic = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Requests, drawn at random; default: all.")]
 Seed = Annotated[int, typer.Option(help="Of draws, styles, split and sampling.")]
+Tagger = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Names the topics of requests without a known one; marked as a machine's.",
+        show_default=False,
+    ),
+]
+TaggerServer = Annotated[
+    str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that runs it.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _STYLES: Final = "egida18"
+_TAGGED_AT_A_TIME: Final = 16
 
 
 class Chosen(StrEnum):
@@ -50,6 +63,8 @@ def expand(
     styles: Styles = _STYLES,
     limit: Limit = None,
     seed: Seed = 0,
+    tagger: Tagger = None,
+    tagger_server: TaggerServer = None,
     out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Where the instances go.")],
     as_json: Json = False,
 ) -> None:
@@ -62,7 +77,8 @@ def expand(
 
     if out.exists():
         raise UserError("exists", where=str(out), hint="Choose another file.")
-    expanded = _expanded(goals, styles, limit, seed)
+    base = _base(goals, limit, seed, tagger=tagger, server=tagger_server, journals=out.with_suffix(".topics"))
+    expanded = _expanded(base, styles, seed)
     rows = [instance.to_json() for instance in expanded.instances]
     atomic_write_text(out, "".join(f"{row_json(row)}\n" for row in rows))
     licences = {row["source"]: row["licence"] for row in rows}
@@ -78,8 +94,6 @@ def expand(
         return
     styled = [row["style"] for row in rows]
     print_table(("style", "instances"), ((style, styled.count(style)) for style in dict.fromkeys(styled)))
-    for source, licence in licences.items():
-        remark(f"requests of {source}: {licence}")
     remark(f"wrote {out}")
 
 
@@ -91,6 +105,8 @@ def mine(
     styles: Styles = _STYLES,
     hold_out: HoldOut = None,
     hold_out_topic: HoldOutTopic = None,
+    tagger: Tagger = None,
+    tagger_server: TaggerServer = None,
     test_share: Annotated[float, typer.Option(min=0.0, max=0.9, help="Of the other requests, kept for testing.")] = 0.1,
     limit: Limit = None,
     judge: Annotated[str, typer.Option(metavar="NAME", help="As for `redteam run`.")] = "guard:default",
@@ -135,7 +151,8 @@ def mine(
         prices=Prices(hour_usd, million_judged_usd, stop_after_usd),
         seed=seed,
     )
-    instances: tuple[Instance, ...] = _expanded(goals, styles, limit, seed).instances
+    base = _base(goals, limit, seed, tagger=tagger, server=tagger_server, journals=out / "journals")
+    instances: tuple[Instance, ...] = _expanded(base, styles, seed).instances
     held_out = SplitSettings(tuple(hold_out_topic or ()), tuple(hold_out or ()), test_share, seed)
     if held_out.topics or held_out.styles or test_share:
         split = split_instances(instances, held_out)
@@ -154,15 +171,40 @@ def mine(
     remark(f"{len(mined.pairs)} pairs: {out / 'pairs.jsonl'}")
 
 
-def _expanded(goals: list[str], styles: str, limit: int | None, seed: int) -> Expanded:
-    from corral.redteam.egida.expand import expand as expand_requests
+def _base(
+    goals: list[str], limit: int | None, seed: int, *, tagger: str | None, server: str | None, journals: Path
+) -> list[BaseRequest]:
+    """Requests with topics, those that a model names included."""
     from corral.redteam.egida.expand import load_base
+    from corral.redteam.egida.tagging import TopicTagger
+    from corral.redteam.loading import open_engine
+    from corral.redteam.store import Store
+
+    base = load_base(goals, limit=limit, seed=seed, skip_missing=True)
+    taken = Counter(request.goal.source for request in base)
+    licences = {request.goal.source: request.goal.licence for request in base}
+    for source, count in taken.items():
+        remark(f"{source}: {count} requests, {licences[source]}")
+    if tagger is None:
+        if server is not None:
+            raise UserError("no model is named", where="--tagger-server", hint="Name it with `--tagger`.")
+        return base
+    with open_engine(tagger, server) as (engine, revision):
+        tagged = TopicTagger(engine, Store(journals, _TAGGED_AT_A_TIME), revision=revision).tag(base)
+    remark(f"{tagged.by_machine} requests have the topics that `{tagger}` names")
+    if tagged.left_out:
+        remark(f"{len(tagged.left_out)} requests are left out: `{tagger}` names no topic of theirs")
+    return list(tagged.requests)
+
+
+def _expanded(base: list[BaseRequest], styles: str, seed: int) -> Expanded:
+    from corral.redteam.egida.expand import expand as expand_requests
     from corral.redteam.styles import choose_styles
 
     chosen, unavailable = choose_styles([name.strip() for name in styles.split(",") if name.strip()])
     for name, reason in unavailable.items():
         remark(f"style `{name}` is not available: {reason}")
-    return expand_requests(load_base(goals, limit=limit, seed=seed), chosen, seed=seed)
+    return expand_requests(base, chosen, seed=seed)
 
 
 def _source(

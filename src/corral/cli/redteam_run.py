@@ -123,7 +123,7 @@ def run(
     attacker: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL", help="Model that writes prompts for `pair` and `autodan_ga`.", show_default=False
+            metavar="MODEL", help="Model that writes prompts for `pair`, `tap` and `autodan_ga`.", show_default=False
         ),
     ] = None,
     attacker_server: Annotated[

@@ -14,12 +14,13 @@ from corral.core.errors import NotFoundError, UserError, suggest
 # Training methods, each with the systems whose recipes train with it.
 METHODS: Final[dict[str, tuple[str, ...]]] = {
     "derta": ("derta",),
+    "door": ("derta",),
     "dpo": ("aligned_smollm2", "egida"),
     "guard": ("cultureguard", "default_guard", "duoguard", "llama_guard", "wildguard"),
     "mogu": ("mogu",),
     "sft": ("aligned_smollm2",),
 }
-FROM_FILE: Final = ("derta", "dpo", "sft")
+FROM_FILE: Final = ("derta", "door", "dpo", "sft")
 
 
 def train(
@@ -28,7 +29,7 @@ def train(
         Path | None,
         typer.Argument(
             metavar="[DATA]",
-            help="Rows with `prompt` and `completion`, or `chosen` and `rejected`; methods derta, dpo and sft.",
+            help="Rows with `prompt` and `completion`, or `chosen` and `rejected`; methods derta, door, dpo, sft.",
             show_default=False,
         ),
     ] = None,

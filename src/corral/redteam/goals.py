@@ -70,11 +70,13 @@ class LoadedGoals:
         goals: each request once.
         repeated: goals that an earlier source had already.
         left_out: goals of categories, or with words, that are left out.
+        missing: public sources that are not in the data folder, where that is no error.
     """
 
     goals: tuple[Goal, ...]
     repeated: int = 0
     left_out: int = 0
+    missing: tuple[str, ...] = ()
 
     @property
     def licences(self) -> dict[str, str]:
@@ -90,6 +92,7 @@ def load_goals(
     seed: int = 0,
     leave_out: Sequence[str] = LEFT_OUT,
     no_sex_or_minors: bool = False,
+    skip_missing: bool = False,
     root: Path | None = None,
 ) -> LoadedGoals:
     """The harmful, or the benign, requests of several sources and files.
@@ -99,20 +102,30 @@ def load_goals(
 
     Args:
         names: of sources in ``SOURCES``, or paths of files with ``goal`` and, if there are, ``id``, ``category``,
-            ``benign_twin`` and ``language``.
-        kind: of the goals that are taken; all goals of a file are harmful, and its twins benign.
+            ``benign_twin``, ``language`` and ``kind``.
+        kind: of the goals that are taken; a file's goals are harmful unless their ``kind`` is ``benign``, and its twins
+            are benign.
         limit: at most so many, drawn at random; all when ``None``.
         seed: of the draw.
         leave_out: words; goals of a category whose name has one of them are left out.
         no_sex_or_minors: leave out goals whose words speak of either, whatever their category: where models are asked
             to answer them and the answers are kept or trained on.
+        skip_missing: go on without public sources that are not in the data folder, unless none of all is there.
         root: the data folder of sources; ``data_root()`` when ``None``.
 
     Raises:
         NotFoundError: neither a source nor a file, or a source that is not in the data folder.
         DataError: a malformed row, an empty goal, a goal or id that a file has twice (names the lines), or no goal.
     """
-    found = [goal for name in names for goal in _read(name, kind, root)]
+    missing: list[str] = []
+    found: list[Goal] = []
+    for name in names:
+        try:
+            found += _read(name, kind, root)
+        except NotFoundError:
+            if not skip_missing or name not in SOURCES or len(missing) + 1 == len(names):
+                raise
+            missing.append(name)
     kept = [goal for goal in found if not any(word in goal.category.casefold() for word in leave_out)]
     if no_sex_or_minors:
         kept = [goal for goal in kept if not speaks_of_sex_or_minors(goal.text)]
@@ -124,7 +137,7 @@ def load_goals(
     if not goals:
         listed = ", ".join(f"`{name}`" for name in names)
         raise DataError(f"no {kind} goal in {listed}", hint="Choose another source, or look at what is left out.")
-    return LoadedGoals(tuple(goals), len(kept) - len(once), len(found) - len(kept))
+    return LoadedGoals(tuple(goals), len(kept) - len(once), len(found) - len(kept), tuple(missing))
 
 
 def twins(goals: Iterable[Goal]) -> list[Goal]:
@@ -161,7 +174,9 @@ def capability_goals() -> tuple[Goal, ...]:
 def _read(name: str, kind: Kind, root: Path | None) -> Iterator[Goal]:
     if Path(name).is_file():
         goals = list(_from_file(Path(name)))
-        yield from goals if kind == "harmful" else twins(goals)
+        yield from (goal for goal in goals if goal.kind == kind)
+        if kind == "benign":
+            yield from twins(goals)
     elif name in SOURCES:
         for row in load_source(name, root):
             if row.target == "prompt" and row.harmful is (kind == "harmful") and row.attack is not True:
@@ -206,12 +221,23 @@ def _from_row(row: Row, path: Path) -> Goal:
     return Goal(
         id=texts["id"] or f"{path.name}:{row.line}",
         text=texts["goal"],
+        kind=_kind(row),
         category=texts["category"],
         benign_twin=texts["benign_twin"],
         language=texts["language"] or "en",
         source=path.name,
         licence="of the user's file",
     )
+
+
+def _kind(row: Row) -> Kind:
+    match row.value.get("kind"):
+        case None | "" | "harmful":
+            return "harmful"
+        case "benign":
+            return "benign"
+        case other:
+            raise DataError(f"`{other}` is neither `harmful` nor `benign`", where=f"{row.where}: kind")
 
 
 def _check(values: Mapping[str, Any], goal: str, where: str) -> None:

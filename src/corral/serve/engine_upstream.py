@@ -20,6 +20,7 @@ from corral.core.errors import ConfigError, CorralError, DataError
 from corral.data.messages import Conversation
 from corral.models.engines.base import Engine, Generation, GenerationSettings
 from corral.serve.batching import Batcher, BatchLimits
+from corral.serve.chat.measures import MEASURES
 from corral.serve.errors import RequestError, engine_refusal
 from corral.serve.settings import EMBEDDED_UPSTREAM
 
@@ -69,6 +70,7 @@ class EngineUpstream:
                     "index": index,
                     "message": {"role": "assistant", "content": each.text},
                     "finish_reason": each.finish_reason,
+                    MEASURES: dict(each.measures),
                 }
                 for index, each in enumerate(generations)
             ],
@@ -80,7 +82,7 @@ class EngineUpstream:
         }
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """Text as it is sampled; an engine's stream does not tell the limit of tokens from the end of the text.
+        """Text as it is sampled.
 
         Raises:
             QueueFullError: too many wait.
@@ -94,19 +96,23 @@ class EngineUpstream:
         arrived: asyncio.Queue[str | None] = asyncio.Queue()
         given_up = threading.Event()
 
-        def produce() -> None:
+        def produce() -> Generation | None:
+            pieces = self._loaded().stream(conversation, settings)
             try:
-                for piece in self._loaded().stream(conversation, settings):
-                    if given_up.is_set():
-                        return
-                    loop.call_soon_threadsafe(arrived.put_nowait, piece)
+                while not given_up.is_set():
+                    loop.call_soon_threadsafe(arrived.put_nowait, next(pieces))
+            except StopIteration as ended:
+                whole: Generation | None = ended.value  # of engines that tell at the end what they wrote
+                return whole
+            else:
+                return None
             finally:
                 loop.call_soon_threadsafe(arrived.put_nowait, None)
 
         head = _object("chat.completion.chunk", self.name)
 
-        def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-            return head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        def chunk(delta: dict[str, Any], reason: str | None = None, **more: Any) -> dict[str, Any]:
+            return head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason, **more}]}
 
         done = self._queued(produce)
         try:
@@ -114,8 +120,11 @@ class EngineUpstream:
             while (piece := await arrived.get()) is not None:
                 yield chunk(opening | {"content": piece})
                 opening = {}
-            await done
-            yield chunk(opening, "stop")
+            whole: Generation | None = await done
+            if whole is None:
+                yield chunk(opening, "stop")
+            else:
+                yield chunk(opening, whole.finish_reason, **{MEASURES: dict(whole.measures)})
         except CorralError as error:
             raise engine_refusal(error) from error
         finally:

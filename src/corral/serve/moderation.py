@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -124,14 +124,32 @@ class Moderation:
         policy = self.policies.of(policy_of or caller.tenant)
         return Question(caller, request_id, route, policy, self.policies.guards_of(policy, added_guards))
 
-    async def decide(self, question: Question, judged: Sequence[Conversation], stage: Stage) -> Outcome:
+    async def decide(
+        self,
+        question: Question,
+        judged: Sequence[Conversation],
+        stage: Stage,
+        *,
+        measures: Mapping[str, float] | None = None,
+    ) -> Outcome:
         """One decision over the last messages of several conversations; see ``decide_each``."""
-        return (await self.decide_each(question, [judged], stage))[0]
+        return (await self.decide_each(question, [judged], stage, measures=[measures or {}]))[0]
 
     async def decide_each(
-        self, question: Question, groups: Sequence[Sequence[Conversation]], stage: Stage
+        self,
+        question: Question,
+        groups: Sequence[Sequence[Conversation]],
+        stage: Stage,
+        *,
+        measures: Sequence[Mapping[str, float]] | None = None,
     ) -> list[Outcome]:
         """A decision about each group of messages, recorded; each conversation ends with its judged message.
+
+        Args:
+            question: what is judged under.
+            groups: of conversations.
+            stage: of the request.
+            measures: of each group, what the model measured of itself while it wrote it (``chat/measures``).
 
         Raises:
             QueueFullError: a guard's queue has no room.
@@ -145,13 +163,16 @@ class Moderation:
         latency_us = round(1e6 * (time.perf_counter() - started))
         shadow = question.policy.mode == "shadow"
         outcomes = [Outcome(uuid.uuid4().hex, each, Action.ALLOW if shadow else each.action) for each in decided]
+        measured = measures or [{} for _ in groups]
         entries = [
-            self._entry(question, group, outcome, stage, latency_us)
-            for group, outcome in zip(groups, outcomes, strict=True)
+            self._entry(question, group, outcome, stage, latency_us=latency_us, measures=of_group)
+            for group, outcome, of_group in zip(groups, outcomes, measured, strict=True)
         ]
         await self.record(entries)
-        for outcome in outcomes:
+        for outcome, of_group in zip(outcomes, measured, strict=True):
             self._count(outcome, question.policy, stage)
+            for name, value in of_group.items():
+                self.metrics.model_measures.labels(name).observe(value)
         return outcomes
 
     async def record(self, entries: Sequence[AuditEntry]) -> None:
@@ -172,7 +193,14 @@ class Moderation:
         return content_hash(self._secret, text)
 
     def _entry(
-        self, question: Question, group: Sequence[Conversation], outcome: Outcome, stage: Stage, latency_us: int
+        self,
+        question: Question,
+        group: Sequence[Conversation],
+        outcome: Outcome,
+        stage: Stage,
+        *,
+        latency_us: int,
+        measures: Mapping[str, float],
     ) -> AuditEntry:
         text = judged_text(group)
         decision = outcome.decision
@@ -197,6 +225,7 @@ class Moderation:
             latency_us=latency_us,
             content_hash=self.hash_of(text),
             content=kept_content(group, question.policy.content),
+            measures=canonical_json(dict(measures)) if measures else None,
         )
 
     def _language(self, group: Sequence[Conversation]) -> str:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 LOGGER: Final = logging.getLogger("corral.serve")
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SHARES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 _TRACER: Final = trace.get_tracer("corral.serve")
 
@@ -50,6 +51,9 @@ class Metrics:
         self.audit_failures = counter("audit_failures", "Answers held back because no row could be committed.")
         self.upstream_seconds = histogram("upstream_seconds", "Seconds until the upstream answered.", _SECONDS)
         self.upstream_failures = counter("upstream_failures", "Calls of the upstream that failed.")
+        self.model_measures = histogram(
+            "model_measures", "What the model measured of itself while it answered.", _SHARES, "measure"
+        )
         self.stream_stops = counter("stream_stops", "Streams that were stopped by a decision.")
         self.policy_reloads = counter("policy_reloads", "Policy files read again.", "result")
         self.policies_stale = gauge("policies_stale", "Tenants whose policy is not the one that its file holds now.")

@@ -19,9 +19,10 @@ from corral.core.runs import Run, resumable_run
 from corral.data.readers import RejectedRow, as_json
 from corral.data.training_files import Form, TrainingExample, read_training_rows
 from corral.train.derta.settings import DertaConfig
+from corral.train.door.settings import DoorConfig
 from corral.train.fine_tuning_settings import DpoConfig, FineTuningConfig, SftConfig
 
-Method = Literal["sft", "dpo", "derta"]
+Method = Literal["sft", "dpo", "derta", "door"]
 REJECTS: Final = "rejects.jsonl"
 """Among a run's artefacts: the rows that were set aside, each with its place and what is wrong with it."""
 
@@ -37,6 +38,7 @@ _METHODS: Final[Mapping[Method, _Trained]] = {
     "sft": _Trained(SftConfig, ("completion",)),
     "dpo": _Trained(DpoConfig, ("preference",)),
     "derta": _Trained(DertaConfig, ("completion", "preference")),
+    "door": _Trained(DoorConfig, ("completion", "preference")),
 }
 
 
@@ -186,6 +188,15 @@ def _train_derta(plan: FileTraining, examples: _Examples, output: Path, run: Run
     save_model(tuned, load_chat(plan.base), output)
 
 
+def _train_door(plan: FileTraining, examples: _Examples, output: Path, run: Run, aside: _SetAside) -> None:
+    from corral.train.door.trainer import train_door
+    from corral.train.fine_tuning import load_chat, save_model
+
+    config = load_config(DoorConfig, plan.settings)
+    tuned = train_door(examples, plan.base, config, run.checkpoints, run=run, on_reject=aside.on_example)
+    save_model(tuned, load_chat(plan.base), output)
+
+
 def _train_sft(plan: FileTraining, examples: _Examples, output: Path, run: Run, aside: _SetAside) -> None:
     from corral.train.fine_tuning import load_chat, save_model
     from corral.train.sft import encode_completions, train_sft
@@ -204,7 +215,12 @@ def _train_dpo(plan: FileTraining, examples: _Examples, output: Path, run: Run, 
     save_model(train_dpo(usable, plan.base, config, run.checkpoints, run=run), chat, output)
 
 
-_TRAIN: Final[Mapping[Method, _Train]] = {"sft": _train_sft, "dpo": _train_dpo, "derta": _train_derta}
+_TRAIN: Final[Mapping[Method, _Train]] = {
+    "sft": _train_sft,
+    "dpo": _train_dpo,
+    "derta": _train_derta,
+    "door": _train_door,
+}
 
 
 def _usable(examples: _Examples, encode: Callable[[Any], object], aside: _SetAside) -> list[Any]:

@@ -12,7 +12,8 @@ from corral.data.messages import Conversation
 from corral.models.engines.base import GenerationSettings
 from corral.models.engines.first_tokens import FirstTokensSwitch, SafeDecodingEngine, contrast_logits
 from corral.models.engines.torch import TorchEngine
-from corral.models.routing.installing import RoutingShape, install_routing, routing_of
+from corral.models.routing.installing import RoutingShape, install_routing, recorded_gates, routing_of
+from corral.models.routing.means import MEASURES
 
 GREEDY = GenerationSettings(max_new_tokens=12)
 SAMPLED = GenerationSettings(max_new_tokens=12, temperature=1.0, top_p=0.9, seed=3)
@@ -94,6 +95,36 @@ def test_fewer_tokens_than_are_begun_with_are_possible(switch):
     (answer,) = switch.generate(["hello"], GenerationSettings(max_new_tokens=3))
     assert len(answer.token_ids) == 3
     assert answer.finish_reason == "length"
+
+
+def test_answers_tell_the_mean_gates_while_they_were_begun(switch, gated, chat):
+    """By hand: every gate of every layer at the prompt's and the first tokens that were read, one row at a time."""
+    for prompt, ours in zip(PROMPTS, switch.generate(PROMPTS, GREEDY), strict=True):
+        read = [*chat.encode_prompt(prompt), *ours.token_ids[:4]]  # the fifth is written and read by the base alone
+        with torch.no_grad(), recorded_gates(gated) as gates:
+            gated(torch.tensor([read]))
+        for name, side in zip(MEASURES, zip(*gates.values(), strict=True), strict=True):
+            assert ours.measures[name] == pytest.approx(torch.stack(side).mean().item(), abs=1e-5)
+
+
+def test_a_stream_ends_with_what_generating_gives(switch):
+    pieces = switch.stream(PROMPTS[1], GREEDY)
+    text = ""
+    while True:
+        try:
+            text += next(pieces)
+        except StopIteration as ended:
+            whole = ended.value
+            break
+    (expected,) = switch.generate([PROMPTS[1]], GREEDY)
+    assert whole == expected
+    assert whole.text == text
+    assert whole.measures == expected.measures
+
+
+def test_an_expert_alone_has_no_gates_to_tell(gated, chat):
+    (answer,) = FirstTokensSwitch(gated, chat, first_tokens=5, mode="unwill").generate(["h"], GREEDY)
+    assert answer.measures == {}
 
 
 def test_a_paused_stream_leaves_the_model_to_others(switch, llama):

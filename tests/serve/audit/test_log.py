@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="the serve extra is not installed")
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import Connection, delete, insert, update
 
 from corral.core.errors import ConfigError, RunError
-from corral.serve.audit.chain import GENESIS, Link
+from corral.serve.audit.chain import GENESIS, Link, row_hash
 from corral.serve.audit.database import AuditError, Database
 from corral.serve.audit.log import AuditEntry, AuditLog, append_rows
 from corral.serve.audit.migrations import MIGRATIONS
@@ -183,6 +184,30 @@ def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> No
             assert {c["name"] for c in found.get_columns(table.name)} == {c.name for c in table.c}, table.name
 
 
+def append_without_measures(connection: Connection, entries: list[AuditEntry]) -> None:
+    """Rows as they were written before there was a column for measures."""
+    columns = [column for column in DECISIONS.c if column.name != "measures"]
+    before = GENESIS
+    for seq, each in enumerate(entries, start=1):
+        row = asdict(each) | {"seq": seq, "prev_hash": before}
+        before = row_hash(row)
+        values = row | {"row_hash": before}
+        connection.execute(insert(DECISIONS).values({column: values[column.name] for column in columns}))
+    connection.execute(update(CHAIN).where(CHAIN.c.name == "head").values(seq=len(entries), row_hash=before))
+
+
+def test_measures_are_in_the_chain_and_in_the_export(database: Database) -> None:
+    with database.write() as connection:
+        append_rows(connection, [entry(1), entry(2, measures='{"gate_glad":0.5}')])
+    assert verify_chain(database).intact
+    rows = list(exported_rows(database, since_us=None, with_content=False))
+    assert [row["measures"] for row in rows] == [{}, {"gate_glad": 0.5}]
+    for changed in ("{}", None):
+        with database.write() as connection:
+            connection.execute(update(DECISIONS).where(DECISIONS.c.seq == 2).values(measures=changed))
+        assert "row 2 was changed" in str(verify_chain(database).problem)
+
+
 def test_an_older_schema_is_brought_up_to_date_with_its_rows(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'old.sqlite3'}"
     from sqlalchemy import create_engine
@@ -191,12 +216,14 @@ def test_an_older_schema_is_brought_up_to_date_with_its_rows(tmp_path: Path) -> 
     with old.begin() as connection:
         MIGRATIONS[0](connection)
         connection.execute(insert(SCHEMA).values(version=1))
-        append_rows(connection, [entry(1), entry(2)])
+        append_without_measures(connection, [entry(1), entry(2)])
     old.dispose()
     with pytest.raises(RunError, match="schema 1"):
         Database(url, migrate=False)
     database = Database(url)
-    assert verify_chain(database).rows == 2
+    append(database, 1, first=3)
+    report = verify_chain(database)
+    assert (report.intact, report.rows) == (True, 3)
     with database.read() as connection:
         assert connection.exec_driver_sql("SELECT version FROM schema_version").scalar() == len(MIGRATIONS)
     database.close()

@@ -7,8 +7,8 @@ shortens its input: what does not fit is an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 from corral.core.errors import ConfigError
@@ -61,12 +61,14 @@ class Generation:
         token_ids: all sampled ids but the end-of-sequence token.
         finish_reason: ``stop`` at an end-of-sequence token or a stop string, ``length`` at the limit of tokens.
         prompt_tokens: length of the prompt as the model read it.
+        measures: what the engine saw inside the model meanwhile, by name, such as MoGU's mean gates; often nothing.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     prompt_tokens: int
+    measures: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

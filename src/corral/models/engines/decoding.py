@@ -6,7 +6,7 @@ Legend: B rows, T tokens, V vocabulary.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,6 +33,7 @@ class Row:
         random: this row's own randomness.
         token_ids: sampled so far.
         finish_reason: ``None`` until the row is done.
+        measures: see ``Generation``.
     """
 
     prompt_ids: list[int]
@@ -41,6 +42,7 @@ class Row:
     random: random.Random
     token_ids: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def take(self, token: int, end_ids: frozenset[int]) -> str:
         """Add one sampled token; returns the text that is now certain."""
@@ -60,7 +62,9 @@ class Row:
         """The finished row."""
         if self.finish_reason is None:
             raise EngineError("generation was broken off")
-        return Generation(self.text.text, tuple(self.token_ids), self.finish_reason, len(self.prompt_ids))
+        return Generation(
+            self.text.text, tuple(self.token_ids), self.finish_reason, len(self.prompt_ids), self.measures
+        )
 
 
 class NextTokens(Protocol):

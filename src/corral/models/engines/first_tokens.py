@@ -13,7 +13,7 @@ Legend: B sequences, T tokens, V vocabulary.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,6 +67,11 @@ class FirstTokensEngine(TorchEngine):
     def _beginning(self) -> NextTokens:
         """What writes the first tokens, with an empty cache."""
 
+    def _measured(self, beginning: NextTokens) -> Sequence[Mapping[str, float]]:
+        """What was measured of each row by what began it; nothing, unless a subclass measures."""
+        del beginning
+        return ()
+
     def _rest(self) -> NextTokens:
         """The base model with an empty cache."""
         return CachedModel(self.model)
@@ -76,7 +81,10 @@ class FirstTokensEngine(TorchEngine):
         return nullcontext()
 
     def _decode(self, rows: Sequence[Row], settings: GenerationSettings) -> Iterator[str]:
-        yield from decode(self._beginning(), rows, settings, self._end_ids, steps=self.first_tokens)
+        beginning = self._beginning()
+        yield from decode(beginning, rows, settings, self._end_ids, steps=self.first_tokens)
+        for row, measures in zip(rows, self._measured(beginning), strict=False):
+            row.measures = measures
         unfinished = [row for row in rows if row.finish_reason is None]
         if unfinished:
             yield from decode(self._rest(), unfinished, settings, self._end_ids)
@@ -132,7 +140,7 @@ class FirstTokensEngine(TorchEngine):
 class FirstTokensSwitch(FirstTokensEngine):
     """MoGU's decoding (arXiv 2405.14488, section 3.4): the gated model begins an answer, the base goes on.
 
-    Activations are those of the gated model.
+    Activations are those of the gated model. An answer's ``measures`` are the mean gates while it was begun.
 
     Args:
         model: with gates, as ``models/loading`` gives a directory of routing parts.
@@ -165,6 +173,9 @@ class FirstTokensSwitch(FirstTokensEngine):
 
     def _beginning(self) -> NextTokens:
         return _InMode(CachedModel(self.model), self._control, self._mode)
+
+    def _measured(self, beginning: NextTokens) -> Sequence[Mapping[str, float]]:
+        return beginning.means.measures() if isinstance(beginning, _InMode) else ()
 
     def _rest(self) -> NextTokens:
         return _InMode(CachedModel(self.model), self._control, "base")
@@ -251,12 +262,15 @@ def _ranks(logits_BV: Tensor) -> Tensor:
 
 
 class _InMode:
-    """A gated model in one mode."""
+    """A gated model in one mode; routers that are asked are measured."""
 
     def __init__(self, source: NextTokens, control: GateControl, mode: GateMode) -> None:
+        from corral.models.routing.means import GateMeans
+
         self._source = source
         self._control = control
         self._mode: GateMode = mode
+        self.means = GateMeans()
 
     @property
     def device(self) -> torch.device:
@@ -264,11 +278,15 @@ class _InMode:
 
     def logits(self, input_ids_BT: Tensor, mask_BT: Tensor, positions_BT: Tensor) -> Tensor:
         # Set for the forward pass alone: a stream pauses between its pieces, and others use the model meanwhile.
-        with self._control.using(self._mode):
-            return self._source.logits(input_ids_BT, mask_BT, positions_BT)
+        with self._control.using(self._mode), self._control.recorded() as gates:
+            logits_BV = self._source.logits(input_ids_BT, mask_BT, positions_BT)
+        if gates:
+            self.means.add(gates, mask_BT[:, -input_ids_BT.shape[1] :])
+        return logits_BV
 
     def keep(self, rows: Tensor) -> None:
         self._source.keep(rows)
+        self.means.keep(rows.tolist())
 
 
 class _Contrast:

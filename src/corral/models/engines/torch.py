@@ -10,7 +10,7 @@ Legend: B sequences, T tokens, N scored tokens of a batch, V vocabulary, D hidde
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -138,8 +138,11 @@ class TorchEngine:
         room = min(settings.max_new_tokens, self.context_length)
         return self._batched(list(enumerate(sequences)), lambda item: len(item[1]) + room, run)
 
-    def stream(self, prompt: Prompt, settings: GenerationSettings) -> Iterator[str]:
+    def stream(self, prompt: Prompt, settings: GenerationSettings) -> Generator[str, None, Generation]:
         """The text of ``generate`` for one prompt, in pieces of whole characters as they are sampled.
+
+        Returns:
+            When all pieces were taken, what ``generate`` gives.
 
         Raises:
             DataError: a prompt that cannot be rendered or leaves no room in the context.
@@ -148,6 +151,7 @@ class TorchEngine:
         row = self._row(self._encode_prompt(prompt, "prompt"), settings, 0)
         with _engine_errors():
             yield from filter(None, self._decode([row], settings))
+        return row.generation()
 
     def logprobs(self, pairs: Sequence[tuple[Prompt, str]]) -> list[CompletionLogprobs]:
         """Score each completion after its prompt; same length and order as given.

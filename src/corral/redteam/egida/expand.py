@@ -32,10 +32,12 @@ class BaseRequest:
     Attributes:
         goal: id, text, source and licence.
         topics: at least one.
+        by_machine: a model named the topics (``tagging``); otherwise the source, or a file of the user's.
     """
 
     goal: Goal
     topics: tuple[str, ...]
+    by_machine: bool = False
 
     @property
     def id(self) -> str:
@@ -75,6 +77,7 @@ class Instance:
             "style": self.style,
             "style_id": self.style_id,
             "topics": dict.fromkeys(self.base.topics, True),
+            "topics_by": "machine" if self.base.by_machine else "source",
             "goal": self.base.goal.text,
             "messages": self.prompt.shown.to_openai(),
             "decode": None if self.prompt.answer_code is None else self.prompt.answer_code.name,
@@ -124,7 +127,12 @@ def expand(
 
 
 def load_base(
-    names: Sequence[str], *, limit: int | None = None, seed: int = 0, leave_out: Sequence[str] = LEFT_OUT
+    names: Sequence[str],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    leave_out: Sequence[str] = LEFT_OUT,
+    skip_missing: bool = False,
 ) -> list[BaseRequest]:
     """Base requests of public sets and files; the topic is the ``category``, or a file's ``topics``.
 
@@ -135,12 +143,17 @@ def load_base(
         limit: at most so many, drawn at random.
         seed: of the draw.
         leave_out: words; requests of a category whose name has one of them are left out.
+        skip_missing: go on without public sources that are not in the data folder, and say so.
 
     Raises:
         NotFoundError: neither a source nor a file.
         DataError: an empty file, a malformed row, or a request without a topic.
     """
-    loaded = load_goals(names, limit=limit, seed=seed, leave_out=leave_out, no_sex_or_minors=True)
+    loaded = load_goals(
+        names, limit=limit, seed=seed, leave_out=leave_out, no_sex_or_minors=True, skip_missing=skip_missing
+    )
+    for name in loaded.missing:
+        milestone(f"source `{name}` is left out: it is not in the data folder")
     if loaded.left_out:
         milestone(f"{loaded.left_out} requests are left out: of categories that are not asked for, of sex or of minors")
     tagged = {key: found for name in names if Path(name).is_file() for key, found in _topics_in(Path(name))}
@@ -170,7 +183,9 @@ def _check(base: Sequence[BaseRequest]) -> None:
     for request in base:
         if not request.topics:
             raise DataError(
-                "the request has no topic", where=request.id, hint="Give its row a `category`, or `topics`."
+                "the request has no topic",
+                where=request.id,
+                hint="Give its row a `category`, or `topics`, or let a model name them: `--tagger MODEL`.",
             )
         if request.id in seen:
             raise DataError(

@@ -18,12 +18,15 @@ CHAINED: Final = (
     "seq", "id", "at_us", "request_id", "tenant", "key_id", "route", "stage", "action", "taken", "flagged", "failed",
     "policy", "policy_hash", "reasons", "verdicts", "language", "chars", "latency_us", "content_hash", "prev_hash",
 )  # fmt: skip
-"""Columns that the hash covers, all but the hash itself and the erasable text."""
+"""Columns that the hash covers, all but the hash itself, the erasable text, and what follows."""
+CHAINED_WHERE_SET: Final = ("measures",)
+"""Later columns: covered where they are not null, so that rows which are older than they are verify as before."""
 
 
 def row_hash(row: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of a row's chained columns."""
-    return sha256_json([row[column] for column in CHAINED])
+    later = [row[column] for column in CHAINED_WHERE_SET if row[column] is not None]
+    return sha256_json([*(row[column] for column in CHAINED), *later])
 
 
 @dataclass(frozen=True, slots=True)

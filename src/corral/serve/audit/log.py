@@ -47,6 +47,7 @@ class AuditEntry:
     latency_us: int
     content_hash: str
     content: str | None = field(default=None, repr=False)
+    measures: str | None = None
 
 
 @dataclass(slots=True)

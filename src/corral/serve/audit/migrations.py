@@ -61,4 +61,14 @@ def _reviews(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (_decisions_and_chain, _keys_and_policies, _reviews)
+def _measures(connection: Connection) -> None:
+    """4: what the model measured of itself while it answered."""
+    connection.exec_driver_sql("ALTER TABLE decisions ADD COLUMN measures TEXT")
+
+
+MIGRATIONS: Final[tuple[Callable[[Connection], None], ...]] = (
+    _decisions_and_chain,
+    _keys_and_policies,
+    _reviews,
+    _measures,
+)

@@ -53,6 +53,7 @@ def exported_rows(database: Database, *, since_us: int | None, with_content: boo
 def as_json(row: Mapping[str, Any], *, with_content: bool) -> dict[str, Any]:
     """A row with its lists read."""
     values = dict(row) | {"reasons": json.loads(row["reasons"]), "verdicts": json.loads(row["verdicts"])}
+    values["measures"] = json.loads(row["measures"] or "{}")
     if not with_content:
         del values["content"]
     return values

@@ -37,6 +37,8 @@ DECISIONS: Final = Table(
     Column("row_hash", String(64), nullable=False),
     # Outside of the chain, so that it can be erased; ``content_hash`` stands for it there.
     Column("content", Text, nullable=True),
+    # JSON of what the model measured of itself, null where it measured nothing; in the chain where it is not null.
+    Column("measures", Text, nullable=True),
 )
 
 CHAIN: Final = Table(

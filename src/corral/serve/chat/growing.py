@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from corral.serve.chat.hold_back import HoldBack
+from corral.serve.chat.measures import MEASURES, read_measures
 from corral.serve.chat.reply import MOST_CALLS, TEXT_FIELDS, call_id, finish_reason, tool_call, unreadable, usage_of
 from corral.serve.errors import RequestError
 
@@ -87,6 +88,7 @@ class GrowingChoice:
         reason: why it ended, once the upstream says so.
         opened: the client was told of it.
         ended: nothing more of it is read.
+        measures: of the model while it answered, once the upstream says them.
     """
 
     index: int
@@ -95,6 +97,7 @@ class GrowingChoice:
     reason: str | None = None
     opened: bool = False
     ended: bool = False
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 class GrowingReply:
@@ -161,6 +164,7 @@ class GrowingReply:
             added["tool_calls"] = pieces
         if given.get("finish_reason") is not None:
             choice.reason = finish_reason(given["finish_reason"])
+        choice.measures |= read_measures(given.get(MEASURES))
         return added
 
     def _added_call(self, choice: GrowingChoice, piece: object) -> dict[str, Any]:

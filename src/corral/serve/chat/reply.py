@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from corral.core.errors import DataError
 from corral.data.messages import Conversation, Message, TextPart
+from corral.serve.chat.measures import MEASURES, read_measures
 from corral.serve.errors import RequestError
 from corral.serve.moderation import Outcome
 from corral.serve.moderations import decision_json
@@ -45,12 +46,14 @@ class Choice:
         texts: by field.
         tool_calls: in OpenAI's shape.
         reason: why it ended.
+        measures: of the model while it answered.
     """
 
     index: int
     texts: Mapping[str, str]
     tool_calls: tuple[dict[str, Any], ...]
     reason: str
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def judged(self, conversation: Conversation) -> list[Conversation]:
         """The conversation with each part of the reply as its last message; empty parts are not judged."""
@@ -121,7 +124,8 @@ def _choice(index: int, choice: object, request_id: str) -> Choice:
     if not isinstance(given, list) or len(given) > MOST_CALLS:
         raise unreadable()
     calls = (_read_call(call, call_id(request_id, index, number)) for number, call in enumerate(given))
-    return Choice(index, texts, tuple(calls), finish_reason(choice.get("finish_reason")))
+    reason = finish_reason(choice.get("finish_reason"))
+    return Choice(index, texts, tuple(calls), reason, read_measures(choice.get(MEASURES)))
 
 
 def _read_call(call: object, id: str) -> dict[str, Any]:

@@ -71,7 +71,10 @@ class ChatGateway:
             reply, request_id=question.request_id, most=chat.asked.n or 1, max_chars=self._limits.reply_chars
         )
         judged = {choice.index: groups for choice in choices if (groups := choice.judged(chat.conversation))}
-        decided = await self._moderation.decide_each(question, list(judged.values()), "response")
+        measured = {choice.index: choice.measures for choice in choices}
+        decided = await self._moderation.decide_each(
+            question, list(judged.values()), "response", measures=[measured[index] for index in judged]
+        )
         outcomes = dict(zip(judged, decided, strict=True))
         shown = [
             refused_choice(choice.index, policy)

@@ -132,7 +132,7 @@ class GuardedStream:
         if calls:
             turns.append(called(calls))
         stage: Stage = "post_hoc" if self._passes_through else "response"
-        if turns and await self._stopped(turns, stage):
+        if turns and await self._stopped(turns, stage, choice.measures):
             yield self._end(choice, FILTERED)
             return
         if not self._passes_through:
@@ -144,14 +144,16 @@ class GuardedStream:
                 yield self._chunk(choice, {"tool_calls": numbered})
         yield self._end(choice, choice.reason or "stop")
 
-    async def _stopped(self, turns: Sequence[Message], stage: Stage) -> bool:
+    async def _stopped(
+        self, turns: Sequence[Message], stage: Stage, measures: Mapping[str, float] | None = None
+    ) -> bool:
         """Whether a decision, recorded by now, stops the reply. A full queue is waited for: the stream was let in."""
         self._budget.take_window()
         judged = [answered(self._conversation, turn) for turn in turns]
         deadline = time.monotonic() + self._moderation.pool.timeout
         while True:
             try:
-                outcome = await self._moderation.decide(self._question, judged, stage)
+                outcome = await self._moderation.decide(self._question, judged, stage, measures=measures)
             except QueueFullError:
                 if time.monotonic() > deadline:
                     raise

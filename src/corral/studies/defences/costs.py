@@ -44,12 +44,18 @@ class Measured:
 
 
 def target_cost(target: Target, measured: Measured, folder: Path) -> dict[str, Any]:
-    """Milliseconds to the first sixteen tokens of an answer, and figures of the scorecard's tasks by name."""
+    """Milliseconds to the first and the sixteenth token of an answer, and figures of the scorecard's tasks by name."""
+
+    def took(tokens: int) -> float:
+        settings = GenerationSettings(max_new_tokens=tokens)
+        return _milliseconds(lambda prompt: target.engine.generate([prompt], settings), measured.timed)
 
     def find() -> dict[str, Any]:
-        settings = GenerationSettings(max_new_tokens=TIMED_TOKENS)
-        took = _milliseconds(lambda prompt: target.engine.generate([prompt], settings), measured.timed)
-        return {f"ms_for_{TIMED_TOKENS}_tokens": took, "ability": _ability(target, measured, folder)}
+        return {
+            "ms_to_first_token": took(1),
+            f"ms_for_{TIMED_TOKENS}_tokens": took(TIMED_TOKENS),
+            "ability": ability_of(target, measured, folder),
+        }
 
     return _kept(folder, [target.name, target.revision, asdict(measured)], find)
 
@@ -76,7 +82,8 @@ def _milliseconds(act: Callable[[Conversation], object], prompts: int) -> float:
     return round(float(np.median(taken[1:])), 1)
 
 
-def _ability(target: Target, measured: Measured, folder: Path) -> dict[str, Any]:
+def ability_of(target: Target, measured: Measured, folder: Path) -> dict[str, Any]:
+    """Figures of the scorecard's tasks by name, from the samples under ``folder`` where they are there."""
     if not measured.ability:
         return {}
     settings = TaskSettings(limit=measured.ability_limit, seed=measured.seed)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from corral.core.files import atomic_write_json, atomic_write_text
 from corral.redteam.measures import cell
 from corral.redteam.results import NO_GUARD, Cell, Item, Rate, SystemResult
 from corral.redteam.styles import PLAIN
 from corral.studies.defences.asking import Answered, Questions
 
 ALL_STYLES: Final = "all but plain"
+TABLE: Final = "defences.json"
+TABLE_TEXT: Final = "defences.md"
 Line = dict[str, Any]
 
 
 def table(answered: Answered, questions: Questions) -> list[Line]:
-    """A line a system, in the order in which they were asked."""
-    return [_line(system, items, answered, questions) for system, items in answered.systems()]
+    """A line a system, in the order in which they were asked; milliseconds are added to those of the first."""
+    lines = [_line(system, items, answered, questions) for system, items in answered.systems()]
+    return [{**line, "ms_added": round(_whole(line) - _whole(lines[0]), 1)} for line in lines]
+
+
+def write_table(lines: Sequence[Line], folder: Path) -> None:
+    """Write the table among a run's artefacts, as JSON and as Markdown."""
+    atomic_write_json(folder / TABLE, list(lines))
+    atomic_write_text(folder / TABLE_TEXT, markdown(lines))
 
 
 def markdown(lines: Sequence[Line], title: str = "Defences side by side") -> str:
@@ -28,7 +39,7 @@ def markdown(lines: Sequence[Line], title: str = "Defences side by side") -> str
         *(f"ASR {group}" for group in groups),
         *(f"over-refusal {group}" for group in (PLAIN, ALL_STYLES)),
     ]
-    head += ["understood", *ability, "ms for 16 tokens", "guard ms"]
+    head += ["understood", *ability, "ms to first token", "ms for 16 tokens", "guard ms", "ms added"]
     rows = [_row(line, groups, ability) for line in lines]
     shown = [head, ["---"] * len(head), *rows]
     return f"# {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in shown) + "\n"
@@ -49,6 +60,11 @@ def _line(system: SystemResult, items: Sequence[Item], answered: Answered, quest
         "answered": system.answered,
         **answered.costs.get(system.name, {}),
     }
+
+
+def _whole(line: Line) -> float:
+    """Milliseconds of sixteen tokens, the guard's own included."""
+    return float(line["ms_for_16_tokens"] + line.get("guard_ms", 0.0))
 
 
 def _groups(system: SystemResult, items: Sequence[Item], questions: Questions) -> dict[str, Cell]:
@@ -92,8 +108,12 @@ def _row(line: Line, groups: Sequence[str], ability: Sequence[str]) -> list[str]
         *(_percent(by_group[group]["over_refusal"]) if group in by_group else "" for group in (PLAIN, ALL_STYLES)),
         _percent(whole["understood"]),
         *(_number(line["ability"].get(name)) for name in ability),
-        f"{line['ms_for_16_tokens']:.0f}",
-        f"{line['guard_ms']:.0f}" if "guard_ms" in line else "",
+        # runs of before it was measured have no time to the first token
+        *(
+            f"{line[name]:.0f}" if name in line else ""
+            for name in ("ms_to_first_token", "ms_for_16_tokens", "guard_ms")
+        ),
+        f"{line['ms_added']:+.0f}",
     ]
 
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from corral.core.evidence import Claim
-from corral.core.files import atomic_write_json, atomic_write_text
 from corral.core.runs import Run
 from corral.data.sources import SOURCES
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.redteam.goals import capability_goals
-from corral.redteam.measures import difference, refuses, succeeds
-from corral.redteam.results import Item
+from corral.redteam.measures import Value, difference, refuses, succeeds
+from corral.redteam.results import Item, Rate
 from corral.redteam.styles import PLAIN, choose_styles
-from corral.studies.claims import NOTHING_ELSE, tell, write_evidence
+from corral.studies.claims import tell, write_evidence
 from corral.studies.defences.asking import Answered, Questions, ask_systems
+from corral.studies.defences.claim import Change, defence_claim
 from corral.studies.defences.costs import Measured
-from corral.studies.defences.lines import Line, markdown, table
+from corral.studies.defences.lines import TABLE, TABLE_TEXT, Line, table, write_table
 from corral.studies.defences.settings import DefencesStudyConfig
 from corral.studies.defences.systems import laid_systems, requests_of
 from corral.studies.drawing import source_files
 
-TABLE: Final = "defences.json"
-TABLE_TEXT: Final = "defences.md"
 _TINY_CONTEXT: Final = 1024
 CLAIM: Final = "defence_lowers_attack_success"
 
@@ -57,8 +56,7 @@ class DefencesRecipe:
         questions = _questions(config)
         answered = ask_systems(laid_systems(config), questions, run.path / "cells")
         lines = table(answered, questions)
-        atomic_write_json(run.artefacts / TABLE, lines)
-        atomic_write_text(run.artefacts / TABLE_TEXT, markdown(lines))
+        write_table(lines, run.artefacts)
         claim = tell(_claim(config, answered, questions, lines))
         write_evidence(run, config, [claim])
         run.add_output(run.artefacts)
@@ -102,36 +100,23 @@ def _claim(config: DefencesStudyConfig, answered: Answered, questions: Questions
     before, after = answered.items(first), answered.items(claimed)
     settings = questions.settings("prompt")
 
-    def less(kind: str, value: Any) -> Any:
-        def of(items: Any) -> list[Item]:
+    def less(kind: str, value: Value) -> Rate | None:
+        def of(items: Sequence[Item]) -> list[Item]:
             return [item for item in items if item.kind == kind]
 
         return difference(of(after), of(before), value, settings, pair=lambda item: item.pair)
 
-    attacks, refusals = less("harmful", succeeds), less("benign", refuses)
-    fewer = attacks is not None and attacks.ci95 is not None and attacks.ci95[1] < 0
-    kept = refusals is not None and refusals.ci95 is not None and refusals.ci95[1] <= config.most_over_refusal
-    report = answered.reports[0]
-    return Claim(
-        claim=CLAIM,
-        metric=f"share of harmful requests, over all styles, that the delivered answer complies with, judge "
-        f"{next(iter(report.judges))}: `{claimed}` less `{first}`; the table has every system",
-        baseline=None,
-        ours={
-            "attack_success": None if attacks is None else attacks.model_dump(mode="json"),
-            "refusal_of_benign_requests": None if refusals is None else refusals.model_dump(mode="json"),
-            "goals": dict(report.goals),
-            "styles": list(report.styles),
-            "table": [_flat(line) for line in lines],
-        },
-        n=0 if attacks is None else attacks.n,
-        ci95=None if attacks is None else attacks.ci95,
+    return defence_claim(
+        CLAIM,
+        Change.of_rate(less("harmful", succeeds)),
+        Change.of_rate(less("benign", refuses)),
+        who=f"`{claimed}` less `{first}`; the table has every system",
+        most_over_refusal=config.most_over_refusal,
+        report=answered.reports[0],
+        table=[_flat(line) for line in lines],
         seeds=(config.seed,),
-        expected="the interval of the difference in attack success lies below 0, and that of the difference in refusal "
-        f"of benign requests in the same styles does not reach above {config.most_over_refusal}",
-        holds=fewer and kept,
         toy=config.toy,
-        tried=tuple(config.tried.get(CLAIM, ())) or (() if fewer and kept else NOTHING_ELSE),
+        tried=config.tried.get(CLAIM, ()),
     )
 
 
@@ -153,6 +138,7 @@ def _flat(line: Line) -> dict[str, Any]:
         **{name: figure["value"] for name, figure in line["ability"].items()},
         "ms for 16 tokens": line["ms_for_16_tokens"],
         "guard ms": line.get("guard_ms"),
+        "ms added": line["ms_added"],
     }
 
 

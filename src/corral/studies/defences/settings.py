@@ -54,7 +54,7 @@ class DefencesStudyConfig(Config):
         description="ordinary prompts of the perplexity filter's threshold; 1 % may pass it",
     )
     styles: tuple[str, ...] = Field(("prefix_injection",), min_length=1, description="beside the plain request")
-    attacker: str | None = Field(None, description="model that writes prompts for `pair` and `autodan_ga`")
+    attacker: str | None = Field(None, description="model that writes prompts for `pair`, `tap` and `autodan_ga`")
     judges: tuple[str, ...] = Field(("prefix-list", "guard:default"), min_length=1, description="first is the headline")
     capability: bool = Field(True, description="ask harmless questions with known answers in every style")
     max_new_tokens: int = Field(32, ge=1)

@@ -25,6 +25,9 @@ ClaimId = Literal[
     "over_refusal",
 ]
 CLAIMS: Final[tuple[ClaimId, ...]] = get_args(ClaimId)
+DoorArm = Literal["door", "w_door"]
+"""Baselines of another method (``train/door``); they take the settings that trainings share."""
+DOOR_ARMS: Final[tuple[DoorArm, ...]] = get_args(DoorArm)
 NEEDED_ARMS: Final[tuple[Arm, ...]] = ("vanilla", "recaug", "rto_only", "derta")
 
 
@@ -60,7 +63,7 @@ class AttackConfig(Config):
     goals: tuple[str, ...] = Field(min_length=1, description="sources of goals")
     limit: int = Field(16, ge=1)
     judges: tuple[str, ...] = Field(("prefix-list",), min_length=1)
-    attacker: str | None = Field(None, description="model that writes prompts for `pair` and `autodan_ga`")
+    attacker: str | None = Field(None, description="model that writes prompts for `pair`, `tap` and `autodan_ga`")
     attacker_server: str | None = Field(None, description="OpenAI-compatible server that runs it")
     max_new_tokens: int = Field(40, ge=1)
 
@@ -72,7 +75,7 @@ class DertaStudyConfig(Config):
     dtype: str = Field("float32", description="in which models are probed")
     data: Literal["public", "templated"] = Field("public", description="templated: an invented language, a toy")
     rows: RowsConfig = Field(default_factory=RowsConfig)
-    arms: tuple[Arm, ...] = Field(NEEDED_ARMS, description="trained for every seed")
+    arms: tuple[Arm | DoorArm, ...] = Field(NEEDED_ARMS, description="trained for every seed")
     training: DertaConfig = Field(default_factory=DertaConfig, description="of every arm; `arm` and `seed` are set")
     complying: SftConfig = Field(
         default_factory=SftConfig, description="templated only: how the base is taught the language, answering all"

@@ -13,13 +13,14 @@ from corral.core.files import sha256_json
 from corral.core.runs import Run
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.derta.rows import StudyRows
-from corral.studies.derta.settings import DertaStudyConfig
+from corral.studies.derta.settings import DOOR_ARMS, DertaStudyConfig, DoorArm
 from corral.studies.derta.templated import complying_rows, words
 from corral.studies.trained_models import keep_trained
 from corral.studies.training import training_module
 from corral.studies.training_cells import TrainingCells
 from corral.train.derta.settings import Arm, DertaConfig
-from corral.train.fine_tuning_settings import SftConfig
+from corral.train.door.settings import DoorConfig
+from corral.train.fine_tuning_settings import FineTuningConfig, SftConfig
 
 BASE: Final = "base"
 _CONTEXT: Final = 256
@@ -66,18 +67,21 @@ class Trainings:
 
         return str(self._cells.model(f"{BASE}-{seed}", {"config": config.model_dump(mode="json")}, train))
 
-    def model(self, arm: Arm, seed: int) -> Path:
+    def model(self, arm: Arm | DoorArm, seed: int) -> Path:
         """Folder of what an arm's training made of the base: an adapter, or a model directory.
 
         Raises:
             MissingDependencyError: the training libraries are not installed.
         """
         base = self.base(seed)
-        config = DertaConfig.model_validate({**self._config.training.model_dump(), "arm": arm, "seed": seed})
+        config = self._settings(arm, seed)
         examples = self._rows.examples()
 
         def train(checkpoints: Path, model: Path) -> int:
-            tuned = training_module("derta.trainer").train_derta(examples, base, config, checkpoints)
+            if isinstance(config, DoorConfig):
+                tuned = training_module("door.trainer").train_door(examples, base, config, checkpoints)
+            else:
+                tuned = training_module("derta.trainer").train_derta(examples, base, config, checkpoints)
             keep_trained(tuned, base, model)
             return len(examples)
 
@@ -88,6 +92,15 @@ class Trainings:
             "complying": sha256_json(self._config.complying.model_dump(mode="json")),
         }
         return self._cells.model(f"{arm}-{seed}", key, train)
+
+    def _settings(self, arm: Arm | DoorArm, seed: int) -> DertaConfig | DoorConfig:
+        """Settings of an arm; those of DOOR are the published ones but for what all trainings share."""
+        training = self._config.training
+        if arm in DOOR_ARMS:
+            shared = {name: getattr(training, name) for name in FineTuningConfig.model_fields}
+            own = {"weighted": arm == "w_door", "preference": training.dpo, "seed": seed}
+            return DoorConfig.model_validate({**shared, **own})
+        return DertaConfig.model_validate({**training.model_dump(), "arm": arm, "seed": seed})
 
     def all(self) -> Sequence[tuple[str, int, str, Path | None]]:
         """Name of the arm, or ``base``, seed, model reference of the base, and folder of what was trained from it."""

@@ -25,6 +25,7 @@ from corral.redteam.settings import RunSettings
 from corral.studies.claims import NOTHING_ELSE, Compared, claim_of, compare_over_seeds
 from corral.studies.egida.instances import Drawn
 from corral.studies.egida.measures import BEFORE, Scores
+from corral.studies.egida.pareto import Point
 from corral.studies.egida.settings import ClaimId, EgidaConfig
 from corral.studies.egida.trainings import MinedSides
 
@@ -45,6 +46,8 @@ class Findings:
         shortcuts: how well style tells the sides apart, by source.
         judged: what judges say of replies that people labelled, the judge of the pairs first.
         attacks: of the target and the headline models, with the settings of the run.
+        front: trainings of other strength, where they were asked for.
+        training_hours: of one training of the headline source, the mean over seeds; ``None`` where it is not known.
     """
 
     config: EgidaConfig
@@ -56,6 +59,8 @@ class Findings:
     shortcuts: Mapping[ChosenKind, Shortcut]
     judged: Sequence[JudgedReplies]
     attacks: tuple[RedteamReport, RunSettings] | None
+    front: Sequence[Point] = ()
+    training_hours: float | None = None
 
     @property
     def headline(self) -> ChosenKind:
@@ -107,7 +112,7 @@ def generalises(found: Findings) -> Claim:
         "margins_by_cell": {cell: found.margins(kind, kind, (cell,)).to_json() for cell in CELLS},
         "change_of_log_likelihood": {side: found.change(kind, side) for side in ("chosen", "rejected")},
         "yields": {side: getattr(found.sides[kind], side).table() for side in ("train", "test")},
-        "costs": dict(found.sides[kind].train.costs),
+        "costs": _costs(found),
         "shortcut": _shortcut(found.shortcuts[kind]),
     }
     if found.attacks is not None:
@@ -154,6 +159,7 @@ def over_refusal_cost(found: Findings, report: RedteamReport, settings: RunSetti
         f"{next(iter(report.judges))}; after less before",
         expected=f"the interval ends below {limit:.2f}",
         holds=high is not None and high < limit,
+        beside={"pareto": [point.to_json() for point in found.front]} if found.front else None,
     )
 
 
@@ -271,6 +277,15 @@ def _claim(
 
 def _tried(name: ClaimId, found: Findings, *, holds: bool) -> tuple[str, ...]:
     return tuple(found.config.tried.get(name, ())) or (() if holds else NOTHING_ELSE)
+
+
+def _costs(found: Findings) -> dict[str, Any]:
+    """Of mining the training pairs and of one training, at the user's prices."""
+    mined = dict(found.sides[found.headline].train.costs)
+    hours = found.training_hours
+    if hours is None:
+        return mined
+    return {**mined, "training_hours": hours, "training_usd": hours * found.config.mining.hour_usd}
 
 
 def _shortcut(shortcut: Shortcut) -> dict[str, JsonValue]:

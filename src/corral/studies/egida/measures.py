@@ -15,7 +15,6 @@ from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.models.engines.base import GenerationSettings
 from corral.redteam.attempts import Target
-from corral.redteam.egida.chosen import ChosenKind
 from corral.redteam.egida.pairs import Pair
 from corral.redteam.goals import capability_goals
 from corral.redteam.loading import open_judges
@@ -71,12 +70,19 @@ def score_pairs(name: str, folder: Path | None, pairs: Sequence[Pair], config: E
 
 
 def attack_models(
-    asked: AttackConfig, models: Mapping[ChosenKind, Mapping[int, Path]], drawn: Drawn, config: EgidaConfig, run: Run
+    asked: AttackConfig, trained: Mapping[str, Path], drawn: Drawn, config: EgidaConfig, run: Run
 ) -> tuple[RedteamReport, RunSettings]:
-    """Attack the target and every model of the headline source with test requests, and ask harmless ones alike.
+    """Attack the target and models that were trained from it with test requests, and ask harmless ones alike.
+
+    Args:
+        asked: what with.
+        trained: folders by name.
+        drawn: requests.
+        config: settings.
+        run: keeps answers and labels under ``cells``.
 
     Returns:
-        The report, whose systems are ``before`` and the seeds, and the settings of the run.
+        The report, whose systems are ``before`` and the names, and the settings of the run.
     """
     styles, _ = choose_styles(config.requests.styles)
     goals = [*drawn.test_requests(asked.requests), *drawn.benign, *capability_goals()]
@@ -86,15 +92,15 @@ def attack_models(
         batch_size=asked.batch_size,
         replicates=config.replicates,
     )
-    trained = models[config.chosen[0]]
     with open_judges(asked.judges, guard_settings=config.guard_settings) as judges:
         request = RunRequest(goals, styles, judges)
-        report = run_redteam(_targets(config, trained), request, run.path / "cells" / "attacks", settings)
+        report = run_redteam(targets_of(config, trained), request, run.path / "cells" / "attacks", settings)
     return report, settings
 
 
-def _targets(config: EgidaConfig, trained: Mapping[int, Path]) -> Iterator[Target]:
-    folders: dict[str, Path | None] = {BEFORE: None, **{str(seed): folder for seed, folder in trained.items()}}
+def targets_of(config: EgidaConfig, trained: Mapping[str, Path]) -> Iterator[Target]:
+    """The target as it is, then the trained models; one in memory at a time."""
+    folders: dict[str, Path | None] = {BEFORE: None, **trained}
     for name, folder in folders.items():
         engine = open_trained(config.target, folder, name=name, dtype=config.dtype)
         yield Target(engine, name, revision_of(config.target, folder, config.dtype))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from corral.core.files import atomic_write_json, atomic_write_text
 from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.data.sources import SOURCES
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.redteam.agreement import JudgedReplies, judge_labelled
 from corral.redteam.egida.chosen import ChosenKind
+from corral.redteam.egida.pairs import Pair
 from corral.redteam.egida.shortcut import style_shortcut
 from corral.redteam.labelled import LabelledSet, labelled_set
 from corral.redteam.loading import open_judges
@@ -17,12 +21,16 @@ from corral.redteam.styles import choose_styles
 from corral.studies.claims import tell, write_evidence
 from corral.studies.drawing import keep_account, source_files
 from corral.studies.egida.evidence import Findings, all_claims
-from corral.studies.egida.instances import draw_instances, source_names
+from corral.studies.egida.instances import Drawn, draw_instances, source_names
 from corral.studies.egida.measures import BEFORE, Scores, attack_models, score_pairs
+from corral.studies.egida.pareto import Point, measure_front
+from corral.studies.egida.pareto_page import front_page
 from corral.studies.egida.settings import STAND_IN, AgreementConfig, EgidaConfig
 from corral.studies.egida.stand_ins import StandInJudge, stand_in_replies
 from corral.studies.egida.trainings import mine_sides, pairs_that_fit, train_pairs
 
+FRONT: Final = "pareto.json"
+FRONT_PAGE: Final = "pareto.html"
 _TINY_CONTEXT: Final = 2048
 
 
@@ -45,6 +53,12 @@ class EgidaRecipe:
         ]
         if config.attack is not None:
             steps.append(f"attack target and trained models with {config.attack.requests} held-out requests")
+        if config.pareto is not None:
+            rates, sizes = config.pareto.learning_rates, config.pareto.pairs
+            steps.append(
+                f"train and attack at {len(rates)} learning rates with {', '.join(map(str, sizes)) or 'all'} pairs, "
+                "write artefacts/pareto.html"
+            )
         if config.agreement is not None:
             steps.append(f"measure {', '.join(config.agreement.judges)} against people")
         return [*steps, "write artefacts/evidence.json"]
@@ -87,7 +101,11 @@ class EgidaRecipe:
             after,
             {kind: style_shortcut(mined.train.pairs, seed=config.seed) for kind, mined in sides.items()},
             [] if config.agreement is None else _judged(config, config.agreement, run),
-            None if config.attack is None else attack_models(config.attack, models, drawn, config, run),
+            None
+            if config.attack is None
+            else attack_models(config.attack, _headline(models, config), drawn, config, run),
+            _front(config, sides[config.chosen[0]].train.pairs, drawn, run),
+            _training_hours(config, run),
         )
         for kind, shortcut in found.shortcuts.items():
             if shortcut.alarm:
@@ -96,6 +114,28 @@ class EgidaRecipe:
         write_evidence(run, config, claims)
         run.add_output(run.artefacts)
         run.report(_summary(found, claims))
+
+
+def _headline(models: Mapping[ChosenKind, Mapping[int, Path]], config: EgidaConfig) -> dict[str, Path]:
+    """Models of the headline source, each named by its seed."""
+    return {str(seed): folder for seed, folder in models[config.chosen[0]].items()}
+
+
+def _training_hours(config: EgidaConfig, run: Run) -> float | None:
+    """Of one training of the headline source, as the run's log has them; none of those that were there already."""
+    names = {f"{config.chosen[0]}-{seed}" for seed in config.seeds}
+    took = [each["seconds"] for each in run.logged() if each.get("cell") == "training" and each["name"] in names]
+    return sum(took) / len(took) / 3600 if took else None
+
+
+def _front(config: EgidaConfig, pairs: Sequence[Pair], drawn: Drawn, run: Run) -> tuple[Point, ...]:
+    """The front, if it is asked for, and its report among the artefacts."""
+    points = measure_front(pairs, drawn, config, run)
+    if points and config.attack is not None:
+        atomic_write_json(run.artefacts / FRONT, [point.to_json() for point in points])
+        text = front_page(points, judge=config.attack.judges[0], target=config.target)
+        atomic_write_text(run.artefacts / FRONT_PAGE, text)
+    return points
 
 
 def _with_target(config: EgidaConfig, run: Run) -> EgidaConfig:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from corral.core.config import Config
 from corral.core.errors import CorralError, UserError
@@ -80,6 +80,24 @@ class AgreementConfig(Config):
     )
 
 
+class ParetoConfig(Config):
+    """What trainings of other strength cost and gain: each point is a learning rate with a number of pairs."""
+
+    learning_rates: tuple[float, ...] = Field(min_length=1, description="of preference training")
+    pairs: tuple[int, ...] = Field((), description="numbers of pairs, each a part of the next; all of them if empty")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of trainings")
+    ability: tuple[Literal["perplexity", "multiple_choice"], ...] = Field(
+        (), description="tasks of the scorecard, beside the two axes"
+    )
+    ability_limit: int | None = Field(None, ge=1, description="items of each")
+
+    @model_validator(mode="after")
+    def _has_sensible_points(self) -> Self:
+        if any(rate <= 0 for rate in self.learning_rates) or any(number < 2 for number in self.pairs):
+            raise ValueError("`pareto` takes learning rates above 0, and pairs from 2 on")
+        return self
+
+
 class EgidaConfig(Config):
     """Settings of the recipe."""
 
@@ -94,6 +112,7 @@ class EgidaConfig(Config):
     dpo: DpoConfig = Field(default_factory=DpoConfig)
     attack: AttackConfig | None = None
     agreement: AgreementConfig | None = None
+    pareto: ParetoConfig | None = None
     most_over_refusal: float = Field(0.1, gt=0, lt=1, description="rise that is called none")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of trainings")
     toy: bool = Field(False, description="a random model and stand-ins: mark every claim as a toy")
@@ -102,6 +121,20 @@ class EgidaConfig(Config):
     )
     replicates: int = Field(REPLICATES, ge=100, description="resamples of an interval")
     seed: int = Field(0, description="of draws and the bootstrap")
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run without a front is known by the same hash as before there was one."""
+        values: dict[str, Any] = write(self)
+        if values["pareto"] is None:
+            del values["pareto"]
+        return values
+
+    @model_validator(mode="after")
+    def _attacks_what_it_compares(self) -> Self:
+        if self.pareto is not None and self.attack is None:
+            raise ValueError("`pareto` compares attack success, and `attack` is not set")
+        return self
 
     @model_validator(mode="after")
     def _has_a_pool_if_it_needs_one(self) -> Self:

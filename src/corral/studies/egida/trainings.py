@@ -117,7 +117,7 @@ def train_pairs(
             continue
         pairs = pairs_that_fit(mined.train.pairs, config)
         for seed in config.seeds:
-            found.setdefault(kind, {})[seed] = _trained(kind, seed, pairs, config, cells)
+            found.setdefault(kind, {})[seed] = train_once(f"{kind}-{seed}", seed, pairs, config, cells)
     return found
 
 
@@ -136,7 +136,8 @@ def pairs_that_fit(pairs: Sequence[Pair], config: EgidaConfig) -> list[Pair]:
     return kept
 
 
-def _trained(kind: ChosenKind, seed: int, pairs: Sequence[Pair], config: EgidaConfig, cells: TrainingCells) -> Path:
+def train_once(name: str, seed: int, pairs: Sequence[Pair], config: EgidaConfig, cells: TrainingCells) -> Path:
+    """The folder of one training of that name, done unless it is there."""
     settings = DpoConfig.model_validate({**config.dpo.model_dump(), "seed": seed})
     key = {
         "config": settings.model_dump(mode="json"),
@@ -149,7 +150,7 @@ def _trained(kind: ChosenKind, seed: int, pairs: Sequence[Pair], config: EgidaCo
         keep_trained(training_module("dpo").train_dpo(rows, config.target, settings, checkpoints), config.target, model)
         return len(rows)
 
-    return cells.model(f"{kind}-{seed}", key, train)
+    return cells.model(name, key, train)
 
 
 def _sides(config: EgidaConfig, drawn: Drawn) -> list[tuple[str, Sequence[Instance], int]]:

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from corral.redteam.styles.search import autodan, gcg, pair
+from corral.redteam.styles.search import autodan, gcg, pair, tap
 from corral.redteam.styles.search.tools import Attacker, Found, SearchTools
 from corral.redteam.styles.templates import StyleFactory
 
-STYLES: Final[Mapping[str, StyleFactory]] = {"pair": pair.pair, "autodan_ga": autodan.autodan_ga, "gcg": gcg.gcg}
+STYLES: Final[Mapping[str, StyleFactory]] = {
+    "pair": pair.pair,
+    "tap": tap.tap,
+    "autodan_ga": autodan.autodan_ga,
+    "gcg": gcg.gcg,
+}
 
 __all__ = ["STYLES", "Attacker", "Found", "SearchTools"]
