@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from corral.models.packed.matrices import ROWS, Rows
+from corral.models.packed.matrices import ROWS, Rows, with_usual_rows
 
 _LARGEST: Final = 127
 _MIXED: Final = 16
@@ -137,6 +137,6 @@ def int8_is_exact() -> bool:
 
 def _product(values: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
     product: Tensor = torch.ops.onednn.qlinear_pointwise(
-        values, 1.0, _ZERO, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        with_usual_rows(values), 1.0, _ZERO, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
-    return product
+    return product[: len(values)]

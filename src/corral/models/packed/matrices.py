@@ -3,6 +3,9 @@
 torch's matrix product brings a bfloat16 weight into that order anew at every call, which takes longer than the product
 itself when there are few tokens, and its float32 product is another library's, slower here. The reordered copy is made
 once; a model beyond ``REORDER_BYTES`` is multiplied as it is, since it would be held twice.
+
+oneDNN compiles a product for every number of rows and keeps the last thousand, about half a megabyte each: a server
+that meets texts of all lengths would grow by hundreds of megabytes. So rows of zeros bring the number to one of few.
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ class Matrix:
         """The product (N, outputs), in the weight's dtype."""
         if self._weight is not None:
             return rows.values @ self._weight.t()
-        return self._pointwise(rows, "none")
+        return self._pointwise(with_usual_rows(rows.values), "none")[: len(rows.values)]
 
     def add_to(self, sums_Nx: Tensor, rows: Rows, room: Tensor) -> None:
         """See ``Addend``."""
@@ -96,12 +99,13 @@ class Matrix:
         """``silu(self(rows)) * up(rows)``: a reordered matrix does both before it writes the product."""
         if self._weight is not None or up._reordered is None:
             return F.silu(self(rows), inplace=True).mul_(up(rows))
-        gate = self._pointwise(rows, "swish")
-        product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows.values, gate, up._reordered, None, "mul")
-        return product
+        values = with_usual_rows(rows.values)
+        gate = self._pointwise(values, "swish")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(values, gate, up._reordered, None, "mul")
+        return product[: len(rows.values)]
 
-    def _pointwise(self, rows: Rows, then: str) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows.values, self._reordered, None, then, [], "")
+    def _pointwise(self, values: Tensor, then: str) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(values, self._reordered, None, then, [], "")
         return product
 
 
@@ -123,6 +127,18 @@ class GatedMatrix:
     def __call__(self, rows: Rows) -> Tensor:
         """The outcome (N, outputs), in the weights' dtype."""
         return self._gate.gated(self._up, rows)
+
+
+def usual_count(count: int) -> int:
+    """The next of few numbers: multiples of 8, of 16 beyond 64, of 64 beyond 256."""
+    step = 8 if count <= 64 else 16 if count <= 256 else 64
+    return -(-count // step) * step
+
+
+def with_usual_rows(values: Tensor) -> Tensor:
+    """The rows, and as many of zeros as make a usual number; see the module."""
+    missing = usual_count(len(values)) - len(values)
+    return values if missing == 0 else torch.cat([values, values.new_zeros(missing, values.shape[1])])
 
 
 @cache

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONGEST_SEGMENT: Final = 128
 LONGEST_PREFIX: Final = 128
+_STEP: Final = 4  # segments and tokens of a rectangle of unequal ones are multiples of it
 _PADDING: Final = 1.25  # times the shortest segment of a rectangle, at the most
 
 
@@ -53,10 +54,12 @@ class Rectangle:
     def __init__(self, segments: Sequence[slice], sizes: AttentionSizes, *, room: int) -> None:
         prefix, key_heads, group, head_size, dtype = sizes
         lengths = [segment.stop - segment.start for segment in segments]
+        self._run = _run(segments, lengths)
         count, width = len(segments), max(lengths)
+        if self._run is None:  # there are cells without a token already; see ``matrices`` for why few shapes
+            count, width = (-(-number // _STEP) * _STEP for number in (count, width))
         self._prefix = prefix
         self._rows = width * group
-        self._run = _run(segments, lengths)
         self._tokens = torch.cat([torch.arange(segment.start, segment.stop) for segment in segments])
         self._cells = torch.cat([torch.arange(length) + i * width for i, length in enumerate(lengths)])
         self._own_cells = self._cells % width + self._cells // width * (prefix + width) + prefix
