@@ -138,9 +138,7 @@ def test_a_refit_keeps_the_calibration_of_the_other_heads(finished: Run, refitte
 
 
 def test_a_refit_alone_gives_what_training_and_refit_give(finished: Run, refitted: Run, tmp_path: Path) -> None:
-    alone = run_recipe(
-        "default_guard/tiny", overrides=[REFIT, f"refit.start_from={finished.artefacts}"], root=tmp_path
-    )
+    alone = run_recipe("default_guard/tiny", overrides=[REFIT, f"refit.start_from={finished.artefacts}"], root=tmp_path)
     for name in WEIGHT_FILES:
         assert (alone.artefacts / "guard" / name).read_bytes() == (refitted.artefacts / "guard" / name).read_bytes()
     assert not (alone.artefacts / "trained").exists()
@@ -158,7 +156,7 @@ def test_a_refit_does_not_learn_what_it_calibrates_on(refitted: Run) -> None:
 
 def test_a_refit_needs_the_artefacts_of_a_run(finished: Run, tmp_path: Path) -> None:
     start = f"refit.start_from={finished.artefacts / 'guard'}"
-    with pytest.raises(NotFoundError, match="mixture.json"):
+    with pytest.raises(NotFoundError, match=r"mixture\.json"):
         run_recipe("default_guard/tiny", overrides=[REFIT, start], root=tmp_path)
 
 

@@ -111,7 +111,7 @@ def refit_guard(
 ) -> None:
     """Write to ``folder`` the guard in ``start`` with the chosen heads trained anew, these not calibrated yet.
 
-    Token states are kept in the run's folder ``STATES``, checkpoints beside it; a run that was killed goes on from both.
+    Token states are kept in the run's folder ``STATES``, checkpoints beside it; a killed run goes on from both.
 
     Args:
         start: folder of a guard.

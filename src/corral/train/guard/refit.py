@@ -68,7 +68,7 @@ def refit_heads(
     labelled = [_only(row, columns) for row in rows if any(row.binary[column] >= 0 for column in columns)]
     if not labelled:
         raise ConfigError(f"no row says anything about {', '.join(names)}", where="refit.mixture")
-    trained = _open_columns(copy.deepcopy(heads), columns)
+    trained = _trainable(copy.deepcopy(heads))
     sampler = TokenBudgetSampler(
         [len(row.states) for row in labelled], max_tokens=config.batch_tokens, epochs=config.epochs, seed=config.seed
     )
@@ -96,17 +96,15 @@ def _only(row: StateRow, columns: Sequence[int]) -> StateRow:
     return StateRow(row.states, [label if i in columns else _UNKNOWN for i, label in enumerate(row.binary)])
 
 
-def _open_columns(heads: GuardHeads, columns: Sequence[int]) -> GuardHeads:
-    """The heads with gradients in the rows ``columns`` of their parameters alone.
+def _trainable(heads: GuardHeads) -> GuardHeads:
+    """The heads with gradients in what binary heads have of their own.
 
-    Rows of one parameter share its moments element by element, and without weight decay an element whose gradient is
-    always zero stays as it is.
+    A head without a known label gets gradients of exactly zero, and without weight decay an element whose gradient is
+    always zero stays as it is: rows of heads that are not named do not move.
     """
     heads.requires_grad_(False)
     for parameter in (heads.query, heads.binary, heads.binary_bias):
-        mask = torch.zeros_like(parameter)
-        mask[list(columns)] = 1.0
-        parameter.requires_grad_(True).register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
+        parameter.requires_grad_(True)
     return heads
 
 
