@@ -48,7 +48,7 @@ class HeadRefit(Config):
     mixture: tuple[MixtureEntry, ...] = Field(min_length=1, description="rows that label the heads")
     attacks: AttackRowsConfig | None = Field(None, description="rows asked again in attack styles; null: none")
     draw_seed: int = Field(3, description="of the draw")
-    held_out: float = Field(0.2, gt=0, lt=1, description="share of groups for choosing and for calibration")
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of groups for calibration")
     training: HeadRefitConfig = Field(default_factory=HeadRefitConfig)
 
 
