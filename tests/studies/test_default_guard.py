@@ -160,6 +160,11 @@ def test_a_refit_needs_the_artefacts_of_a_run(finished: Run, tmp_path: Path) -> 
         run_recipe("default_guard/tiny", overrides=[REFIT, start], root=tmp_path)
 
 
+def test_a_refit_of_a_head_that_does_not_exist_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no head is called `attacks`"):
+        run_recipe("default_guard/tiny", overrides=[REFIT.replace("prompt_attack", "attacks")], root=tmp_path)
+
+
 def test_what_one_stage_held_out_the_other_does_not_learn(twice: Run) -> None:
     config = DefaultGuardConfig.model_validate(read_yaml(twice.path / "config.yaml"))
     first, second = stage_rows(config.up_to(0)), stage_rows(config)

@@ -178,17 +178,19 @@ def _train(
 
 def _refit(config: DefaultGuardConfig, refit: HeadRefit, run: Run, folder: Path) -> dict[str, Any]:
     """Train the chosen heads anew, of the guard of this run or of another, and calibrate them and no other."""
+    before = made_before(refit.start_from) if refit.start_from else None
     rows = refit_rows(refit, keep_clean_of=_clean_of(config), seed=config.seed)
     own = _refit_account(rows, config)
     measured: dict[str, Any] = {}
-    if refit.start_from is None:
+    if before is None:
         start = run.artefacts / "trained"
         measured = _train(config, run, start, refit=own)
     else:
-        start, stages = made_before(refit.start_from)
+        start, stages = before
         keep_account(run.artefacts / ACCOUNT, {"stages": stages, "refit": own})
     refit_guard(start, folder, rows.training, refit, encoding=config.training, run=run)
-    scores, labels = score_rows(DefaultGuard.load(weights=folder), rows.held_out, as_replies=False)
+    as_replies = "response_harm" in refit.heads
+    scores, labels = score_rows(DefaultGuard.load(weights=folder), rows.held_out, as_replies=as_replies)
     fitted = calibrate(scores, labels, max_fpr=config.max_fpr, split=REFIT_SPLIT)
     add_calibration(folder, fitted, refit.heads)
     shutil.rmtree(run.path / STATES)  # a hundred megabytes that a finished run has no use for

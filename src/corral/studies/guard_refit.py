@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from corral.core.config import Config
 from corral.core.errors import NotFoundError
@@ -22,7 +22,7 @@ from corral.data.mixture import Mixture, MixtureEntry
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration
 from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, WEIGHT_FILES, DefaultGuard
-from corral.guards.default.network import GuardHeads
+from corral.guards.default.network import BINARY_HEADS, GuardHeads
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
 from corral.studies.drawing import draw_mixture
 from corral.studies.training import training_module
@@ -50,6 +50,13 @@ class HeadRefit(Config):
     draw_seed: int = Field(3, description="of the draw")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of groups for calibration")
     training: HeadRefitConfig = Field(default_factory=HeadRefitConfig)
+
+    @field_validator("heads")
+    @classmethod
+    def _known(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in heads if name not in BINARY_HEADS]:
+            raise ValueError(f"no head is called `{unknown[0]}`; there are {', '.join(BINARY_HEADS)}")
+        return heads
 
 
 @dataclass(frozen=True)
