@@ -14,7 +14,7 @@ from corral.data.self_written import self_written_rows
 from corral.data.self_written.benign_controls import benign_controls
 from corral.data.self_written.short_rows import example_from_short_row
 
-SETS = ("contrasts", "statements", "replies", "everyday")
+SETS = ("contrasts", "statements", "replies", "everyday", "injections")
 LANGUAGES = {"en", "de", "es", "fr", "it", "nl", "pt"}
 HAZARDS = {f"llama_guard_3/S{number}" for number in range(1, 15)} - {"llama_guard_3/S4"}
 
@@ -48,6 +48,16 @@ def test_every_contrast_has_a_harmful_side_and_a_lookalike_in_each_of_its_langua
     assert {category for categories in hazards.values() for category in categories} == HAZARDS
     groups = Counter(language for _, language in sides)
     assert groups["en"] == 260 and all(groups[language] >= 120 for language in LANGUAGES)
+
+
+def test_every_injection_has_a_lookalike_that_is_none_in_each_of_its_languages() -> None:
+    sides: dict[tuple[str, str], set[bool | None]] = defaultdict(set)
+    for row in ROWS["injections"]:
+        assert row.raw["lookalike"] is not row.attack
+        sides[row.group, row.language].add(row.attack)
+    assert all(both == {True, False} for both in sides.values())
+    groups = Counter(language for _, language in sides)
+    assert groups["en"] == 45 and groups["de"] == 30 and all(groups[language] >= 10 for language in LANGUAGES)
 
 
 def test_harmful_rows_name_one_category_or_none_and_harmless_rows_deny_all() -> None:

@@ -46,6 +46,13 @@ def test_what_training_shares_with_other_evaluation_sets_is_said(report: Moderat
     assert "mostly stock refusals: 9." in card
 
 
+def test_a_refit_is_said_and_its_rows_count(report: ModerationReport) -> None:
+    refit = {**SECOND, "heads": ["prompt_attack"], "training_rows": 70, "left_in": {"replies": 0}}
+    card = guard_card("", ACCOUNT | {"refit": refit}, {}, "abc", report)
+    assert "`prompt_attack` alone was trained anew on 70 rows and calibrated on 60 of other groups" in card
+    assert "| red_instruct | 15 |" in card
+
+
 def test_every_measured_set_is_in_the_card_beside_flagging_everything(report: ModerationReport) -> None:
     card = guard_card("# Notes", ACCOUNT, {}, "abc", report)
     assert "aegis_test" in card

@@ -26,7 +26,7 @@ def guard_card(
 
     Args:
         notes: the recipe's own text: what the guard is, known failures.
-        account: ``artefacts/mixture.json`` of the run, stage by stage.
+        account: ``artefacts/mixture.json`` of the run, stage by stage, and of a refit that followed.
         settings: the run's resolved settings.
         revision: of the weights, as in the run's report.
         report: evaluation of the guard (first) and of baselines.
@@ -44,12 +44,23 @@ def guard_card(
         f"rows, calibrated on {stages[-1]['development_rows']:,} held-out rows of the same sources. Rows whose prompt "
         "occurs in an evaluation set of `keep_clean_of`, whole or by a run of ten words, were left out. "
         f"{_left_in(stages[-1])}",
+        *_refitted(account),
         *(
             "\n".join(markdown_table(table))
             for table in (sources_table(_taken(account)), _settings(settings), *_scores(report))
         ),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _refitted(account: Mapping[str, Any]) -> Iterator[str]:
+    """Which heads were trained anew after the stages, and on what, if any were."""
+    if refit := account.get("refit"):
+        heads = ", ".join(f"`{head}`" for head in refit["heads"])
+        yield (
+            f"After that {heads} alone was trained anew on {refit['training_rows']:,} rows and calibrated on "
+            f"{refit['development_rows']:,} of other groups, all else frozen. {_left_in(refit)}"
+        )
 
 
 def _left_in(account: Mapping[str, Any]) -> str:
@@ -71,9 +82,10 @@ def _scores(report: ModerationReport) -> Iterator[Table]:
 
 
 def _taken(account: Mapping[str, Any]) -> dict[str, int]:
-    """Rows of each source that were learnt from, over all stages."""
+    """Rows of each source that were drawn, over all stages and the refit."""
     taken: dict[str, int] = defaultdict(int)
-    for stage in account["stages"]:
+    refit = [account["refit"]] if "refit" in account else []
+    for stage in [*account["stages"], *refit]:
         for entry in stage["entries"]:
             taken[entry["source"]] += entry["taken"]
     return taken

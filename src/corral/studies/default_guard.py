@@ -35,6 +35,17 @@ from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
 from corral.studies.drawing import asked_texts, draw_held_out, draw_mixture, keep_account, source_files
+from corral.studies.guard_refit import (
+    ACCOUNT,
+    REFIT_SPLIT,
+    STATES,
+    HeadRefit,
+    RefitRows,
+    add_calibration,
+    made_before,
+    refit_guard,
+    refit_rows,
+)
 from corral.studies.training import training_module
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
@@ -69,6 +80,7 @@ class DefaultGuardConfig(Config):
     further: tuple[FurtherStage, ...] = Field(
         (), description="trainings that go on from there; with `training.start_from`, only the last is done, from there"
     )
+    refit: HeadRefit | None = Field(None, description="heads trained anew on the trunk of the last stage; null: none")
     held_out: float = Field(0.04, gt=0, lt=1, description="share of groups for calibration")
     max_fpr: Mapping[str, float] = Field(
         default_factory=dict, description="largest false-positive rate on the development split at 0.5, by head"
@@ -95,6 +107,8 @@ class DefaultGuardRecipe:
 
     def plan(self, config: DefaultGuardConfig) -> list[str]:
         """What the run will do, a line a step."""
+        if config.refit is not None and config.refit.start_from is not None:
+            return self._plan_refit(config.refit)
         training = config.training
         steps = []
         if not config.further or training.start_from is None:
@@ -111,6 +125,14 @@ class DefaultGuardRecipe:
         return [
             *steps,
             f"calibrate on {config.held_out:.0%} held-out groups and write artefacts/guard",
+            *(self._plan_refit(config.refit) if config.refit else []),
+        ]
+
+    def _plan_refit(self, refit: HeadRefit) -> list[str]:
+        return [
+            f"draw {len(refit.mixture)} entries and read them with the trunk of {refit.start_from or 'these weights'}",
+            f"train the heads {', '.join(refit.heads)} anew, {refit.training.epochs} epoch(s), nothing else",
+            f"calibrate these on {refit.held_out:.0%} held-out groups and write artefacts/guard",
         ]
 
     def run(self, config: DefaultGuardConfig, run: Run) -> None:
@@ -120,27 +142,72 @@ class DefaultGuardRecipe:
             MissingDependencyError: the training libraries are not installed.
             RunError: the run to be continued was drawn from other rows.
         """
-        training = training_module("guard.classifier")
+        training_module("guard.classifier")
         config = _with_base(config, run)
         for file in source_files(_sources(config)):
             run.add_input(file)
-        before = [stage_rows(config.up_to(stage)) for stage in range(len(config.further))]
-        rows = stage_rows(config)
-        accounts = [*(each.account for each in before), rows.account | {"left_in": left_in(rows.drawn, config)}]
-        keep_account(run.artefacts / "mixture.json", {"stages": accounts})
-        config = _stages_before(config, before, run)
-        network = training.train_guard(rows.training, _stage_settings(config), run.checkpoints, run=run)
         folder = run.artefacts / "guard"
-        write_guard(folder, network, config)
-        held = rows.held_out
-        scores, labels = score_rows(DefaultGuard.load(weights=folder), held)
-        write_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr))
+        measured = _train(config, run, folder) if config.refit is None else _refit(config, config.refit, run, folder)
         run.add_output(run.artefacts)
-        run.report({"development": development_scores(scores, labels), "revision": guard_weights_revision(folder)})
+        run.report({**measured, "revision": guard_weights_revision(folder)})
+
+
+def _train(
+    config: DefaultGuardConfig, run: Run, folder: Path, *, refit: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Train and calibrate all stages and write the guard to ``folder``; what the report says of it.
+
+    Args:
+        config: settings.
+        run: that is under way.
+        folder: of the guard.
+        refit: account of the rows of a refit that follows.
+    """
+    before = [stage_rows(config.up_to(stage)) for stage in range(len(config.further))]
+    rows = stage_rows(config)
+    accounts = [*(each.account for each in before), rows.account | {"left_in": left_in(rows.drawn, config)}]
+    keep_account(run.artefacts / ACCOUNT, {"stages": accounts} | ({"refit": refit} if refit else {}))
+    config = _stages_before(config, before, run)
+    classifier = training_module("guard.classifier")
+    network = classifier.train_guard(rows.training, _stage_settings(config), run.checkpoints, run=run)
+    write_guard(folder, network, config)
+    scores, labels = score_rows(DefaultGuard.load(weights=folder), rows.held_out)
+    write_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr))
+    return {"development": development_scores(scores, labels)}
+
+
+def _refit(config: DefaultGuardConfig, refit: HeadRefit, run: Run, folder: Path) -> dict[str, Any]:
+    """Train the chosen heads anew, of the guard of this run or of another, and calibrate them and no other."""
+    before = made_before(refit.start_from) if refit.start_from else None
+    rows = refit_rows(refit, keep_clean_of=_clean_of(config), seed=config.seed)
+    own = _refit_account(rows, config)
+    measured: dict[str, Any] = {}
+    if before is None:
+        start = run.artefacts / "trained"
+        measured = _train(config, run, start, refit=own)
+    else:
+        start, stages = before
+        keep_account(run.artefacts / ACCOUNT, {"stages": stages, "refit": own})
+    refit_guard(start, folder, rows.training, refit, encoding=config.training, run=run)
+    as_replies = "response_harm" in refit.heads
+    scores, labels = score_rows(DefaultGuard.load(weights=folder), rows.held_out, as_replies=as_replies)
+    fitted = calibrate(scores, labels, max_fpr=config.max_fpr, split=REFIT_SPLIT)
+    add_calibration(folder, fitted, refit.heads)
+    shutil.rmtree(run.path / STATES)  # a hundred megabytes that a finished run has no use for
+    found = development_scores(scores, labels)
+    return {**measured, "refit": {head: found[head] for head in refit.heads if head in found}}
+
+
+def _refit_account(rows: RefitRows, config: DefaultGuardConfig) -> dict[str, Any]:
+    return account(rows.mixture, len(rows.training), len(rows.held_out)) | {
+        "heads": list(config.refit.heads if config.refit else ()),
+        "left_in": left_in(rows.mixture.rows, config),
+    }
 
 
 def _sources(config: DefaultGuardConfig) -> list[str]:
-    entries = [*config.mixture, *(entry for stage in config.further for entry in stage.mixture)]
+    refitted = config.refit.mixture if config.refit else ()
+    entries = [*config.mixture, *(entry for stage in config.further for entry in stage.mixture), *refitted]
     clean = [*config.keep_clean_of, *(name for stage in config.further for name in stage.keep_clean_of)]
     return [*(entry.source for entry in entries), *clean]
 
@@ -297,22 +364,29 @@ def _sharing(rows: Sequence[ModerationExample], index: EvaluationIndex, *, assis
     )
 
 
-def score_rows(guard: DefaultGuard, rows: Sequence[ModerationExample]) -> tuple[np.ndarray, np.ndarray]:
+def score_rows(
+    guard: DefaultGuard, rows: Sequence[ModerationExample], *, as_replies: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Raw scores as the shipped guard gives them (windows, merged weights), and labels, each (N, heads + categories).
 
     A prompt that is harmful in itself or harmless is that as a reply too, so prompts are judged as replies as well:
     the few labelled replies are English, and would set an operating point that blocks harmless ones elsewhere.
     An unknown label is negative; a row that the guard cannot score is left out.
+
+    Args:
+        guard: that scores.
+        rows: labelled rows.
+        as_replies: judge prompts as replies too.
     """
-    as_replies = [
+    replies = [
         replace(row, conversation=Conversation.exchange(_NEUTRAL_PROMPT, row.text), target="response", categories={})
         for row in rows
-        if row.target == "prompt" and row.harmful is not None
+        if as_replies and row.target == "prompt" and row.harmful is not None
     ]
     codes = category_codes()
     scores: list[np.ndarray] = []
     labels: list[list[float]] = []
-    for row, scored in _raw_scores(guard, [*rows, *as_replies]):
+    for row, scored in _raw_scores(guard, [*rows, *replies]):
         if scored is not None:
             scores.append(scored)
             labels.append([*binary_labels(row), *category_labels(row, codes)])
@@ -330,7 +404,9 @@ def _raw_scores(
             yield from zip(batch, guard.raw_scores([row.conversation for row in batch], target=target), strict=True)
 
 
-def calibrate(scores_NK: np.ndarray, labels_NK: np.ndarray, *, max_fpr: Mapping[str, float]) -> dict[str, Calibration]:
+def calibrate(
+    scores_NK: np.ndarray, labels_NK: np.ndarray, *, max_fpr: Mapping[str, float], split: str = DEVELOPMENT_SPLIT
+) -> dict[str, Calibration]:
     """A calibration for each head and each category with enough labels; the others keep their natural boundary.
 
     Raises:
@@ -346,7 +422,7 @@ def calibrate(scores_NK: np.ndarray, labels_NK: np.ndarray, *, max_fpr: Mapping[
         if min((labels == 1).sum(), (labels == 0).sum()) < _LEAST_POSITIVES:
             continue
         try:
-            fitted[name] = fit_calibration(scores, labels, split=DEVELOPMENT_SPLIT, max_fpr=max_fpr.get(name))
+            fitted[name] = fit_calibration(scores, labels, split=split, max_fpr=max_fpr.get(name))
         except MetricError:
             continue  # scores that do not rise with the label: the natural boundary is the better choice
     return fitted

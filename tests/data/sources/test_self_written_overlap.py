@@ -8,7 +8,7 @@ from corral.data.decontamination import EvaluationIndex
 from corral.data.self_written import self_written_rows
 from corral.data.sources import SOURCES, load_source
 
-WRITTEN = ("contrasts", "statements", "replies", "everyday")
+WRITTEN = ("contrasts", "statements", "replies", "everyday", "injections")
 EVALUATION = (
     "advbench",
     "aegis_test",
@@ -20,6 +20,7 @@ EVALUATION = (
     "openai_moderation_de",
     "openai_moderation_es",
     "openai_moderation_fr",
+    "prompt_injection_test",
     "strongreject",
     "toxicchat",
     "xstest_prompts",

@@ -202,16 +202,23 @@ class DefaultGuard(ClassifierGuard):
         import torch
 
         device = self._device
-        batch = pad(sequences)
-        span_ST = torch.zeros(len(spans), batch.input_ids_BT.shape[1], dtype=torch.bool)
+        hidden_BTD = self.hidden_states(sequences)
+        span_ST = torch.zeros(len(spans), hidden_BTD.shape[1], dtype=torch.bool)
         for row, span in enumerate(spans):
             span_ST[row, span.start : span.stop] = True
         rows = torch.tensor([span.row for span in spans])
         with torch.inference_mode():
-            hidden_BTD = self._network.hidden(batch.input_ids_BT.to(device), batch.attention_mask_BT.to(device))
             logits = self._network.heads(hidden_BTD[rows.to(device)], span_ST.to(device))
             scores_SK = torch.cat([logits.binary, logits.categories], dim=1)
         return np.asarray(scores_SK.float().cpu().numpy(), dtype=np.float64)
+
+    def hidden_states(self, sequences: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """What the heads read: states (B, T, D) of token sequences after the last layer, padded on the right."""
+        import torch
+
+        batch, device = pad(sequences), self._device
+        with torch.inference_mode():
+            return self._network.hidden(batch.input_ids_BT.to(device), batch.attention_mask_BT.to(device))
 
     def conclude(self, scores_K: FloatArray, target: Target) -> Scores:
         """Calibrated probabilities; flagged when harm reaches 0.5 (an attack alone is the policy's business)."""
