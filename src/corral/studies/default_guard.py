@@ -40,6 +40,8 @@ from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
 
 DEVELOPMENT_SPLIT: Final = "held-out groups of the training mixture"
+BENIGN: Final = "benign_"
+"""What the names of sources of harmless prompts begin with."""
 _SCORED_AT_ONCE: Final = 128
 _NEUTRAL_PROMPT: Final = "Go on."
 _LEAST_POSITIVES: Final = 30  # a category with fewer on the development split keeps its natural boundary
@@ -236,6 +238,32 @@ def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[Modera
         seed=config.seed,
         at_most=at_most,
     )
+
+
+def held_out_benign(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
+    """Harmless prompts of the mixture's benign sources that the last stage neither learnt from nor was calibrated on.
+
+    Args:
+        config: as the weights were made.
+        at_most: rows an entry of the mixture.
+    """
+    _, calibrating = split_by_group(draw(config).rows, held_out=config.held_out, seed=config.seed)
+    seen = {(row.source, row.id) for row in calibrating}
+    return [
+        row
+        for row in development_rows(_benign_only(config), at_most=at_most)
+        if row.target == "prompt" and row.harmful is False and (row.source, row.id) not in seen
+    ]
+
+
+def _benign_only(config: DefaultGuardConfig) -> DefaultGuardConfig:
+    """Settings with the benign entries of the mixtures alone; what they are kept clean of stays."""
+
+    def benign(entries: Sequence[MixtureEntry]) -> tuple[MixtureEntry, ...]:
+        return tuple(entry for entry in entries if entry.source.startswith(BENIGN))
+
+    further = tuple(stage.model_copy(update={"mixture": benign(stage.mixture)}) for stage in config.further)
+    return config.model_copy(update={"mixture": benign(config.mixture), "further": further})
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:
