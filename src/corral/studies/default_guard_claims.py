@@ -20,6 +20,7 @@ from corral.core.manifest import describe_machine, package_versions
 from corral.evals.published.tables import load_tables
 from corral.evals.results import Figure, GateTable, GuardResult, ModerationReport, SetResult
 from corral.evals.tasks.moderation_sets import HELD_OUT, headline_sets
+from corral.evals.tasks.styled_sets import JOINT
 from corral.studies.claims import NOTHING_ELSE
 
 SYSTEM: Final = "default_guard"
@@ -39,6 +40,8 @@ COMPARED: Final = (
     "prompt_injection_test",
 )
 """Sets of the requirements with both classes, on which the guard must beat flagging everything and bags of words."""
+TABLE: Final = "moderation_table"
+TABLE_COLUMNS: Final = ("f1", "ap", "auroc", "recall", "fpr")
 LARGEST_LOSS: Final = 0.10
 TRAINING_SEEDS: Final = (0,)  # the weights that ship were trained once
 
@@ -121,6 +124,7 @@ def evidence_of(report: ModerationReport) -> Evidence:
         _attack_styles(guard),
         _better_than_both(guard, gate),
         _against_llama_guard(guard),
+        _table(guard),
     ]
     return Evidence(
         system=SYSTEM,
@@ -352,6 +356,39 @@ def _against_llama_guard(guard: GuardResult) -> Claim:
         n=sum(figure.n for figure in figures.values()),
         ci95=None if mean is None else (mean - low, mean + high),
         tried=("three stages of training, operating points on held-out rows",),
+    )
+
+
+def _table(guard: GuardResult) -> Claim:
+    """Every set as it is that was measured, in the columns of published tables."""
+    rows: list[JsonValue] = []
+    for result in guard.sets:
+        if JOINT in result.name:
+            continue
+        row: dict[str, JsonValue] = {
+            "set": result.name,
+            "n": result.n,
+            "rows_in_set": result.rows_in_set,
+            "positives": result.positives,
+        }
+        for metric in TABLE_COLUMNS:
+            if metric in result.figures:
+                figure = result.figures[metric]
+                row |= {metric: figure.value, f"{metric}_ci95": _ends(figure)}
+        if result.kind == "mixed":
+            row |= {"flag_all_f1": result.figures["flag_all_f1"].value, "floor": result.floor}
+        rows.append(row)
+    return _claim(
+        TABLE,
+        metric="F1, recall and false-positive rate at the shipped operating point, AP and AUROC, on every set",
+        expected="no bound: each figure with its interval, F1 beside that of flagging all, average precision beside "
+        "its floor",
+        holds=True,
+        ours={"guard": guard.name, "revision": guard.revision, "sets": rows},
+        baseline=None,
+        n=sum(result.n for result in guard.sets if JOINT not in result.name),
+        ci95=None,
+        tried=(),
     )
 
 
