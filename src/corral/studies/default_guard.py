@@ -241,29 +241,19 @@ def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[Modera
 
 
 def held_out_benign(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
-    """Harmless prompts of the mixture's benign sources that the last stage neither learnt from nor was calibrated on.
+    """Harmless prompts of the mixture's benign sources that no training on these settings sees.
+
+    Those of the last stage's own draw are among the rows that calibrated it.
 
     Args:
         config: as the weights were made.
         at_most: rows an entry of the mixture.
     """
-    _, calibrating = split_by_group(draw(config).rows, held_out=config.held_out, seed=config.seed)
-    seen = {(row.source, row.id) for row in calibrating}
     return [
         row
-        for row in development_rows(_benign_only(config), at_most=at_most)
-        if row.target == "prompt" and row.harmful is False and (row.source, row.id) not in seen
+        for row in development_rows(config, at_most=at_most)
+        if row.source.startswith(BENIGN) and row.target == "prompt" and row.harmful is False
     ]
-
-
-def _benign_only(config: DefaultGuardConfig) -> DefaultGuardConfig:
-    """Settings with the benign entries of the mixtures alone; what they are kept clean of stays."""
-
-    def benign(entries: Sequence[MixtureEntry]) -> tuple[MixtureEntry, ...]:
-        return tuple(entry for entry in entries if entry.source.startswith(BENIGN))
-
-    further = tuple(stage.model_copy(update={"mixture": benign(stage.mixture)}) for stage in config.further)
-    return config.model_copy(update={"mixture": benign(config.mixture), "further": further})
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:

@@ -437,10 +437,11 @@ def held_out_set(profile: str, rows: Sequence[ModerationExample]) -> EvalSet:
         target="prompt",
         head="harm",
         kind="negatives",
-        rule=f"none: harmless prompts of the groups that {profile} holds out, but those that calibrated",
+        rule=f"none: harmless prompts of the groups that {profile} holds out",
         truth=harmful,
         given=tuple(rows),
         slices=("source",),
+        caveat="Not in any training, but some of these rows are among those that set the operating point.",
     )
 
 
