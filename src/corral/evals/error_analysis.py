@@ -206,7 +206,9 @@ def _chosen(result: GuardResult, names: Collection[str] | None) -> list[SetResul
     for name in names or ():
         if name not in measured:
             raise NotFoundError(f"set `{name}` was not measured", hint=suggest(name, measured))
-    return [each for name, each in measured.items() if (_can_be_read(name) if names is None else name in names)]
+    if names is not None:
+        return [each for name, each in measured.items() if name in names]
+    return [each for name, each in measured.items() if _can_be_read(name)] or list(measured.values())
 
 
 def _can_be_read(name: str) -> bool:
@@ -217,7 +219,7 @@ def _can_be_read(name: str) -> bool:
 def _scored(out: Path, guard: GuardResult, result: SetResult, loader: RowLoader) -> ScoredSet:
     if not _can_be_read(result.name):
         raise UserError(
-            f"the rows of `{result.name}` are not those of a public set, and so not known here",
+            f"`{result.name}` is from a file of yours, or what a training held out, which is not known here",
             hint="Choose other sets with --sets.",
         )
     eval_set = find_set(result.name)

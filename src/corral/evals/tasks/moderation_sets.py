@@ -6,6 +6,7 @@ Only ``evaluate_only`` sources are here: a guard may have been trained on the ot
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from corral.core.registry import Registry
@@ -429,7 +430,7 @@ def held_out_set(profile: str, rows: Sequence[ModerationExample]) -> EvalSet:
 
     Args:
         profile: of the recipe.
-        rows: of several sources; of each only its name is known to the set.
+        rows: of several sources, whose names their ids are given: sources may use the same ones.
     """
     return EvalSet(
         name=HELD_OUT,
@@ -439,7 +440,7 @@ def held_out_set(profile: str, rows: Sequence[ModerationExample]) -> EvalSet:
         kind="negatives",
         rule=f"none: harmless prompts of the groups that {profile} holds out",
         truth=harmful,
-        given=tuple(rows),
+        given=tuple(replace(row, id=f"{row.source}/{row.id}") for row in rows),
         slices=("source",),
         caveat="Not in any training, but some of these rows are among those that set the operating point.",
     )
