@@ -47,6 +47,7 @@ def test_figures_are_those_of_scikit_learn_on_the_rows_that_the_style_asks(
     assert row.plain == pytest.approx(average_precision_score(truth, [PLAIN[i] for i in rows]), abs=1e-12)
     assert row.figure.value == pytest.approx(average_precision_score(truth, styled), abs=1e-12)
     assert row.lost.value == pytest.approx(row.plain - row.figure.value, abs=1e-12)
+    assert (table.mean_lost.value, table.mean_lost.n) == (row.lost.value, 20)
 
 
 def test_equal_scores_lose_nothing_in_any_resample(scored: Callable[..., dict[str, ScoredSet]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -38,8 +38,10 @@ def style_tables(
 
 def _table(plain: ScoredSet, styled: list[ScoredSet], seed: int, replicates: int) -> StyleTable:
     metric = METRIC[plain.eval_set.kind]
-    clusters = plain.clusters
-    pairs = [_Pair(metric, plain, each) for each in styled]
+    places = {row.id: place for place, row in enumerate(plain.examples)}
+    asked = sorted({places[plain_id(row, each.eval_set.style)] for each in styled for row in each.examples})
+    clusters = [plain.examples[place].group for place in asked]
+    pairs = [_Pair(metric, plain, asked, each) for each in styled]
 
     def estimate(figure: Statistic, rule: str, unscored: int) -> Figure:
         found = cluster_bootstrap(figure, clusters, seed=seed, replicates=replicates, unscored=unscored, rule=rule)
@@ -69,13 +71,13 @@ def _table(plain: ScoredSet, styled: list[ScoredSet], seed: int, replicates: int
 
 
 class _Pair:
-    """The rows that a style could ask, as they are and in the style, as figures over the weights of all plain rows."""
+    """The rows that a style asks, as they are and in the style, as figures over weights of the rows that any asks."""
 
-    def __init__(self, metric: str, plain: ScoredSet, styled: ScoredSet) -> None:
+    def __init__(self, metric: str, plain: ScoredSet, asked: Sequence[int], styled: ScoredSet) -> None:
         self.styled = styled
-        where = {row.id: index for index, row in enumerate(plain.examples)}
+        where = {plain.examples[place].id: index for index, place in enumerate(asked)}
         self._kept = np.array([where[plain_id(row, styled.eval_set.style)] for row in styled.examples], dtype=np.intp)
-        self._plain = statistic(metric, styled.truth_N, plain.filled()[self._kept])
+        self._plain = statistic(metric, styled.truth_N, plain.filled()[np.array(asked)][self._kept])
         self._styled = statistic(metric, styled.truth_N, styled.filled())
 
     def plain_figure(self, weights_NR: Floats) -> Floats:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from corral.core.errors import NotFoundError
 from corral.core.evidence import Claim, Evidence
 from corral.core.manifest import describe_machine, package_versions
+from corral.evals.guards_compared import COLUMNS
 from corral.evals.published.tables import load_tables
 from corral.evals.results import Figure, GateTable, GuardResult, ModerationReport, SetResult
 from corral.evals.tasks.moderation_sets import HELD_OUT, headline_sets
@@ -77,7 +78,8 @@ class Requirement:
         """The requirement as a sentence."""
         every = " on each set" if len(self.sets) > 1 else ""
         aim = "" if self.aim is None else f" (aim {self.aim:.2f})"
-        return f"{self.metric} {'at most' if self.most else 'at least'} {self.bound:.2f}{every}{aim}, as measured"
+        bound = f"{'at most' if self.most else 'at least'} {self.bound:.2f}"
+        return f"{COLUMNS[self.metric]} {bound}{every}{aim}, as measured"
 
 
 _THRESHOLD_TRIED: Final = (
@@ -175,7 +177,7 @@ def _bounded(required: Requirement, guard: GuardResult, report: ModerationReport
         ours |= {"aim": required.aim, "aim_met": worst.value is not None and worst.value >= required.aim}
     return _claim(
         required.claim,
-        metric=required.metric,
+        metric=f"{COLUMNS[required.metric]} on {', '.join(required.sets)}",
         expected=required.words,
         holds=all(required.met(figure.value) for figure in figures),
         ours=ours,
@@ -285,16 +287,15 @@ def _losses(
 
 def _better_than_both(guard: GuardResult, gate: GateTable) -> Claim:
     """F1 above that of flagging all, and average precision, AUROC and F1 above bags of words, each by an interval."""
-    compared = {(row.set, row.metric): row for row in gate.rows}
-    names = [name for name in COMPARED if (name, "f1") in compared]
+    missing = [name for name in COMPARED if name not in {row.set for row in gate.rows}]
     rows: list[JsonValue] = []
-    for name in names:
+    for name in COMPARED:
         over_all = _set(guard, name).figures["f1_minus_flag_all"]
         beaten = [row for row in gate.rows if row.set == name and row.holds]
         rows.append(
             {
                 "set": name,
-                "f1": compared[name, "f1"].guard,
+                "f1": _set(guard, name).figures["f1"].value,
                 "fpr": _set(guard, name).figures["fpr"].value,
                 "f1_minus_flag_all": over_all.value,
                 **_interval(over_all),
@@ -303,22 +304,18 @@ def _better_than_both(guard: GuardResult, gate: GateTable) -> Claim:
                 "above_bag_of_words": [row.metric for row in beaten],
             }
         )
-    worst = min((compared[name, "f1"].difference for name in names), key=lambda each: _known(each.value, worst=False))
-    holds = all(
-        (over := _set(guard, name).figures["f1_minus_flag_all"].ci95) is not None
-        and over[0] > 0
-        and all(row.holds for row in gate.rows if row.set == name)
-        for name in names
-    )
+    over_all_rows = [_set(guard, name).figures["f1_minus_flag_all"] for name in COMPARED]
+    differences = [*over_all_rows, *(row.difference for row in gate.rows if row.set in COMPARED)]
+    worst = min(differences, key=lambda each: _known(each.value, worst=False))
     return _claim(
         "better_than_flag_all_and_bag_of_words",
         metric="F1 minus the F1 of flagging every row; average precision, AUROC and F1 minus those of bags of words "
-        "fitted to the same rows; the interval is that of the smallest difference of F1 to bags of words",
+        "fitted to the same rows; the interval is that of the smallest difference",
         expected="every difference above 0 by its whole interval, on each set",
-        holds=holds,
-        ours={"worst": worst.value, "sets": rows},
+        holds=not missing and all(each.ci95 is not None and each.ci95[0] > 0 for each in differences),
+        ours={"worst": worst.value, "not_compared_with_bag_of_words": list(missing), "sets": rows},
         baseline=gate.baseline,
-        n=sum(_set(guard, name).n for name in names),
+        n=sum(_set(guard, name).n for name in COMPARED),
         ci95=worst.ci95,
         tried=("three stages of training, operating points on held-out rows",),
     )
