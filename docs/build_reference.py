@@ -1,5 +1,6 @@
 """Write ``docs/reference`` from the code (the command line from each ``--help``, the Python API from its docstrings),
-``docs/systems`` from each system's card and evidence, and the table of all systems in ``docs/README.md``.
+``docs/systems`` from each system's card and evidence, ``docs/concepts/guards_compared.md`` from evidence and published
+tables, and the table of all systems in ``docs/README.md``.
 
 ``make docs`` runs this; a test fails when the committed pages differ. With ``--check`` nothing is written and the exit
 code says whether they do.
@@ -24,9 +25,11 @@ import corral
 from corral.cli.main import VERBS, main
 from corral.core.evidence_page import evidence_page
 from corral.core.recipes import Evidence, list_recipes
+from corral.evals.guards_compared import guards_page
 
 REFERENCE = Path(__file__).parent / "reference"
 SYSTEMS = Path(__file__).parent / "systems"
+COMPARED = Path(__file__).parent / "concepts" / "guards_compared.md"
 INDEX = Path(__file__).parent / "README.md"
 EVIDENCE = Path(__file__).parent.parent / "evidence"
 _NOTE = "<!-- Written by docs/build_reference.py; change the code and run `make docs`. -->\n\n"
@@ -69,7 +72,8 @@ def pages() -> dict[Path, str]:
     """Every generated page with its text."""
     reference = {REFERENCE / "cli.md": _NOTE + _command_line(), REFERENCE / "python.md": _NOTE + _python()}
     systems = {SYSTEMS / f"{name}.md": _NOTE + system_page(name) for name in list_recipes()}
-    return reference | systems | {INDEX: with_systems(INDEX.read_text(encoding="utf-8"), systems_table())}
+    compared = {COMPARED: _NOTE + guards_page(map(Evidence.read, sorted(EVIDENCE.glob("*.json"))))}
+    return reference | systems | compared | {INDEX: with_systems(INDEX.read_text(encoding="utf-8"), systems_table())}
 
 
 def with_systems(index: str, table: str) -> str:

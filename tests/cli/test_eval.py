@@ -183,3 +183,45 @@ def test_a_guard_that_only_failed_is_no_success_and_is_asked_again(
     monkeypatch.setattr("corral.guards.scripted.ScriptedGuard._fault", lambda guard, text: None)
     assert run("moderation", *arguments, "--json") == 0
     assert json.loads(capsys.readouterr().out)["guards"][0]["sets"][0]["unscored"] == 0
+
+
+def test_one_set_can_be_sampled_alone(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sampled = ["--sets", "xstest_prompts+reverse", "--sample", "xstest_prompts+reverse=4"]
+    assert run("moderation", "--guard", "scripted", *sampled, "--json") == 0
+    guard = json.loads(capsys.readouterr().out)["guards"][0]
+    assert [(each["name"], each["n"]) for each in guard["sets"]] == [
+        ("xstest_prompts", 10),
+        ("xstest_prompts+reverse", 4),
+    ]
+    assert "attack styles" in Path("eval/moderation/report.md").read_text()
+    assert run("errors", "--sets", "xstest_prompts+reverse") == 0
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        ("xstest_prompts=0", "not NAME=ROWS"),
+        ("xstest_prompts=-3", "not NAME=ROWS"),
+        ("xstest_prompts", "not NAME=ROWS"),
+        ("toxicchat=5", "`toxicchat` is not measured"),
+    ],
+)
+def test_a_sample_of_another_form_is_the_users_mistake(
+    prompts: Path, sample: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts", "--sample", sample) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_only_a_recipe_with_a_mixture_holds_prompts_out(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "", "--held-out", "mogu/tiny") == 2
+    assert "no mixture of training rows" in capsys.readouterr().err
+
+
+def test_claims_name_what_the_report_lacks(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts") == 0
+    assert run("claims", "--evidence", "found") != 0
+    said = capsys.readouterr().err
+    assert "the report lacks" in said
+    assert "openai_moderation" in said
+    assert not Path("found").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -20,7 +20,9 @@ from corral.core.errors import GuardError, NotFoundError, UserError
 if TYPE_CHECKING:
     from corral.evals.report_tables import Table
     from corral.evals.results import GuardResult, ModerationReport
+    from corral.evals.tasks.eval_set import EvalSet
     from corral.guards.base import Guard
+    from corral.studies.default_guard import DefaultGuardConfig
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Measure models and guards, beside published figures."
@@ -37,8 +39,17 @@ class Baseline(StrEnum):
     BOW = "bow"
 
 
+_AT_MOST_HELD_OUT: Final = 50  # rows an entry of the mixture: enough together, and no entry outweighs the rest
 _OUT: Final = Path("eval", "moderation")
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of scores and reports.")]
+Outs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--out",
+        metavar="FOLDER",
+        help="Folder of scores and reports; several are read as one report. Repeatable. [default: eval/moderation]",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 
 
@@ -57,7 +68,12 @@ def moderation(
         list[str] | None, typer.Option("--set", metavar="GUARD.KEY=VALUE", help="A guard's setting. Repeatable.")
     ] = None,
     sets: Annotated[
-        str, typer.Option(metavar="NAMES", help="`headline`, `all`, or names separated by commas; see `eval sets`.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="`headline`, `all`, or names separated by commas (see `eval sets`); `NAME+STYLE` asks a set of "
+            "prompts in an attack style.",
+        ),
     ] = "headline",
     column: Annotated[
         list[str] | None,
@@ -69,12 +85,24 @@ def moderation(
         Baseline | None,
         typer.Option(help="Compare with bags of words fitted to the guard's training rows.", show_default=False),
     ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SYSTEM/PROFILE",
+            help="Recipe of which harmless prompts are measured too, those that its training held out.",
+            show_default=False,
+        ),
+    ] = None,
     baseline_recipe: Annotated[
         str, typer.Option(metavar="SYSTEM/PROFILE", help="Recipe whose training rows the baseline is fitted to.")
     ] = "default_guard/small",
     out: Out = _OUT,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows a set, whole prompts drawn at random; default: all.")
+    ] = None,
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=ROWS", help="The same limit of one set, in place of --limit. Repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of that draw and of the intervals.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a call to the guard.")] = 128,
@@ -97,13 +125,16 @@ def moderation(
     specs = parse_guards(guard or ["default"])
     guards = chosen_specs(specs, settings_by_guard(setting or [], names_in(specs)))
     wanted = [name.strip() for name in sets.split(",") if name.strip()]
-    chosen = [*(choose_sets(wanted) if wanted or not column else []), *map(parse_column, column or [])]
+    chosen = [*(choose_sets(wanted) if wanted or not (column or held_out) else []), *map(parse_column, column or [])]
+    if held_out is not None:
+        chosen.append(_held_out(held_out))
+    samples = _samples(sample or [], [each.name for each in chosen])
     fitted, rows = _bag_of_words(baseline_recipe) if baseline is not None else (None, {})
     report = run_moderation(
         map(load_guard, guards),  # one after the other, so that one at a time is in memory
         chosen,
         out,
-        ModerationSettings(limit=limit, seed=seed, batch_size=batch_size, resume=resume),
+        ModerationSettings(limit=limit, samples=samples, seed=seed, batch_size=batch_size, resume=resume),
         baseline=fitted,
         baseline_rows=rows,
         on_guard=_remark_done,
@@ -157,7 +188,7 @@ def errors(
 def card(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that made the guard.")],
     *,
-    out: Out = _OUT,
+    out: Outs = None,
 ) -> None:
     """Print the model card of a trained guard: its data, settings and scores.
 
@@ -168,13 +199,40 @@ def card(
     from corral.core.files import read_json
     from corral.core.runs import Run, read_report
     from corral.evals.guard_card import guard_card
-    from corral.evals.report import read_report as read_moderation_report
 
     made = Run.open(run)
     system = made.manifest.recipe.partition("/")[0]
     notes = (resources.files("corral") / "recipes" / system / "card.md").read_text(encoding="utf-8")
     account, revision = read_json(made.artefacts / "mixture.json"), str(read_report(run)["revision"])
-    print(guard_card(notes, account, made.config, revision, read_moderation_report(out)), end="")
+    print(guard_card(notes, account, made.config, revision, _read_as_one(out)), end="")
+
+
+@app.command("claims")
+def claims(
+    *,
+    out: Outs = None,
+    evidence: Annotated[Path, typer.Option(metavar="FOLDER", help="Where default_guard.json is written.")] = Path(
+        "evidence"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the evidence as JSON.")] = False,
+) -> None:
+    """Hold what is required of the default guard against its measured figures, and write its evidence.
+
+    Reads what `corral eval moderation` with the same --out left; no guard is loaded.
+    """
+    from corral.studies.default_guard_claims import evidence_of
+
+    found = evidence_of(_read_as_one(out))
+    path = found.write(evidence)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        rows = [
+            (each.claim, "holds" if each.holds else "does not hold", _interval_cell(each.ci95), each.n, each.expected)
+            for each in found.claims
+        ]
+        print_table(("claim", "", "95 % interval", "n", "required"), rows)
+    remark(f"written: {path}")
 
 
 @app.command("sets")
@@ -191,21 +249,68 @@ def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
         print_table(("set", "question", "of the", "kind", "positive", "headline"), rows)
 
 
-def _bag_of_words(profile: str) -> tuple[Guard, dict[str, int]]:
-    """The baseline fitted to the training rows of a recipe and calibrated on its held-out rows, and rows by source."""
+def _held_out(profile: str) -> EvalSet:
+    """The harmless prompts that a recipe's training held out, as a set."""
+    from corral.evals.tasks.moderation_sets import held_out_set
+    from corral.studies.default_guard import held_out_benign
+
+    config = _mixture_of(profile, where="--held-out")
+    remark(f"drawing the harmless prompts that {profile} holds out")
+    return held_out_set(profile, held_out_benign(config, at_most=_AT_MOST_HELD_OUT))
+
+
+def _mixture_of(profile: str, *, where: str) -> DefaultGuardConfig:
+    """Settings of a recipe that has a mixture of training rows."""
     from corral.core.recipes import load_profile
-    from corral.data.splits import split_by_group
-    from corral.evals.baselines import train_bag_of_words
-    from corral.studies.default_guard import DEVELOPMENT_SPLIT, DefaultGuardConfig, draw
+    from corral.studies.default_guard import DefaultGuardConfig
 
     recipe, config = load_profile(profile)
     if not isinstance(config, DefaultGuardConfig):
-        raise UserError(f"recipe `{recipe.name}` has no mixture of training rows", where="--baseline-recipe")
+        raise UserError(f"recipe `{recipe.name}` has no mixture of training rows", where=where)
+    return config
+
+
+def _samples(texts: Iterable[str], chosen: Sequence[str]) -> dict[str, int]:
+    """How many rows of which set are measured at the most.
+
+    Raises:
+        UserError: another form than ``NAME=ROWS``, or of a set that is not measured.
+    """
+    found = {}
+    for text in texts:
+        name, _, rows = (part.strip() for part in text.partition("="))
+        if not (rows.isascii() and rows.isdecimal() and int(rows)):
+            raise UserError(f"`{text}` is not NAME=ROWS", where="--sample", hint="For example `benign_mgsm=500`.")
+        if name not in chosen:
+            raise UserError(f"`{name}` is not measured", where="--sample", hint=f"Measured: {', '.join(chosen)}.")
+        found[name] = int(rows)
+    return found
+
+
+def _bag_of_words(profile: str) -> tuple[Guard, dict[str, int]]:
+    """The baseline fitted to the training rows of a recipe and calibrated on its held-out rows, and rows by source."""
+    from corral.data.splits import split_by_group
+    from corral.evals.baselines import train_bag_of_words
+    from corral.studies.default_guard import DEVELOPMENT_SPLIT, draw
+
+    config = _mixture_of(profile, where="--baseline-recipe")
     remark(f"fitting the baseline to the training rows of {profile}")
     drawn = [row for stage in range(len(config.further) + 1) for row in draw(config.up_to(stage)).rows]
     kept, held = split_by_group(drawn, held_out=config.held_out, seed=config.seed)
     fitted = train_bag_of_words(kept, held, max_fpr=config.max_fpr, split=DEVELOPMENT_SPLIT, seed=config.seed)
     return fitted, dict(Counter(row.source for row in kept))
+
+
+def _read_as_one(folders: list[Path] | None) -> ModerationReport:
+    """The reports in these folders as one."""
+    from corral.evals.merged_reports import merged
+    from corral.evals.report import read_report
+
+    return merged([read_report(folder) for folder in folders or [_OUT]])
+
+
+def _interval_cell(ci95: tuple[float, float] | None) -> str:
+    return "-" if ci95 is None else f"{ci95[0]:.3f} to {ci95[1]:.3f}"
 
 
 def _remark_done(result: GuardResult) -> None:

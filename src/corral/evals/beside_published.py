@@ -32,8 +32,8 @@ def not_comparable(results: Iterable[tuple[EvalSet, SetResult]]) -> list[NotComp
         reason = f"ours is a sample of {result.n} of {result.rows_in_set} rows"
         for link in eval_set.published:
             if link.relation == "no" or sampled:
-                out.append(_refused(link, eval_set.name, link.reason if link.relation == "no" else reason))
-    return [*out, *_standing_nowhere()]
+                out.append(refused(link, eval_set.name, link.reason if link.relation == "no" else reason))
+    return [*out, *standing_nowhere()]
 
 
 def published_rows(eval_set: EvalSet, metrics: Container[str]) -> Iterator[PublishedRow]:
@@ -55,7 +55,8 @@ def published_rows(eval_set: EvalSet, metrics: Container[str]) -> Iterator[Publi
                 )
 
 
-def _refused(link: PublishedColumn, name: str, reason: str) -> NotComparable:
+def refused(link: PublishedColumn, name: str, reason: str) -> NotComparable:
+    """A published column that could be taken for a set, with its figures, and why it may not stand beside ours."""
     cells = published_cells(link.table, link.column)
     return NotComparable(
         table=link.table,
@@ -67,7 +68,7 @@ def _refused(link: PublishedColumn, name: str, reason: str) -> NotComparable:
     )
 
 
-def _standing_nowhere() -> Iterator[NotComparable]:
+def standing_nowhere() -> Iterator[NotComparable]:
     """Columns that no set of the task stands for, one entry for a whole table where one reason covers it."""
     for place, reason in NOT_COMPARABLE.items():
         table, _, column = place.partition("/")

@@ -22,7 +22,7 @@ from corral.evals.report import read_report
 from corral.evals.results import GuardResult, ModerationReport, SetResult
 from corral.evals.scored import THRESHOLD, ScoredSet
 from corral.evals.tasks.column_files import SUFFIX
-from corral.evals.tasks.moderation_sets import SETS
+from corral.evals.tasks.moderation_sets import HELD_OUT, find_set
 from corral.evals.tasks.scoring import RowLoader, read_scored_set
 
 LENGTHS: Final[tuple[tuple[int, str], ...]] = (
@@ -107,12 +107,12 @@ def analyse(
 
     Raises:
         NotFoundError: no report in the folder, no such guard or set in it, or the data is gone.
-        UserError: a set that was read from a file of the user's.
+        UserError: a set whose rows are not those of a public set.
         DataError: the data is not what the run measured.
     """
     report = read_report(out)
     result = _guard(report, guard)
-    loader = RowLoader(root=root, limit=report.settings["limit"], seed=report.settings["seed"] or 0)
+    loader = RowLoader(root, report.settings["limit"], report.samples, report.settings["seed"] or 0)
     return ErrorReport(
         guard=result.name,
         revision=result.revision,
@@ -206,16 +206,23 @@ def _chosen(result: GuardResult, names: Collection[str] | None) -> list[SetResul
     for name in names or ():
         if name not in measured:
             raise NotFoundError(f"set `{name}` was not measured", hint=suggest(name, measured))
-    return [each for name, each in measured.items() if names is None or name in names]
+    if names is not None:
+        return [each for name, each in measured.items() if name in names]
+    return [each for name, each in measured.items() if _can_be_read(name)] or list(measured.values())
+
+
+def _can_be_read(name: str) -> bool:
+    """Whether a set's rows are those of a public set; not so of a file of the user's and of what training held out."""
+    return name != HELD_OUT and not name.endswith(SUFFIX)
 
 
 def _scored(out: Path, guard: GuardResult, result: SetResult, loader: RowLoader) -> ScoredSet:
-    if result.name.endswith(SUFFIX):
+    if not _can_be_read(result.name):
         raise UserError(
-            f"`{result.name}` was read from a file of yours, which is not known here",
+            f"`{result.name}` is from a file of yours, or what a training held out, which is not known here",
             hint="Choose other sets with --sets.",
         )
-    eval_set = SETS.get(result.name)
+    eval_set = find_set(result.name)
     scored = read_scored_set(out, guard.name, guard.revision, loader.load(eval_set))
     if scored is None or (scored.rows_sha256, scored.unscored) != (result.rows_sha256, result.unscored):
         raise DataError(

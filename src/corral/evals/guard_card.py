@@ -78,6 +78,7 @@ def _scores(report: ModerationReport) -> Iterator[Table]:
     yield from report_tables.overview(report)
     yield from report_tables.gates(report)
     yield from report_tables.languages(report)
+    yield from report_tables.styles(report)
     yield from report_tables.skipped(report)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,6 +89,7 @@ def terminal_tables(report: ModerationReport) -> Iterator[Table]:
         report_tables.beside_published,
         report_tables.gates,
         report_tables.languages,
+        report_tables.styles,
         report_tables.unscored,
         report_tables.not_comparable,
         report_tables.skipped,
@@ -104,6 +105,7 @@ def markdown(report: ModerationReport) -> str:
         "task": f"{report.task} version {report.task_version}, Corral {report.corral_version}, {report.created}",
         "machine": report.machine,
         "rows": "all" if limit is None else f"a sample of at most {limit} a set",
+        **({"samples of": _named(report.samples)} if report.samples else {}),
         "intervals": f"95 %, {replicates} resamples of prompts, seed {seed}",
         **{f"guard {guard.name}": f"revision {guard.revision}" for guard in report.guards},
     }
@@ -117,6 +119,10 @@ def markdown(report: ModerationReport) -> str:
     for table in report_tables.slices(report):
         lines += ["", *markdown_table(table)]
     return "\n".join(lines) + "\n"
+
+
+def _named(samples: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({rows} rows at most)" for name, rows in samples.items())
 
 
 def _notes(report: ModerationReport) -> Iterator[str]:
@@ -161,6 +167,17 @@ def _guard_lines(guard: GuardResult) -> Iterator[dict[str, Any]]:
         yield {**here, "slice": "mean over languages", "metric": table.metric, **_figure_cells(table.mean)}
         for language, figure in table.gap.items():
             yield {**here, "slice": f"English minus {language}", "metric": table.metric, **_figure_cells(figure)}
+    yield from _style_lines(guard, base)
+
+
+def _style_lines(guard: GuardResult, base: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for table in guard.styles:
+        here = {**base, "set": table.set}
+        for row in table.rows:
+            yield {**here, "slice": f"style={row.style}", "metric": table.metric, **_figure_cells(row.figure)}
+            yield {**here, "slice": f"lost to {row.style}", "metric": table.metric, **_figure_cells(row.lost)}
+        mean = _figure_cells(table.mean_lost)
+        yield {**here, "slice": "lost, mean over styles", "metric": table.metric, **mean}
 
 
 def _published_lines(result: SetResult) -> Iterator[dict[str, Any]]:

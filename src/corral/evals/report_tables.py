@@ -19,6 +19,7 @@ from corral.evals.results import (
     NotComparable,
     PublishedRow,
     SetResult,
+    StyleTable,
 )
 
 Cell = str | int | None
@@ -93,6 +94,15 @@ def languages(report: ModerationReport) -> Iterator[Table]:
             rows = tuple(row for table in guard.languages for row in _language_rows(table))
             columns = ("family", "metric", "language", "value", "English minus it")
             yield Table(f"{guard.name}: languages", columns, rows)
+
+
+def styles(report: ModerationReport) -> Iterator[Table]:
+    """One table for each guard with a set in attack styles."""
+    for guard in report.guards:
+        if guard.styles:
+            rows = tuple(row for table in guard.styles for row in _style_rows(table))
+            columns = ("set", "style", "n", "metric", "as it is", "in the style", "lost")
+            yield Table(f"{guard.name}: attack styles", columns, rows)
 
 
 def slices(report: ModerationReport) -> Iterator[Table]:
@@ -233,6 +243,13 @@ def _language_rows(table: LanguageTable) -> Iterator[tuple[Cell, ...]]:
         worst = " (worst)" if language == table.worst_language else ""
         yield table.family, table.metric, f"{language}{worst}", interval(figure), interval(table.gap.get(language))
     yield table.family, table.metric, "mean", interval(table.mean), None
+
+
+def _style_rows(table: StyleTable) -> Iterator[tuple[Cell, ...]]:
+    for row in table.rows:
+        lost = interval(row.lost)
+        yield table.set, row.style, row.n, table.metric, number(row.plain), interval(row.figure), lost
+    yield table.set, "mean over styles", table.mean_lost.n, table.metric, None, None, interval(table.mean_lost)
 
 
 def _not_comparable_row(each: NotComparable) -> tuple[Cell, ...]:

@@ -193,6 +193,29 @@ class LanguageTable(_Model):
     gap: Mapping[str, Figure] = Field(default_factory=dict)
 
 
+class StyleRow(_Model):
+    """One attack style on the rows that it could ask.
+
+    ``plain`` is the figure of these rows as they are, ``figure`` that in the style, ``lost`` the one minus the
+    other.
+    """
+
+    style: str
+    n: int
+    plain: float | None
+    figure: Figure
+    lost: Figure
+
+
+class StyleTable(_Model):
+    """One set in several attack styles: each style, and the unweighted mean of what they cost."""
+
+    set: str
+    metric: str
+    rows: tuple[StyleRow, ...]
+    mean_lost: Figure
+
+
 class GuardResult(_Model):
     """One guard on all sets that were asked for."""
 
@@ -202,6 +225,7 @@ class GuardResult(_Model):
     sets: tuple[SetResult, ...]
     skipped: tuple[Skipped, ...] = ()
     languages: tuple[LanguageTable, ...] = ()
+    styles: tuple[StyleTable, ...] = ()
 
 
 class GateRow(_Model):
@@ -237,7 +261,8 @@ class GateTable(_Model):
 class ModerationReport(_Model):
     """Everything that one run of the moderation task found.
 
-    ``settings`` holds seed, replicates, limit and batch size; ``baseline_rows`` how many rows the baseline was fitted
+    ``settings`` holds seed, replicates, limit and batch size; ``samples`` the limit of single sets; ``baseline_rows``
+    how many rows the baseline was fitted
     to, by source.
     """
 
@@ -248,6 +273,7 @@ class ModerationReport(_Model):
     created: str
     machine: str
     settings: Mapping[str, int | None]
+    samples: Mapping[str, int] = Field(default_factory=dict)
     guards: tuple[GuardResult, ...]
     gates: tuple[GateTable, ...] = ()
     baseline_rows: Mapping[str, int] = Field(default_factory=dict)
@@ -269,4 +295,6 @@ __all__ = [
     "SetResult",
     "Skipped",
     "Slice",
+    "StyleRow",
+    "StyleTable",
 ]

@@ -7,14 +7,14 @@ wrapper alone harms nobody; it is an ``attack`` either way. Styles are those of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
 
 from corral.core.config import Config
 from corral.data.examples import ModerationExample
-from corral.redteam.styles import NotApplicable, Style, StyleContext, load_style, seeded
+from corral.redteam.styled_rows import styled_row
+from corral.redteam.styles import load_style
 
 
 class AttackRowsConfig(Config):
@@ -43,7 +43,7 @@ def attack_rows(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(plain))[: round(config.share * len(plain))]
     for index in chosen:
-        styled = _styled(plain[index], styles[rng.integers(len(styles))], seed=seed)
+        styled = styled_row(plain[index], styles[rng.integers(len(styles))], seed=seed)
         if styled is not None and len(styled.text) <= config.max_styled_chars:
             yield styled
 
@@ -56,11 +56,3 @@ def _is_plain_request(row: ModerationExample, max_chars: int) -> bool:
         and len(row.conversation.messages) == 1
         and len(row.text) <= max_chars
     )
-
-
-def _styled(row: ModerationExample, style: Style, *, seed: int) -> ModerationExample | None:
-    context = StyleContext(language=row.language or "en")
-    attack = style.apply(row.text, rng=seeded(seed, 0, style.id, row.text), context=context)
-    if isinstance(attack, NotApplicable):
-        return None
-    return replace(row, conversation=attack.shown, attack=True, id=f"{row.id}+{style.name}")

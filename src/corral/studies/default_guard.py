@@ -51,6 +51,8 @@ from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
 
 DEVELOPMENT_SPLIT: Final = "held-out groups of the training mixture"
+BENIGN: Final = "benign_"
+"""What the names of sources of harmless prompts begin with."""
 _SCORED_AT_ONCE: Final = 128
 _NEUTRAL_PROMPT: Final = "Go on."
 _LEAST_POSITIVES: Final = 30  # a category with fewer on the development split keeps its natural boundary
@@ -303,6 +305,22 @@ def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[Modera
         seed=config.seed,
         at_most=at_most,
     )
+
+
+def held_out_benign(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
+    """Harmless prompts of the mixture's benign sources that no training on these settings sees.
+
+    Those of the last stage's own draw are among the rows that calibrated it.
+
+    Args:
+        config: as the weights were made.
+        at_most: rows an entry of the mixture.
+    """
+    return [
+        row
+        for row in development_rows(config, at_most=at_most)
+        if row.source.startswith(BENIGN) and row.target == "prompt" and row.harmful is False
+    ]
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:

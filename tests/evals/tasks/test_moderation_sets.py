@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
 from corral.data.sources import SOURCES
+from corral.evals.measures import measure
 from corral.evals.published.tables import load_tables
 from corral.evals.tasks.eval_set import EvalSet, PublishedColumn, by_column, harmful
-from corral.evals.tasks.moderation_sets import NOT_COMPARABLE, SETS, headline_sets, in_order
+from corral.evals.tasks.moderation_sets import (
+    HELD_OUT,
+    NOT_COMPARABLE,
+    SETS,
+    headline_sets,
+    held_out_set,
+    in_order,
+)
+from corral.evals.tasks.scoring import RowLoader, score_guard
 
 
 def test_only_sets_that_nobody_may_train_on_are_measured() -> None:
@@ -77,3 +89,22 @@ def test_a_value_without_a_meaning_leaves_the_row_out() -> None:
     truth = by_column("label", {1: True, 0: False})
     assert truth(ModerationExample(Conversation.user("x"), "prompt", raw={"label": None})) is None
     assert truth(ModerationExample(Conversation.user("x"), "prompt")) is None
+
+
+def test_rows_that_training_held_out_are_a_set_whatever_their_sources_call_them(
+    rule_guard: Any, tmp_path: Path
+) -> None:
+    rows = [
+        ModerationExample(Conversation.user(text), "prompt", harmful=False, source=source, id="1", group=text)
+        for source, text in (("benign_nl2bash", "list files"), ("benign_tldr", "copy a TRIGGER"))
+    ]
+    held_out = held_out_set("some/profile", rows)
+    guard = rule_guard(lambda text, target: {"p_harm": 0.9 if "TRIGGER" in text else 0.1})
+    scored = score_guard(guard, [held_out], RowLoader(), tmp_path).sets[HELD_OUT]
+    assert scored.scores_N.tolist() == [0.1, 0.9]
+    assert [(each.value, each.fpr and each.fpr.value) for each in measure(scored, replicates=50).slices] == [
+        ("benign_nl2bash", 0.0),
+        ("benign_tldr", 1.0),
+    ]
+    other = held_out_set("some/profile", rows[:1])
+    assert other.checksums != held_out.checksums

@@ -296,8 +296,6 @@ def test_presets_packaged_with_the_default_guard_are_for_the_weights_beside_them
     from corral.guards.composition.presets import PRESETS_FILE, Presets
     from corral.guards.default.guard import PACKAGED_WEIGHTS, guard_weights_revision
 
-    if not (PACKAGED_WEIGHTS / PRESETS_FILE).is_file():
-        pytest.skip("the packaged weights come without presets")
     presets = Presets.load(PACKAGED_WEIGHTS / PRESETS_FILE)
     assert presets.guard == "default"
     assert presets.revision.partition("-")[0] == guard_weights_revision(PACKAGED_WEIGHTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from corral.core.files import sha256_file
+from corral.core.files import sha256_file, sha256_json
 from corral.data.examples import ModerationExample
 from corral.data.messages import Target
 from corral.data.sources import SOURCES
@@ -68,6 +68,8 @@ class EvalSet:
         pair: upstream column, or ``group``, that joins the languages of a family, "" when they are not aligned.
         headline: one of the sets that every guard is measured on first.
         file: a file of the user's that holds the rows.
+        given: the rows themselves, where they are of no one source.
+        style: attack style that the prompts are asked in, "" for as they are.
     """
 
     name: str
@@ -86,6 +88,8 @@ class EvalSet:
     pair: str = ""
     headline: bool = False
     file: Path | None = None
+    given: tuple[ModerationExample, ...] | None = None
+    style: str = ""
 
     def __post_init__(self) -> None:
         if self.head == ("attack" if self.target == "response" else "refusal"):
@@ -93,7 +97,9 @@ class EvalSet:
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """SHA-256 of the files that the rows are in, by name."""
+        """SHA-256 of the files that the rows are in, by name; of rows that are given, under ``rows``."""
+        if self.given is not None:
+            return {"rows": sha256_json([[row.id, row.text] for row in self.given])}
         if self.file is None:
             return SOURCES.get(self.source).files
         return {self.file.name: sha256_file(self.file)}

@@ -7,8 +7,8 @@ the journals each time.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain
@@ -23,8 +23,10 @@ from corral.evals.languages import language_tables
 from corral.evals.measures import measure
 from corral.evals.results import GuardResult, ModerationReport
 from corral.evals.tasks.eval_set import EvalSet
-from corral.evals.tasks.moderation_sets import SETS, headline_sets, in_order
+from corral.evals.tasks.moderation_sets import SETS, find_set, headline_sets, in_order
 from corral.evals.tasks.scoring import TASK_VERSION, RowLoader, ScoredGuard, score_guard
+from corral.evals.tasks.styled_sets import JOINT
+from corral.evals.under_attack import style_tables
 from corral.guards.base import Guard
 
 
@@ -35,6 +37,7 @@ class ModerationSettings:
     Attributes:
         root: the data folder; ``data_root()`` when ``None``.
         limit: at most this many rows a set, whole prompts drawn at random; all when ``None``.
+        samples: the limit of single sets, by name, in place of ``limit``.
         seed: of that draw and of every bootstrap.
         replicates: resamples a figure.
         batch_size: rows a call to a guard.
@@ -43,6 +46,7 @@ class ModerationSettings:
 
     root: Path | None = None
     limit: int | None = None
+    samples: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     replicates: int = REPLICATES
     batch_size: int = 128
@@ -52,15 +56,23 @@ class ModerationSettings:
 def choose_sets(names: Sequence[str]) -> list[EvalSet]:
     """Sets by name, in the order of reports; ``headline`` and ``all`` stand for several.
 
+    A set in an attack style (``NAME+STYLE``) brings the set as it is, and comes right behind it.
+
     Raises:
         NotFoundError: unknown name, or none at all.
+        UserError: a set that cannot be asked in a style.
     """
-    wanted: set[str] = set()
-    for name in names:
-        wanted.update(headline_sets() if name == "headline" else in_order() if name == "all" else [SETS.get(name).name])
+    named = [name for name in names if name not in ("headline", "all")]
+    chosen = [find_set(name) for name in named]
+    styled = {each.name: each for each in chosen if each.style}
+    wanted = {each.name.partition(JOINT)[0] for each in chosen}
+    wanted.update(*(headline_sets() if name == "headline" else in_order() for name in names if name not in named))
     if not wanted:
         raise NotFoundError("no set was named", hint="Use `headline`, `all`, or names separated by commas.")
-    return [SETS.get(name) for name in in_order() if name in wanted]
+    plain = [SETS.get(name) for name in in_order() if name in wanted]
+    return [
+        each for one in plain for each in (one, *(s for n, s in styled.items() if n.partition(JOINT)[0] == one.name))
+    ]
 
 
 def run_moderation(
@@ -88,7 +100,7 @@ def run_moderation(
         UserError: two guards have the same name.
         DataError: a data file differs from the record or holds a malformed row.
     """
-    loader = RowLoader(root=settings.root, limit=settings.limit, seed=settings.seed)
+    loader = RowLoader(settings.root, settings.limit, settings.samples, settings.seed)
     scored: list[ScoredGuard] = []
     results: list[GuardResult] = []
     for guard in chain(guards, [baseline] if baseline else []):
@@ -112,6 +124,7 @@ def run_moderation(
             "replicates": settings.replicates,
             "batch_size": settings.batch_size,
         },
+        samples=dict(settings.samples),
         guards=tuple(with_measured_parts(results)),
         gates=tuple(compare(each, scored[-1], seed=settings.seed, replicates=settings.replicates) for each in ours),
         baseline_rows=baseline_rows or {},
@@ -132,4 +145,5 @@ def measure_guard(scored: ScoredGuard, settings: ModerationSettings) -> GuardRes
         ),
         skipped=scored.skipped,
         languages=tuple(language_tables(scored.sets.values(), seed=seed, replicates=replicates)),
+        styles=tuple(style_tables(scored.sets, seed=seed, replicates=replicates)),
     )

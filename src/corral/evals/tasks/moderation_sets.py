@@ -5,14 +5,20 @@ Only ``evaluate_only`` sources are here: a guard may have been trained on the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from corral.core.registry import Registry
+from corral.data.examples import ModerationExample
 from corral.evals.tasks.eval_set import EvalSet, Head, PublishedColumn, Truth, attack, by_column, harmful, refusal
+from corral.evals.tasks.styled_sets import JOINT, styled_set
 
 SETS: Final[Registry[EvalSet]] = Registry("evaluation set")
 """Every set of the moderation task, by name."""
+
+HELD_OUT: Final = "benign_held_out"
+"""Name of the set of ``held_out_set``."""
 
 TRANSLATIONS: Final = ("de", "es", "fr")
 _MACHINE_TRANSLATED: Final = "Machine translation; labels are inherited from the English rows and not re-checked."
@@ -417,6 +423,38 @@ NOT_COMPARABLE: Final[Mapping[str, str]] = {
     "T11/harmbench_response": _NO_SOURCE,
 }
 """Why a published table, or one column of it (``T1/saferlhf``), stands beside no set of ours."""
+
+
+def held_out_set(profile: str, rows: Sequence[ModerationExample]) -> EvalSet:
+    """Harmless prompts that a recipe's training held out, as a set.
+
+    Args:
+        profile: of the recipe.
+        rows: of several sources, whose names their ids are given: sources may use the same ones.
+    """
+    return EvalSet(
+        name=HELD_OUT,
+        source=profile,
+        target="prompt",
+        head="harm",
+        kind="negatives",
+        rule=f"none: harmless prompts of the groups that {profile} holds out",
+        truth=harmful,
+        given=tuple(replace(row, id=f"{row.source}/{row.id}") for row in rows),
+        slices=("source",),
+        caveat="Not in any training, but some of these rows are among those that set the operating point.",
+    )
+
+
+def find_set(name: str) -> EvalSet:
+    """The set of that name; ``NAME+STYLE`` is a set asked in an attack style.
+
+    Raises:
+        NotFoundError: no such set or style.
+        UserError: the set cannot be asked in that style.
+    """
+    plain, joint, style = name.partition(JOINT)
+    return styled_set(SETS.get(plain), style) if joint else SETS.get(plain)
 
 
 def in_order() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +23,12 @@ from corral.data.splits import draw_groups
 from corral.evals.results import Skipped
 from corral.evals.scored import ScoredSet, scores_of
 from corral.evals.tasks.eval_set import EvalSet
+from corral.evals.tasks.styled_sets import styled_rows
 from corral.guards.asking import ask
 from corral.guards.base import Guard, Status, Verdict
 from corral.guards.composition.costs import Asked, CompositionCost, asked_of
 from corral.guards.composition.verdict import ComposedVerdict
+from corral.redteam.styles import load_style
 
 TASK_VERSION: Final = "1"
 """Raised whenever a set, a truth or a rule of the moderation task changes, so that figures stay apart."""
@@ -66,11 +68,13 @@ class RowLoader:
         root: the data folder; ``data_root()`` when ``None``.
         limit: at most this many rows a set, whole groups drawn at random; all when ``None``. Translations share the
             group of their English row, so the draws from the languages of a family are aligned.
+        samples: the limit of single sets, by name, in place of ``limit``.
         seed: of the draw.
     """
 
     root: Path | None = None
     limit: int | None = None
+    samples: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     _read: dict[tuple[str, tuple[str, ...]], list[ModerationExample]] = field(default_factory=dict, init=False)
 
@@ -81,15 +85,25 @@ class RowLoader:
             NotFoundError: the source is not in the data folder.
             DataError: a file differs from the record, or has not the published counts, or a row is malformed.
         """
+        if eval_set.given is not None:
+            return self._drawn(eval_set, list(eval_set.given))
         key = (eval_set.source, (str(eval_set.file),) if eval_set.file else eval_set.files)
         if key not in self._read:
             self._read[key] = self._rows(eval_set)
+        chosen = self._drawn(eval_set, self._read[key])
+        if not eval_set.style:
+            return chosen
+        return replace(chosen, rows=tuple(styled_rows(chosen.rows, eval_set.style, seed=self.seed)))
+
+    def _drawn(self, eval_set: EvalSet, rows: Sequence[ModerationExample]) -> SetRows:
+        """Those of the rows that belong to the set, as many as its limit lets in."""
         rows = [
             row
-            for row in self._read[key]
+            for row in rows
             if row.target == eval_set.target and matches(row, eval_set.where) and eval_set.truth(row) is not None
         ]
-        return SetRows(eval_set, tuple(draw_groups(rows, self.limit, seed=self.seed)), len(rows))
+        limit = self.samples.get(eval_set.name, self.limit)
+        return SetRows(eval_set, tuple(draw_groups(rows, limit, seed=self.seed)), len(rows))
 
     def _rows(self, eval_set: EvalSet) -> list[ModerationExample]:
         if eval_set.file is not None:
@@ -146,6 +160,7 @@ class GuardScorer:
             "revision": self._guard.revision,
             "files": dict(eval_set.checksums),
             "target": eval_set.target,
+            **({"style": load_style(eval_set.style).id} if eval_set.style else {}),
         }
 
 
@@ -218,8 +233,9 @@ def guard_folder(out: Path, name: str, revision: str) -> Path:
 
 
 def journal_path(folder: Path, eval_set: EvalSet) -> Path:
-    """The journal of the source and target that a set reads; a file of the user's has its own."""
-    source = eval_set.name if eval_set.file is not None else eval_set.source
+    """The journal of the source and target that a set reads; a set with rows of its own has one of its own."""
+    own = eval_set.file is not None or eval_set.given is not None or bool(eval_set.style)
+    source = _file_name(eval_set.name) if own else eval_set.source
     return folder / f"{source}.{eval_set.target}.jsonl"
 
 
