@@ -21,7 +21,8 @@ from corral.guards.default.network import GuardHeads, category_codes
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import weights_revision
 from corral.models.tiny import write_tiny_llama
-from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell, TextScores, rows_of
+from corral.studies.claims import outcome_of
+from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell, Cells, TextScores, rows_of
 from corral.studies.low_bit_study.drift import guard_drift, safety_drift, safety_rows
 from corral.studies.low_bit_study.findings import (
     lora_finetuning_does_not_recover,
@@ -29,6 +30,7 @@ from corral.studies.low_bit_study.findings import (
     ultra_low_bits_collapse,
 )
 from corral.studies.low_bit_study.guard_quality import GuardCell, SetScores, measure_guards
+from corral.studies.low_bit_study.quantized_models import lost_output
 from corral.studies.low_bit_study.safety import Reply, SafetyCell
 from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, QuantizerConfig, SafetyConfig
 
@@ -98,7 +100,7 @@ def test_the_report_is_one_page_with_a_plot_a_claim_and_every_cell(tiny) -> None
     for line in json.loads((tiny.artefacts / "matrix.json").read_text()):
         assert line["name"] in html
     for claim in Evidence.read(tiny.artefacts / "evidence.json").claims:
-        assert f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}" in html
+        assert f"{claim.claim}: {outcome_of(claim)}" in html
 
 
 def test_cells_leave_no_models_behind_and_are_found_again(tiny) -> None:
@@ -110,6 +112,60 @@ def test_cells_leave_no_models_behind_and_are_found_again(tiny) -> None:
         recipe.run(config, tiny)
     assert {path.name: path.stat().st_mtime_ns for path in (tiny.path / "cells").glob("*/*.json")} == found
     assert (tiny.path / "artefacts" / "matrix.json").is_file()
+
+
+def test_a_model_that_cannot_be_measured_as_it_is_is_kept_as_failed_and_the_others_are_measured(
+    tmp_path, monkeypatch
+) -> None:
+    scores, calls = Cells.scores, []
+
+    def first_fails(self, model):
+        calls.append(model)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory")
+        return scores(self, model)
+
+    monkeypatch.setattr(Cells, "scores", first_fails)
+    quantizers = 'quantizers=[{"method": "gptq", "settings": {"bits": 2, "group_size": 32}}]'
+    run = run_recipe("low_bit_study/tiny", [quantizers, "tuning=null", "safety=null"], root=tmp_path)
+    reference, gptq = json.loads((run.artefacts / "matrix.json").read_text())
+    assert reference["error"] == "RuntimeError: out of memory"
+    assert gptq["texts"][IN_DOMAIN]["perplexity"] > 1
+    claims = {claim.claim: claim for claim in Evidence.read(run.artefacts / "evidence.json").claims}
+    reason = claims["ultra_low_bits_collapse"].ours["not_decided"]
+    assert reason == "the model as it was could not be measured: RuntimeError: out of memory"
+    assert f"not decided, {reason}" in (run.artefacts / "report.html").read_text()
+
+
+def test_nothing_is_said_of_drift_from_a_model_or_a_guard_that_could_not_be_measured() -> None:
+    failed = SafetyCell(name="reference", error="DataError: no")
+    claim = safety_drift(CONFIG, ASKED, [failed, safety_cell("rtn", [reply(i) for i in range(4)])])
+    assert outcome_of(claim) == "not decided, the model as it was could not be measured: DataError: no"
+    lost = GuardCell(name="reference", error="DataError: no")
+    assert "not decided" in outcome_of(guard_drift(CONFIG, GUARD, [lost, guard_cell("rtn bits=4", RANKED)]))
+
+
+def test_lost_output_is_summed_over_the_layers_that_know_it_and_compared_where_rounding_is_known() -> None:
+    layers = [{"proxy_loss": loss, "proxy_loss_rtn": nearest} for loss, nearest in [(1.0, 2.0), (3.0, 2.5), (4.0, None)]]
+    compared = {"layers": 2, "below": 1, "sum": 4.0, "sum_of_rounding": 4.5}
+    assert lost_output(layers) == {"layers": 3, "sum": 8.0, "to_nearest": compared}
+    assert lost_output(layers[2:]) == {"layers": 1, "sum": 4.0, "to_nearest": None}
+    assert lost_output([{"proxy_loss": None, "proxy_loss_rtn": None}]) is None
+
+
+def test_every_method_that_is_calibrated_on_second_moments_says_what_output_it_loses(tiny) -> None:
+    cells = [json.loads(path.read_text()) for path in (tiny.path / "cells" / "matrix").glob("*.json")]
+    losses = {cell["name"]: cell["quantization"]["proxy_loss"] for cell in cells if cell["quantization"]}
+    for name, loss in losses.items():
+        method = name.partition(" ")[0]
+        assert (loss is not None) == (method in ("gptq", "awq", "billm")), name
+        if loss:
+            assert loss["layers"] == 14
+            assert (loss["to_nearest"] is not None) == (method != "billm")
+    known = json.loads((tiny.artefacts / "evidence.json").read_text())["claims"][0]["ours"]["proxy_loss"]
+    assert set(known) == {"gptq bits=3 group_size=32, seed 0", "gptq bits=3 group_size=32, seed 1"} | {
+        f"{method} bits=4 group_size=32, seed 0" for method in ("gptq", "awq")
+    }
 
 
 def test_ordering_holds_when_every_difference_lies_above_zero() -> None:

@@ -41,7 +41,7 @@ class Awq(Grouped):
         clip: search for smaller ranges of groups.
     """
 
-    needs: ClassVar[Needs] = "channels"
+    needs: ClassVar[Needs] = "hessian"  # to report what is lost; the search itself looks at magnitudes and rows
     propagation: ClassVar[Propagation] = "full"
 
     clip: bool = True

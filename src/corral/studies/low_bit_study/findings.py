@@ -9,7 +9,8 @@ from typing import Any, Final
 from corral.core.evidence import Claim
 from corral.core.stats import Estimate, cluster_bootstrap
 from corral.core.weighted import Statistic, mean_of
-from corral.studies.claims import NOT_COMPARED, NOTHING_ELSE, claim_of, compare_over_seeds, point_of
+from corral.studies.claims import NOT_COMPARED, NOTHING_ELSE, claim_of, compare_over_seeds, point_of, undecided
+from corral.studies.low_bit_study.cell_files import reference_failed
 from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell
 from corral.studies.low_bit_study.settings import ORDERED_METHODS, ClaimId, LowBitConfig
 
@@ -46,7 +47,10 @@ def ordering_against_paper(config: LowBitConfig, cells: Sequence[Cell]) -> Claim
         used,
         metric=f"{_UNIT}: rounding to nearest less GPTQ and AWQ",
         baseline=_value([cell for bits in (4, 3) for cell in _scored(cells, "rtn", bits)], cells),
-        ours={name: found.to_json() for name, found in single.items()} | {"not_measured": missing, "failed": failed},
+        ours={name: found.to_json() for name, found in single.items()}
+        | {"not_measured": missing, "failed": failed}
+        | {"proxy_loss": _losses(used)}
+        | undecided(f"{missing} of {2 * len(ORDERED_METHODS)} differences were not measured" if missing else ""),
         estimate=whole,
         expected="every difference above zero, its whole interval (windows resampled, mean over calibration seeds); "
         "the interval beside is that of their mean",
@@ -55,15 +59,17 @@ def ordering_against_paper(config: LowBitConfig, cells: Sequence[Cell]) -> Claim
 
 
 def ultra_low_bits_collapse(config: LowBitConfig, cells: Sequence[Cell], reference: Cell) -> Claim:
-    """At 2 bits rounding to nearest, GPTQ and AWQ break the model; methods made for such widths do not."""
-    reference_nats = reference.scores[IN_DOMAIN].nats_per_token
+    """At 2 bits rounding to nearest, GPTQ and AWQ break the model; methods made for such widths do not.
+
+    Not decided where the model as it was could not be measured.
+    """
     single: dict[str, Estimate] = {}
     statistics = []
     used: list[Cell] = []
-    for method in _COLLAPSING:
+    for method in _COLLAPSING if not reference.error else ():
         if found := _scored(cells, method, 2):
             used += found
-            grown = _difference(mean_of([cell.scores[IN_DOMAIN].nats_per_token for cell in found]), reference_nats)
+            grown = _difference(_nats(found), _nats([reference]))
             statistics.append(grown)
             single[method] = _estimate(grown, cells, config)
     failed = _failed(cells, used)
@@ -86,7 +92,8 @@ def ultra_low_bits_collapse(config: LowBitConfig, cells: Sequence[Cell], referen
             "growth": {name: found.to_json() for name, found in single.items()},
             "at_2_bits_and_below": low,
             "failed": failed,
-        },
+        }
+        | undecided(reference_failed(reference)),
         estimate=_estimate(mean_of(statistics), cells, config) if statistics else None,
         expected=f"with 2 bits the perplexity of {', '.join(_COLLAPSING)} grows more than {COLLAPSE:g} times, the "
         "whole interval of each above that",
@@ -124,7 +131,7 @@ def lora_finetuning_does_not_recover(
         seeds=config.seeds,
         toy=config.toy,
         tried=config.tried.get("lora_finetuning_does_not_recover", ()),
-        beside={"rows": lines},
+        beside={"rows": lines} | undecided("" if pairs else "no base was measured both untouched and tuned"),
     )
 
 
@@ -155,6 +162,12 @@ def _claim(
     )
 
 
+def _losses(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Shares of layers' outputs that are lost, of the cells that know; see ``quantized_models.lost_output``."""
+    found = {f"{cell.name}, seed {cell.seed}": (cell.quantization or {}).get("proxy_loss") for cell in cells}
+    return {name: losses for name, losses in found.items() if losses}
+
+
 def _failed(cells: Sequence[Cell], used: Sequence[Cell]) -> list[str]:
     """Seeds that failed of the rows that a claim rests on: what is left of such a row is no mean over its seeds."""
     names = {cell.name for cell in used}
@@ -169,6 +182,10 @@ def _scored(cells: Sequence[Cell], method: str, bits: int) -> list[Cell]:
         if cell.method == method and not cell.error and not cell.partial and cell.nominal_bits == bits
     ]
     return [cell for cell in fitting if cell.name == fitting[0].name]
+
+
+def _nats(cells: Sequence[Cell]) -> Statistic:
+    return mean_of([cell.scores[IN_DOMAIN].nats_per_token for cell in cells])
 
 
 def _mean(cells: Sequence[Cell]) -> Statistic:

@@ -11,7 +11,7 @@ from corral.evals.reporting.charts import Axis, PlacedPoint, Point, legend, nice
 from corral.evals.reporting.markup import Markup, element
 from corral.evals.reporting.page import facts, folded, page, paragraph, plain_table, section
 from corral.evals.reporting.wording import interval_text, number
-from corral.studies.claims import Compared
+from corral.studies.claims import Compared, outcome_of
 from corral.studies.low_bit_study.cells import IN_DOMAIN
 from corral.studies.low_bit_study.drift import GuardRow, SafetyRow
 from corral.studies.low_bit_study.settings import LowBitConfig
@@ -72,12 +72,11 @@ def report(config: LowBitConfig, claims: Sequence[Claim], found: Findings) -> st
 
 
 def _claim(claim: Claim) -> Markup:
-    outcome = "holds" if claim.holds else "does not hold"
     interval = "no interval" if claim.ci95 is None else f"95 % interval {interval_text(claim.ci95, '')}"
     words = claim.ours.get("in_words") if isinstance(claim.ours, dict) else None
     return element(
         "div",
-        element("h3", f"{claim.claim}: {outcome}"),
+        element("h3", f"{claim.claim}: {outcome_of(claim)}"),
         paragraph(f"{claim.expected[:1].upper()}{claim.expected[1:]}."),
         paragraph(str(words)) if words else None,
         paragraph(f"{claim.metric}; {interval}, n = {claim.n}", kind="basis"),
