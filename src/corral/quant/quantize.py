@@ -22,6 +22,7 @@ from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
 from corral.quant.blocks import LINEARS, BlockStream, llama_blocks
 from corral.quant.calibration import CalibrationManifest, CalibrationSettings, calibration
+from corral.quant.folding import check_folds
 from corral.quant.export import Layout, check_architecture, check_layout, choose_layout, write_model
 from corral.quant.methods.base import Method
 
@@ -114,6 +115,7 @@ def quantize(
         context = int(loaded.config.max_position_embeddings)
         calibrated = calibration(text or CalibrationSettings(), ChatTokenizer(tokenizer), context=context)
         manifest, stream = calibrated.manifest, BlockStream(loaded, calibrated.windows_WT)
+        check_folds(chosen, method.folds, stream, model_type=loaded.config.model_type)
     about: dict[str, Any] = {
         "method": {"name": name, **method.model_dump(mode="json")},
         "model": str(ref),

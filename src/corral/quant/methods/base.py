@@ -55,6 +55,8 @@ class Method(Config, ABC):
 
     needs: ClassVar[Needs] = "nothing"
     propagation: ClassVar[Propagation] = "quantized"
+    folds: ClassVar[Mapping[tuple[str, ...], str]] = {}
+    """Where ``fold`` puts scales: groups of Linears and what comes before each; see ``quant.folding``."""
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Whether the settings fit Linears of these shapes (m, n), before any work.
