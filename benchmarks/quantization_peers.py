@@ -179,7 +179,9 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     lines = [columns, *(tuple(str(row.get(name, "-")) for name in columns) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    absent = [f"{row['library']} {row['method']} g{row['group_size']}: {row['absent']}" for row in rows if "absent" in row]
+    absent = [
+        f"{row['library']} {row['method']} g{row['group_size']}: {row['absent']}" for row in rows if "absent" in row
+    ]
     return "\n".join([*text, *absent])
 
 

@@ -146,7 +146,9 @@ def test_nothing_is_said_of_drift_from_a_model_or_a_guard_that_could_not_be_meas
 
 
 def test_lost_output_is_summed_over_the_layers_that_know_it_and_compared_where_rounding_is_known() -> None:
-    layers = [{"proxy_loss": loss, "proxy_loss_rtn": nearest} for loss, nearest in [(1.0, 2.0), (3.0, 2.5), (4.0, None)]]
+    layers = [
+        {"proxy_loss": loss, "proxy_loss_rtn": nearest} for loss, nearest in [(1.0, 2.0), (3.0, 2.5), (4.0, None)]
+    ]
     compared = {"layers": 2, "below": 1, "sum": 4.0, "sum_of_rounding": 4.5}
     assert lost_output(layers) == {"layers": 3, "sum": 8.0, "to_nearest": compared}
     assert lost_output(layers[2:]) == {"layers": 1, "sum": 4.0, "to_nearest": None}

@@ -172,7 +172,7 @@ def llama_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
                 raise DataError(
                     f"`{name}` has no Linear `{linear}`: only blocks like those of a Llama can be quantized", where=name
                 )
-            if not bool(torch.isfinite(module.weight).all()):
+            if not module.weight.is_meta and not bool(torch.isfinite(module.weight).all()):
                 raise DataError("the weight is not finite", where=f"{name}.{linear}")
         found[name] = block
     return found

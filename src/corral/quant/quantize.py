@@ -22,8 +22,8 @@ from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
 from corral.quant.blocks import LINEARS, BlockStream, llama_blocks
 from corral.quant.calibration import CalibrationManifest, CalibrationSettings, calibration
-from corral.quant.folding import check_folds
 from corral.quant.export import Layout, check_architecture, check_layout, choose_layout, write_model
+from corral.quant.folding import check_folds
 from corral.quant.methods.base import Method
 
 if TYPE_CHECKING:
@@ -103,12 +103,14 @@ def quantize(
 
     started = time.monotonic()
     ref = ModelRef.parse(model)
-    _refuse(ref, out)
+    if out.exists():
+        raise UserError("exists", where=str(out), hint="Choose another folder, or remove this one.")
+    refuse_model(ref)
     tokenizer, loaded = load_tokenizer(ref), load_causal_lm(ref)
     check_architecture(layout, loaded.config.model_type)
     stored_dtype = find_dtype(dtype) or loaded.dtype
     loaded.float()
-    chosen = _chosen_blocks(loaded, blocks, method)
+    chosen = chosen_blocks(loaded, blocks, method)
     manifest: CalibrationManifest | None = None
     stream: BlockStream | None = None
     if method.needs != "nothing":
@@ -147,10 +149,12 @@ def quantize(
     )
 
 
-def _refuse(ref: ModelRef, out: Path) -> None:
-    """What can be said before the model is read."""
-    if out.exists():
-        raise UserError("exists", where=str(out), hint="Choose another folder, or remove this one.")
+def refuse_model(ref: ModelRef) -> None:
+    """What can be said of a model before it is read.
+
+    Raises:
+        UserError: it is quantized already, or its head is trimmed.
+    """
     if ref.kind != "folder":
         return
     path = Path(ref.name) / "config.json"
@@ -161,7 +165,13 @@ def _refuse(ref: ModelRef, out: Path) -> None:
         raise UserError("the model is quantized already", where=ref.name, hint="Quantize the model it was made from.")
 
 
-def _chosen_blocks(model: PreTrainedModel, blocks: int | None, method: Method) -> dict[str, nn.Module]:
+def chosen_blocks(model: PreTrainedModel, blocks: int | None, method: Method) -> dict[str, nn.Module]:
+    """The blocks to quantize, by name, lowest first.
+
+    Raises:
+        ConfigError: more blocks than there are, or settings that do not fit their layers.
+        DataError: they are not those of a Llama.
+    """
     found = llama_blocks(model)
     if blocks is not None and not 1 <= blocks <= len(found):
         raise ConfigError(f"`{blocks}` blocks: the model has {len(found)}", where="blocks")

@@ -17,7 +17,7 @@ from corral.models.quantized import AffineWeight
 from corral.models.quantized.packed_weight import half
 from corral.quant.blocks import NORMS, CalibratedBlock
 from corral.quant.folding import Folds, fold
-from corral.quant.methods.base import LinearLayer, Method, Needs, Propagation
+from corral.quant.methods.base import HALF_BITS, Bits, LinearLayer, Method, Needs, Propagation
 
 _LEAST: Final = 1e-5
 
@@ -41,6 +41,10 @@ class SmoothQuant(Method):
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """See ``Method``: any shape will do."""
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: a scale a row; activations are stored nowhere."""
+        return Bits(self.bits, self.bits + HALF_BITS / columns)
 
     def fold(self, block: CalibratedBlock) -> None:
         """See ``Method``: attention's input and the feed-forward layer's."""
