@@ -23,14 +23,14 @@ Task = dict[str, Any]
 
 
 def with_corral(task: Task) -> torch.nn.Module:
-    """``corral.quant``, on the settings that the windows were drawn by."""
+    """``corral.quant``."""
     from corral.models.loading import load_causal_lm
-    from corral.quant.calibration import CalibrationSettings
+    from corral.quant.calibration import Calibration, CalibrationManifest
     from corral.quant.methods import METHODS
     from corral.quant.quantize import quantize
 
     method = METHODS.get(task["method"])(bits=task["bits"], group_size=task["group_size"])
-    text = CalibrationSettings(**task["calibration"])
+    text = Calibration(torch.tensor(task["windows"]), CalibrationManifest(**task["manifest"]))
     out = Path(task["out"])
     quantize(task["model"], task["method"], method, out, text=text, layout="dequantized", dtype="float32")
     return load_causal_lm(out)

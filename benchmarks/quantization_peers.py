@@ -26,7 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -55,7 +55,7 @@ class Bench:
     model: PreTrainedModel
     linears: list[str]
     windows: list[list[int]]
-    calibration: dict[str, Any]
+    manifest: dict[str, Any]
 
     def row(self, library: str, method: str, group_size: int) -> dict[str, Any]:
         """One library's figures, or why there are none."""
@@ -74,7 +74,7 @@ class Bench:
             "group_size": group_size,
             "model": str(self.work / "model"),
             "windows": self.windows,
-            "calibration": self.calibration,
+            "manifest": self.manifest,
             "iterations": self.given.iterations,
             "threads": self.given.threads,
             "linears": self.linears,
@@ -97,6 +97,7 @@ class Bench:
         result_path.unlink(missing_ok=True)
         threads = str(self.given.threads)
         environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
+        environment["GPTQMODEL_CPU_WORKERS"] = "2"  # with fewer it does not start
         command = [python, str(CHILD), str(task_path), str(result_path)]
         log = self.work / "log.txt"
         with log.open("w") as lines:
@@ -104,6 +105,7 @@ class Bench:
                 command, env=os.environ | environment, cwd=self.work, stdout=lines, stderr=lines, check=False
             )
         if ended.returncode or not result_path.exists():
+            print("".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:]), file=sys.stderr)
             said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
             return {"absent": f"failed: {said[-1] if said else f'exit code {ended.returncode}'}"}
         found: dict[str, Any] = json.loads(result_path.read_text())
@@ -152,7 +154,7 @@ def prepare(given: argparse.Namespace, work: Path) -> Bench:
     settings = CalibrationSettings(source="wikitext2_valid", windows=given.windows, length=given.length, seed=0)
     drawn = calibration(settings, ChatTokenizer(tokenizer), context=int(cut.config.max_position_embeddings))
     names = [f"model.layers.{block}.{linear}" for block in range(len(cut.model.layers)) for linear in LINEARS]
-    return Bench(given, work, load_causal_lm(MODEL), names, drawn.windows_WT.tolist(), settings.model_dump())
+    return Bench(given, work, load_causal_lm(MODEL), names, drawn.windows_WT.tolist(), asdict(drawn.manifest))
 
 
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -203,7 +205,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "unquantized_perplexity": before,
         "bits": given.bits,
         "blocks": len(bench.linears) // 7,
-        "calibration": bench.calibration | {"tokens": sum(map(len, bench.windows))},
+        "calibration": bench.manifest,
         "evaluation": {"windows": given.eval_windows, "length": given.eval_length},
         "threads": given.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}",

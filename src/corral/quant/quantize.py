@@ -21,7 +21,7 @@ from corral.models.reference import ModelRef
 from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
 from corral.quant.blocks import LINEARS, BlockStream, llama_blocks
-from corral.quant.calibration import CalibrationManifest, CalibrationSettings, calibration
+from corral.quant.calibration import Calibration, CalibrationManifest, CalibrationSettings, calibration
 from corral.quant.export import Layout, check_architecture, check_layout, choose_layout, write_model
 from corral.quant.folding import check_folds
 from corral.quant.methods.base import Method
@@ -74,7 +74,7 @@ def quantize(
     method: Method,
     out: Path,
     *,
-    text: CalibrationSettings | None = None,
+    text: CalibrationSettings | Calibration | None = None,
     layout: Layout | None = None,
     blocks: int | None = None,
     dtype: str = "auto",
@@ -87,7 +87,8 @@ def quantize(
         name: of the method, as in ``METHODS``.
         method: its settings.
         out: a folder that does not exist.
-        text: what to calibrate on; the packaged text when ``None``. Methods that need nothing read none.
+        text: what to calibrate on, drawn already or to be drawn; the packaged text when ``None``. Methods that need
+            nothing read none.
         layout: how to store weights; ``None`` for compressed-tensors where it can hold them, else Corral's own.
         blocks: quantize only so many of the lowest blocks.
         dtype: of everything that is not quantized: ``auto`` keeps it, ``float32``, ``bfloat16``.
@@ -114,8 +115,10 @@ def quantize(
     manifest: CalibrationManifest | None = None
     stream: BlockStream | None = None
     if method.needs != "nothing":
-        context = int(loaded.config.max_position_embeddings)
-        calibrated = calibration(text or CalibrationSettings(), ChatTokenizer(tokenizer), context=context)
+        calibrated = text if isinstance(text, Calibration) else None
+        if calibrated is None:
+            context = int(loaded.config.max_position_embeddings)
+            calibrated = calibration(text or CalibrationSettings(), ChatTokenizer(tokenizer), context=context)
         manifest, stream = calibrated.manifest, BlockStream(loaded, calibrated.windows_WT)
         check_folds(chosen, method.folds, stream, model_type=loaded.config.model_type)
     about: dict[str, Any] = {
