@@ -175,6 +175,8 @@ def test_ordering_holds_when_every_difference_lies_above_zero() -> None:
     cells = [scored("rtn", bits, [n + 3 for n in windows]) for bits in (3, 4)]
     cells += [scored(method, bits, windows) for method in ("gptq", "awq") for bits in (3, 4)]
     assert ordering_against_paper(CONFIG, cells).holds
+    words = ordering_against_paper(CONFIG, cells).ours["in_words"]
+    assert words.startswith("Bits per byte saved over rounding to nearest: gptq, 4 bits +0.1082 (95 % interval +0.1082 to")
     worse = [cell if (cell.method, cell.name[-1]) != ("awq", "3") else scored("awq", 3, [40.0] * 4) for cell in cells]
     claim = ordering_against_paper(CONFIG, worse)
     assert not claim.holds
@@ -222,6 +224,7 @@ def test_collapse_means_ten_times_the_perplexity() -> None:
     claim = ultra_low_bits_collapse(CONFIG, [*broken, scored("billm", 1.1, [40.0, 41.0, 42.0])], reference)
     assert claim.holds
     assert set(claim.ours["at_2_bits_and_below"]) == {"rtn bits=2", "gptq bits=2", "awq bits=2", "billm bits=1.1"}
+    assert "rtn 164 times" in claim.ours["in_words"]
     assert not ultra_low_bits_collapse(CONFIG, [*broken[:2], scored("awq", 2, [40.0] * 3)], reference).holds
 
 
@@ -230,6 +233,7 @@ def test_tuning_that_helps_contradicts_the_paper() -> None:
     for tuned, holds in (([33.0, 34.0, 35.5], True), ([28.0, 29.0, 30.5], False)):
         claim = lora_finetuning_does_not_recover(CONFIG, untouched, {"nf4": [scored("nf4", 4, tuned)]})
         assert claim.holds is holds
+        assert ("change bits per byte by +" in claim.ours["in_words"]) is holds
 
 
 def reply(number, *, kind="harmful", style="plain", outcome="refuses", nats=1.0, distinct=1.0):

@@ -126,7 +126,7 @@ def plan_quantization(
     weights = sum(shape.count * shape.rows * shape.columns for shape in shapes)
     stored = sum(shape.count * shape.rows * shape.columns * shape.stored_bits for shape in shapes)
     nominal = sum(shape.count * shape.rows * shape.columns * shape.nominal_bits for shape in shapes)
-    parameters = skeleton.num_parameters()  # a tied head counts once, as it is stored
+    parameters = int(skeleton.num_parameters())  # a tied head counts once, as it is stored
     settings = text or CalibrationSettings()
     length = min(settings.length, int(skeleton.config.max_position_embeddings))
     tokens = None if method.needs == "nothing" else settings.windows * length
@@ -180,8 +180,8 @@ def _beside(method: Method, rows: int, columns: int) -> float:
 
 def _peak_bytes(
     skeleton: PreTrainedModel, shapes: tuple[PlannedShape, ...], tokens: int | None, method: Method
-) -> float:
-    weights = skeleton.num_parameters() * _FLOAT_BYTES
+) -> int:
+    weights = int(skeleton.num_parameters()) * _FLOAT_BYTES
     largest = max(shape.rows * shape.columns for shape in shapes) * _FLOAT_BYTES
     total = _LIBRARIES_BYTES + weights + _MATRICES * largest
     if tokens is None:

@@ -115,8 +115,9 @@ def quantize(
     manifest: CalibrationManifest | None = None
     stream: BlockStream | None = None
     if method.needs != "nothing":
-        calibrated = text if isinstance(text, Calibration) else None
-        if calibrated is None:
+        if isinstance(text, Calibration):
+            calibrated = text
+        else:
             context = int(loaded.config.max_position_embeddings)
             calibrated = calibration(text or CalibrationSettings(), ChatTokenizer(tokenizer), context=context)
         manifest, stream = calibrated.manifest, BlockStream(loaded, calibrated.windows_WT)
