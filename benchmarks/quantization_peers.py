@@ -84,7 +84,13 @@ class Bench:
         found = self._child(python, task)
         if "absent" in found:
             return row | found
-        return row | found | {"perplexity": round(perplexity(self._put_back(weights), self.given), 4)}
+        row |= found | {"perplexity": round(perplexity(self._put_back(weights), self.given), 4)}
+        ours = self.work / f"ours-{method}.safetensors"
+        if library == "corral":
+            weights.replace(ours)
+        elif ours.exists():
+            row["same_weights"] = same_weights(ours, weights, self.linears[:3])
+        return row
 
     def _misfit(self, group_size: int) -> str:
         columns = {self.model.get_submodule(name).in_features for name in self.linears}
@@ -118,6 +124,22 @@ class Bench:
         if surplus:
             raise RuntimeError(f"the library renamed `{surplus[0]}`")
         return self.model
+
+
+def same_weights(ours: Path, theirs: Path, linears: list[str]) -> float:
+    """Share of weights that both libraries round to the same level, in Linears that read the same inputs.
+
+    Those are q, k and v of the first block. The same means within 2 % of the standard deviation of the weights: Corral
+    keeps scales in float16, others in float32, and a level is about a third of it.
+    """
+    from safetensors.torch import load_file
+
+    own, other = load_file(ours), load_file(theirs)
+    same = total = 0
+    for name in (f"{linear}.weight" for linear in linears):
+        same += int(((own[name] - other[name]).abs() <= 0.02 * own[name].std()).sum())
+        total += own[name].numel()
+    return round(same / total, 4)
 
 
 def perplexity(model: PreTrainedModel, given: argparse.Namespace) -> float:
@@ -177,7 +199,7 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def as_table(rows: list[dict[str, Any]]) -> str:
     """The rows for a person."""
     columns = ("method", "group_size", "library", "version", "perplexity", "perplexity_ratio", "cpu_seconds")
-    columns = (*columns, "cpu_ratio", "seconds", "wall_ratio", "max_rss_mb")
+    columns = (*columns, "cpu_ratio", "seconds", "wall_ratio", "max_rss_mb", "same_weights")
     lines = [columns, *(tuple(str(row.get(name, "-")) for name in columns) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
