@@ -42,7 +42,7 @@ CHILD: Final = Path(__file__).with_name("vllm_logprobs.py")
 
 
 def write_models(schemes: list[str], work: Path, calibration_windows: int) -> dict[str, Path]:
-    """A folder for every scheme."""
+    """A folder for every scheme, those of an earlier run found again."""
     from corral.models.loading import load_causal_lm, load_tokenizer
     from corral.quant.calibration import CalibrationSettings
     from corral.quant.methods import METHODS
@@ -51,6 +51,8 @@ def write_models(schemes: list[str], work: Path, calibration_windows: int) -> di
     folders = {}
     for scheme in schemes:
         folders[scheme] = work / scheme
+        if folders[scheme].exists():
+            continue
         if scheme == UNQUANTIZED:
             load_causal_lm(MODEL).save_pretrained(folders[scheme])
             load_tokenizer(MODEL).save_pretrained(folders[scheme])
@@ -74,25 +76,25 @@ def evaluation_windows(positions: int) -> list[list[int]]:
     return [list(ids[i * WINDOW : (i + 1) * WINDOW]) for i in range(count)]
 
 
-def ask_vllm(python: Path, folders: list[Path], windows: list[list[int]], given: argparse.Namespace) -> dict[str, Any]:
-    """What vLLM says of every folder.
-
-    Raises:
-        RuntimeError: it ended without an answer.
-    """
+def ask_vllm(python: Path, folder: Path, windows: list[list[int]], given: argparse.Namespace) -> dict[str, Any]:
+    """What vLLM says of a folder in the first dtype that it takes it in, and why it refused those before."""
     from corral.bench.vllm import vllm_environment
 
-    work = folders[0].parent
-    task, result = work / "task.json", work / "result.json"
-    asked = {"folders": [str(folder) for folder in folders], "dtypes": given.dtypes, "windows": windows, "top": TOP}
-    task.write_text(json.dumps(asked))
+    task, result = folder.parent / "task.json", folder.parent / "result.json"
     environment = vllm_environment(python, cpus=given.cpus) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     command = [str(python), str(CHILD), str(task), str(result)]
-    ended = subprocess.run(command, env=environment, cwd=work, stdout=sys.stderr, check=False)
-    if not result.exists():
-        raise RuntimeError(f"vLLM ended with exit code {ended.returncode} before it read a model")
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
+    refused: dict[str, str] = {}
+    version = None
+    for dtype in given.dtypes:
+        task.write_text(json.dumps({"folder": str(folder), "dtype": dtype, "windows": windows, "top": TOP}))
+        result.unlink(missing_ok=True)
+        ended = subprocess.run(command, env=environment, cwd=folder.parent, stdout=sys.stderr, check=False)
+        found = json.loads(result.read_text()) if result.exists() else {}
+        version = found.get("version", version)
+        if "top" in found:
+            return {"version": version, "dtype": dtype, "refused": refused, "top": found["top"]}
+        refused[dtype] = found.get("refused", f"vLLM ended with exit code {ended.returncode}")
+    return {"version": version, "dtype": None, "refused": refused}
 
 
 def our_logprobs(folder: Path, dtype: str, windows: list[list[int]]) -> list[Tensor]:
@@ -127,29 +129,31 @@ def compare(ours: list[Tensor], top: list[list[dict[str, float]]]) -> dict[str, 
 
 def measure(given: argparse.Namespace, python: Path) -> dict[str, Any]:
     """Every scheme's comparison."""
-    with tempfile.TemporaryDirectory(prefix="quantization-in-vllm-") as folder:
-        folders = write_models(given.schemes, Path(folder), given.calibration_windows)
+    with tempfile.TemporaryDirectory(prefix="quantization-in-vllm-") as temporary:
+        work = Path(temporary) if given.work is None else given.work
+        work.mkdir(parents=True, exist_ok=True)
+        folders = write_models(given.schemes, work.absolute(), given.calibration_windows)
         windows = evaluation_windows(given.positions)
-        asked = ask_vllm(python, list(folders.values()), windows, given)
-        rows = {}
+        rows: dict[str, Any] = {}
         for scheme, path in folders.items():
-            found = asked["folders"].get(str(path), {"dtype": None, "refused": {"all": "vLLM ended before it"}})
-            rows[scheme] = {"dtype": found["dtype"], "refused": found["refused"]}
+            found = ask_vllm(python, path, windows, given)
+            rows[scheme] = {key: found[key] for key in ("version", "dtype", "refused")}
             if found["dtype"] is not None:
                 rows[scheme] |= compare(our_logprobs(path, found["dtype"], windows), found["top"])
-    return {"model": MODEL, "vllm": asked["version"], "top": TOP, "schemes": rows}
+            print(json.dumps({scheme: rows[scheme]}), file=sys.stderr, flush=True)
+    return {"model": MODEL, "top": TOP, "schemes": rows}
 
 
 def as_table(report: dict[str, Any]) -> str:
     """The rows for a person."""
-    lines = [f"vLLM {report['vllm']}, {report['model']}"]
+    lines = [report["model"]]
     for scheme, row in report["schemes"].items():
         refused = "; ".join(f"{dtype}: {why}" for dtype, why in row["refused"].items())
         if row["dtype"] is None:
-            lines.append(f"{scheme}: refused ({refused})")
+            lines.append(f"{scheme}: refused by vLLM {row['version']} ({refused})")
             continue
         lines.append(
-            f"{scheme} in {row['dtype']}: same likeliest token in {row['same_argmax']:.2%} of {row['positions']}, "
+            f"{scheme} in {row['dtype']}, vLLM {row['version']}: same likeliest token in {row['same_argmax']:.2%} of {row['positions']}, "
             f"largest difference {row['largest_difference']} (mean {row['mean_of_largest']}), "
             f"within 0.1 in {row['within_0.1']:.2%}: {'passes' if row['passes'] else 'does not pass'}"
             + (f"; refused {refused}" if refused else "")
@@ -163,7 +167,8 @@ def arguments() -> argparse.Namespace:
     names = [UNQUANTIZED, *SCHEMES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--schemes", nargs="+", choices=names, default=names)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="tried in this order")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float16", "bfloat16"], help="tried in this order")
+    parser.add_argument("--work", type=Path, help="folder that keeps the exports for another run")
     parser.add_argument("--positions", type=int, default=512)
     parser.add_argument("--calibration-windows", type=int, default=4, help="of 512 tokens, for W8A8")
     parser.add_argument("--cpus", type=int, nargs="+", default=cores, help="that vLLM computes on")
