@@ -152,12 +152,14 @@ def as_table(report: dict[str, Any]) -> str:
         if row["dtype"] is None:
             lines.append(f"{scheme}: refused by vLLM {row['version']} ({refused})")
             continue
-        lines.append(
-            f"{scheme} in {row['dtype']}, vLLM {row['version']}: same likeliest token in {row['same_argmax']:.2%} of {row['positions']}, "
-            f"largest difference {row['largest_difference']} (mean {row['mean_of_largest']}), "
-            f"within 0.1 in {row['within_0.1']:.2%}: {'passes' if row['passes'] else 'does not pass'}"
-            + (f"; refused {refused}" if refused else "")
-        )
+        parts = [
+            f"same likeliest token in {row['same_argmax']:.2%} of {row['positions']}",
+            f"largest difference {row['largest_difference']} (mean {row['mean_of_largest']})",
+            f"within 0.1 in {row['within_0.1']:.2%}",
+            "passes" if row["passes"] else "does not pass",
+            *([f"refused in {refused}"] if refused else []),
+        ]
+        lines.append(f"{scheme} in {row['dtype']}, vLLM {row['version']}: {', '.join(parts)}")
     return "\n".join(lines)
 
 
