@@ -69,7 +69,7 @@ def with_gptqmodel(task: Task) -> torch.nn.Module:
         chosen = GPTQConfig(**settings, desc_act=False, act_group_aware=False, damp_percent=0.01)
     else:
         chosen = AWQConfig(**settings)
-    model = GPTQModel.load(task["model"], chosen, device="cpu", dtype=torch.float32)
+    model = GPTQModel.load(task["model"], chosen, dtype=torch.float32)
     rows = [{name: ids[0].tolist() for name, ids in row.items()} for row in _rows(task)]
     model.quantize(rows, batch_size=1, calibration_sort=None)
     model.save(task["out"])

@@ -42,7 +42,7 @@ def check_layout(layout: Layout, weights: Mapping[str, PackedWeight]) -> None:
         raise ConfigError(
             f"compressed-tensors has no layers like these: {reason}",
             where="layout",
-            hint="Use `--layout corral`, or rtn, gptq (act_order with static_groups alone) or awq, or 8 bits of smoothquant.",
+            hint="Use `--layout corral`, or rtn, gptq (act_order with static_groups alone), awq or 8-bit smoothquant.",
         )
     if layout == "dequantized" and any(_rounds_inputs(weight) for weight in weights.values()):
         raise ConfigError(
