@@ -7,8 +7,9 @@ vLLM takes it in. Compared over 512 positions of WikiText-2's validation split: 
 log-probabilities of vLLM's five likeliest tokens, how many positions keep it within 0.1, and how many have the same
 likeliest token. JSON on standard output, a table on standard error. What vLLM refuses is listed with its words.
 
-Rounding of float32 leaves a difference of some 1e-4. bfloat16 leaves more, and integers of 8 bits for activations turn
-a difference in the last place into another code, so ``unquantized`` stands beside them.
+Rounding of float32 leaves a difference of some 1e-4, float16 and bfloat16 more. Where activations are integers a
+difference in the last place becomes another code, and that many others: no two programs agree within 0.1. So for W8A8
+``nudged`` stands beside it: the same comparison of Corral with itself when the embeddings change by a part in 10^7.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ SCHEMES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "W8A16-symmetric": ("rtn", {"bits": 8, "group_size": 64, "symmetric": True}),
     "W8A8": ("smoothquant", {"bits": 8, "activation_bits": 8}),
 }
+INTEGERS: Final = "W8A8"
+NUDGE: Final = 1e-7
 TOP: Final = 5
 MOST_DIFFERENCE: Final = 0.1
 LEAST_SAME_ARGMAX: Final = 0.99
@@ -97,15 +100,36 @@ def ask_vllm(python: Path, folder: Path, windows: list[list[int]], given: argpar
     return {"version": version, "dtype": None, "refused": refused}
 
 
-def our_logprobs(folder: Path, dtype: str, windows: list[list[int]]) -> list[Tensor]:
-    """Log-probabilities (positions, V) of every window, of the folder as Corral reads it."""
+def our_logprobs(folder: Path, dtype: str, windows: list[list[int]], *, nudge: float = 0.0) -> list[Tensor]:
+    """Log-probabilities (positions, V) of every window, of the folder as Corral reads it.
+
+    Args:
+        folder: the export.
+        dtype: of the computation.
+        windows: token ids.
+        nudge: relative standard deviation of noise on the embeddings.
+    """
     import torch
 
     from corral.models.loading import load_causal_lm
 
     model = load_causal_lm(folder, dtype=getattr(torch, dtype))
+    if nudge:
+        embeddings = model.get_input_embeddings().weight
+        noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(0))
+        embeddings.data = embeddings.data * (1 + nudge * noise).to(embeddings.dtype)
     with torch.no_grad():
         return [model(torch.tensor([ids])).logits[0, :-1].float().log_softmax(-1) for ids in windows]
+
+
+def likeliest(logprobs: list[Tensor]) -> list[list[dict[str, float]]]:
+    """Ours in the form of vLLM's answer."""
+    found = []
+    for logprobs_PV in logprobs:
+        values_P5, tokens_P5 = logprobs_PV.topk(TOP)
+        pairs = zip(tokens_P5.tolist(), values_P5.tolist(), strict=True)
+        found.append([{str(token): value for token, value in zip(*pair, strict=True)} for pair in pairs])
+    return found
 
 
 def compare(ours: list[Tensor], top: list[list[dict[str, float]]]) -> dict[str, Any]:
@@ -139,7 +163,11 @@ def measure(given: argparse.Namespace, python: Path) -> dict[str, Any]:
             found = ask_vllm(python, path, windows, given)
             rows[scheme] = {key: found[key] for key in ("version", "dtype", "refused")}
             if found["dtype"] is not None:
-                rows[scheme] |= compare(our_logprobs(path, found["dtype"], windows), found["top"])
+                ours = our_logprobs(path, found["dtype"], windows)
+                rows[scheme] |= compare(ours, found["top"])
+                if scheme == INTEGERS:
+                    nudged = our_logprobs(path, found["dtype"], windows, nudge=NUDGE)
+                    rows[scheme] |= {"nudged": compare(ours, likeliest(nudged))}
             print(json.dumps({scheme: rows[scheme]}), file=sys.stderr, flush=True)
     return {"model": MODEL, "top": TOP, "schemes": rows}
 
@@ -157,10 +185,21 @@ def as_table(report: dict[str, Any]) -> str:
             f"largest difference {row['largest_difference']} (mean {row['mean_of_largest']})",
             f"within 0.1 in {row['within_0.1']:.2%}",
             "passes" if row["passes"] else "does not pass",
+            *([_in_words(row["nudged"])] if "nudged" in row else []),
             *([f"refused in {refused}"] if refused else []),
         ]
         lines.append(f"{scheme} in {row['dtype']}, vLLM {row['version']}: {', '.join(parts)}")
     return "\n".join(lines)
+
+
+def _in_words(nudged: dict[str, Any]) -> str:
+    return f"Corral nudged {nudged['same_argmax']:.2%}, mean {nudged['mean_of_largest']}"
+
+
+def no_further_than_nudged(row: dict[str, Any]) -> bool:
+    """Whether vLLM differs from Corral no more than Corral from itself, to a tenth."""
+    nudged = row.get("nudged")
+    return nudged is not None and row["mean_of_largest"] <= 1.1 * nudged["mean_of_largest"]
 
 
 def arguments() -> argparse.Namespace:
@@ -188,7 +227,8 @@ def main() -> int:
     report = measure(given, python)
     print(as_table(report), file=sys.stderr)
     print(json.dumps(report, indent=2))
-    return 0 if all(row.get("passes", True) for row in report["schemes"].values()) else 1
+    rows = report["schemes"].values()
+    return 0 if all(row.get("passes", True) or no_further_than_nudged(row) for row in rows) else 1
 
 
 if __name__ == "__main__":
