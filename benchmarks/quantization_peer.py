@@ -41,9 +41,12 @@ def with_llmcompressor(task: Task) -> torch.nn.Module:
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
     from llmcompressor.modifiers.transform.awq import AWQModifier
+    from llmcompressor.pipelines.cache import IntermediatesCache
     from torch.utils.data import DataLoader
     from transformers import AutoModelForCausalLM
 
+    if not torch.accelerator.is_available():  # release 0.14 pins what AWQ caches all the same, which then fails
+        IntermediatesCache.pin_memory = lambda *_args, **_options: None
     weights = {"num_bits": task["bits"], "type": "int", "symmetric": False}
     weights |= {"strategy": "group", "group_size": task["group_size"]}
     scheme = {"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}, "ignore": ["lm_head"]}
@@ -73,7 +76,7 @@ def with_gptqmodel(task: Task) -> torch.nn.Module:
     rows = [{name: ids[0].tolist() for name, ids in row.items()} for row in _rows(task)]
     model.quantize(rows, batch_size=1, calibration_sort=None)
     model.save(task["out"])
-    return GPTQModel.load(task["out"], device="cpu", dtype=torch.float32).model
+    return GPTQModel.load(task["out"], device="cpu", dtype=torch.float16).model  # its AWQ runs in no wider dtype
 
 
 def with_auto_round(task: Task) -> torch.nn.Module:
@@ -124,8 +127,9 @@ def effective_weights(model: torch.nn.Module, names: list[str]) -> dict[str, tor
     for name in names:
         module = model.get_submodule(name)
         columns = int(module.in_features)  # type: ignore[arg-type]
+        floats = (tensor.dtype for tensor in module.state_dict().values() if tensor.is_floating_point())
         with torch.no_grad():
-            outputs_nm = module(torch.eye(columns)).float()
+            outputs_nm = module(torch.eye(columns, dtype=next(floats, torch.float32))).float()
             bias = getattr(module, "bias", None)
             found[f"{name}.weight"] = (outputs_nm if bias is None else outputs_nm - bias).t().contiguous()
     return found
