@@ -72,11 +72,12 @@ def with_gptqmodel(task: Task) -> torch.nn.Module:
         chosen = GPTQConfig(**settings, desc_act=False, act_group_aware=False, damp_percent=0.01)
     else:
         chosen = AWQConfig(**settings)
-    model = GPTQModel.load(task["model"], chosen, dtype=torch.float32)
+    dtype = torch.float32 if task["method"] == "gptq" else torch.float16  # its AWQ packs and runs in no wider one
+    model = GPTQModel.load(task["model"], chosen, dtype=dtype)
     rows = [{name: ids[0].tolist() for name, ids in row.items()} for row in _rows(task)]
     model.quantize(rows, batch_size=1, calibration_sort=None)
     model.save(task["out"])
-    return GPTQModel.load(task["out"], device="cpu", dtype=torch.float16).model  # its AWQ runs in no wider dtype
+    return GPTQModel.load(task["out"], device="cpu", dtype=torch.float16).model
 
 
 def with_auto_round(task: Task) -> torch.nn.Module:
