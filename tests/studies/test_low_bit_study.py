@@ -176,7 +176,7 @@ def test_ordering_holds_when_every_difference_lies_above_zero() -> None:
     cells += [scored(method, bits, windows) for method in ("gptq", "awq") for bits in (3, 4)]
     assert ordering_against_paper(CONFIG, cells).holds
     words = ordering_against_paper(CONFIG, cells).ours["in_words"]
-    assert words.startswith("Bits per byte saved over rounding to nearest: gptq, 4 bits +0.1082 (95 % interval +0.1082 to")
+    assert words.startswith("Bits per byte saved over rounding to nearest: gptq, 4 bits +0.1082 (95 % interval +0.1082")
     worse = [cell if (cell.method, cell.name[-1]) != ("awq", "3") else scored("awq", 3, [40.0] * 4) for cell in cells]
     claim = ordering_against_paper(CONFIG, worse)
     assert not claim.holds
