@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 
 import pytest
 import torch
@@ -27,10 +29,12 @@ from corral.studies.low_bit_study.drift import guard_drift, safety_drift, safety
 from corral.studies.low_bit_study.findings import (
     lora_finetuning_does_not_recover,
     ordering_against_paper,
+    table,
     ultra_low_bits_collapse,
 )
 from corral.studies.low_bit_study.guard_quality import GuardCell, SetScores, measure_guards
 from corral.studies.low_bit_study.quantized_models import lost_output
+from corral.studies.low_bit_study.report import Findings, report
 from corral.studies.low_bit_study.safety import Reply, SafetyCell
 from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, QuantizerConfig, SafetyConfig
 
@@ -101,6 +105,18 @@ def test_the_report_is_one_page_with_a_plot_a_claim_and_every_cell(tiny) -> None
         assert line["name"] in html
     for claim in Evidence.read(tiny.artefacts / "evidence.json").claims:
         assert f"{claim.claim}: {outcome_of(claim)}" in html
+
+
+def test_models_that_collapse_at_the_same_width_stand_beside_each_other_at_the_upper_edge() -> None:
+    reference = scored("", 16, [30.0, 31.0, 32.0])
+    cells = [scored(method, 2, [300.0, 310.0, 320.0]) for method in ("rtn", "gptq", "awq")] + [
+        scored("rtn", 8, [30.0] * 3)
+    ]
+    html = report(CONFIG, [], Findings(table([reference, *cells])))
+    dots = [tuple(map(float, found)) for found in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="9', html)]
+    top = sorted(across for across, up in dots if up == min(up for _, up in dots))
+    assert len(top) == 3
+    assert all(later - earlier > 17 for earlier, later in itertools.pairwise(top))  # 18 is a dot's width
 
 
 def test_cells_leave_no_models_behind_and_are_found_again(tiny) -> None:

@@ -243,8 +243,9 @@ def _fanned_out(points: Sequence[PlacedPoint], x: Axis, y: Axis) -> list[PlacedP
     for point in points:
         if point.x.value is not None and point.y.value is not None and point.y.value > y.high:
             across = x.at(point.x.value)
-            while any(abs(across - other) < _DOT for other in taken):
-                across = max(other for other in taken if abs(across - other) < _DOT) + _DOT
+            for other in sorted(taken):
+                if abs(across - other) < _DOT:
+                    across = other + _DOT
             taken.append(across)
             at = min(x.low + across * (x.high - x.low), x.high)
             placed.append(replace(point, x=replace(point.x, value=at)))
