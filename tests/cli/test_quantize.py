@@ -33,6 +33,27 @@ def test_the_report_is_json_on_demand(tiny, tmp_path, capsys):
     assert report["calibration"] is None
 
 
+def test_a_plan_says_what_a_run_leaves_and_writes_nothing(tiny, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["quantize", str(tiny), "--method", "gptq", "--group", "16", "--windows", "4", "--length", "64"]
+    assert main([*arguments, "--plan", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert not out.exists()
+    assert main([*arguments, "--out", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert plan["tensor_bytes"] == report["tensor_bytes"]
+    assert plan["stored_bits"] == pytest.approx(report["bits"]["stored"])
+    assert plan["calibration_tokens"] == report["calibration"]["tokens"]
+    assert sum(shape["count"] for shape in plan["shapes"]) == len(report["layers"])
+    assert main([*arguments, "--plan"]) == 0
+    assert "32 x 64" in capsys.readouterr().out
+
+
+def test_without_a_folder_or_a_plan_nothing_is_done(tiny, capsys):
+    assert main(["quantize", str(tiny), "--method", "rtn"]) == 2
+    assert "Give `--out FOLDER`, or `--plan`." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

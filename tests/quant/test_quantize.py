@@ -7,7 +7,7 @@ import struct
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import GemmaConfig, GemmaForCausalLM, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from corral.core.errors import ConfigError, DataError, RunError, UserError
 from corral.models.chat import ChatTokenizer
@@ -209,6 +209,18 @@ def test_models_of_which_nothing_reads_packed_layers_are_refused_before_any_work
     assert not list(tmp_path.glob("out*"))
     quantize(tmp_path / "mistral", "rtn", Rtn(group_size=16), tmp_path / "out", layout="dequantized")
     assert logits(tmp_path / "out").isfinite().all()
+
+
+def test_models_into_whose_norms_nothing_can_be_folded_are_refused_before_any_work(tiny, tmp_path):
+    """Gemma multiplies by 1 + weight."""
+    shape = {"vocab_size": load_causal_lm(tiny).config.vocab_size, "hidden_size": 32, "intermediate_size": 64}
+    config = GemmaConfig(**shape, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    GemmaForCausalLM(config).save_pretrained(tmp_path / "gemma")
+    load_tokenizer(tiny).save_pretrained(tmp_path / "gemma")
+    for name, method in (("awq", Awq(group_size=16)), ("smoothquant", SmoothQuant())):
+        with pytest.raises(ConfigError, match="cannot be folded into the blocks of a `gemma`"):
+            quantize(tmp_path / "gemma", name, method, tmp_path / "out", text=TEXT, layout="compressed-tensors")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_mistakes_are_met_before_any_work(tiny, tmp_path):

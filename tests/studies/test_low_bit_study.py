@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 
 import pytest
 import torch
@@ -21,14 +23,18 @@ from corral.guards.default.network import GuardHeads, category_codes
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.models.loading import weights_revision
 from corral.models.tiny import write_tiny_llama
-from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell, TextScores, rows_of
+from corral.studies.claims import outcome_of
+from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell, Cells, TextScores, rows_of
 from corral.studies.low_bit_study.drift import guard_drift, safety_drift, safety_rows
 from corral.studies.low_bit_study.findings import (
     lora_finetuning_does_not_recover,
     ordering_against_paper,
+    table,
     ultra_low_bits_collapse,
 )
 from corral.studies.low_bit_study.guard_quality import GuardCell, SetScores, measure_guards
+from corral.studies.low_bit_study.quantized_models import lost_output
+from corral.studies.low_bit_study.report import Findings, report
 from corral.studies.low_bit_study.safety import Reply, SafetyCell
 from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, QuantizerConfig, SafetyConfig
 
@@ -98,7 +104,19 @@ def test_the_report_is_one_page_with_a_plot_a_claim_and_every_cell(tiny) -> None
     for line in json.loads((tiny.artefacts / "matrix.json").read_text()):
         assert line["name"] in html
     for claim in Evidence.read(tiny.artefacts / "evidence.json").claims:
-        assert f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}" in html
+        assert f"{claim.claim}: {outcome_of(claim)}" in html
+
+
+def test_models_that_collapse_at_the_same_width_stand_beside_each_other_at_the_upper_edge() -> None:
+    reference = scored("", 16, [30.0, 31.0, 32.0])
+    cells = [scored(method, 2, [300.0, 310.0, 320.0]) for method in ("rtn", "gptq", "awq")] + [
+        scored("rtn", 8, [30.0] * 3)
+    ]
+    html = report(CONFIG, [], Findings(table([reference, *cells])))
+    dots = [tuple(map(float, found)) for found in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="9', html)]
+    top = sorted(across for across, up in dots if up == min(up for _, up in dots))
+    assert len(top) == 3
+    assert all(later - earlier > 17 for earlier, later in itertools.pairwise(top))  # 18 is a dot's width
 
 
 def test_cells_leave_no_models_behind_and_are_found_again(tiny) -> None:
@@ -112,11 +130,69 @@ def test_cells_leave_no_models_behind_and_are_found_again(tiny) -> None:
     assert (tiny.path / "artefacts" / "matrix.json").is_file()
 
 
+def test_a_model_that_cannot_be_measured_as_it_is_is_kept_as_failed_and_the_others_are_measured(
+    tmp_path, monkeypatch
+) -> None:
+    scores, calls = Cells.scores, []
+
+    def first_fails(self, model):
+        calls.append(model)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory")
+        return scores(self, model)
+
+    monkeypatch.setattr(Cells, "scores", first_fails)
+    quantizers = 'quantizers=[{"method": "gptq", "settings": {"bits": 2, "group_size": 32}}]'
+    run = run_recipe("low_bit_study/tiny", [quantizers, "tuning=null", "safety=null"], root=tmp_path)
+    reference, gptq = json.loads((run.artefacts / "matrix.json").read_text())
+    assert reference["error"] == "RuntimeError: out of memory"
+    assert gptq["texts"][IN_DOMAIN]["perplexity"] > 1
+    claims = {claim.claim: claim for claim in Evidence.read(run.artefacts / "evidence.json").claims}
+    reason = claims["ultra_low_bits_collapse"].ours["not_decided"]
+    assert reason == "the model as it was could not be measured: RuntimeError: out of memory"
+    assert f"not decided, {reason}" in (run.artefacts / "report.html").read_text()
+
+
+def test_nothing_is_said_of_drift_from_a_model_or_a_guard_that_could_not_be_measured() -> None:
+    failed = SafetyCell(name="reference", error="DataError: no")
+    claim = safety_drift(CONFIG, ASKED, [failed, safety_cell("rtn", [reply(i) for i in range(4)])])
+    assert outcome_of(claim) == "not decided, the model as it was could not be measured: DataError: no"
+    lost = GuardCell(name="reference", error="DataError: no")
+    assert "not decided" in outcome_of(guard_drift(CONFIG, GUARD, [lost, guard_cell("rtn bits=4", RANKED)]))
+
+
+def test_lost_output_is_summed_over_the_layers_that_know_it_and_compared_where_rounding_is_known() -> None:
+    layers = [
+        {"proxy_loss": loss, "proxy_loss_rtn": nearest} for loss, nearest in [(1.0, 2.0), (3.0, 2.5), (4.0, None)]
+    ]
+    compared = {"layers": 2, "below": 1, "sum": 4.0, "sum_of_rounding": 4.5}
+    assert lost_output(layers) == {"layers": 3, "sum": 8.0, "to_nearest": compared}
+    assert lost_output(layers[2:]) == {"layers": 1, "sum": 4.0, "to_nearest": None}
+    assert lost_output([{"proxy_loss": None, "proxy_loss_rtn": None}]) is None
+
+
+def test_every_method_that_is_calibrated_on_second_moments_says_what_output_it_loses(tiny) -> None:
+    cells = [json.loads(path.read_text()) for path in (tiny.path / "cells" / "matrix").glob("*.json")]
+    losses = {cell["name"]: cell["quantization"]["proxy_loss"] for cell in cells if cell["quantization"]}
+    for name, loss in losses.items():
+        method = name.partition(" ")[0]
+        assert (loss is not None) == (method in ("gptq", "awq", "billm")), name
+        if loss:
+            assert loss["layers"] == 14
+            assert (loss["to_nearest"] is not None) == (method != "billm")
+    known = json.loads((tiny.artefacts / "evidence.json").read_text())["claims"][0]["ours"]["proxy_loss"]
+    assert set(known) == {"gptq bits=3 group_size=32, seed 0", "gptq bits=3 group_size=32, seed 1"} | {
+        f"{method} bits=4 group_size=32, seed 0" for method in ("gptq", "awq")
+    }
+
+
 def test_ordering_holds_when_every_difference_lies_above_zero() -> None:
     windows = [30.0, 31.0, 32.0, 29.0]
     cells = [scored("rtn", bits, [n + 3 for n in windows]) for bits in (3, 4)]
     cells += [scored(method, bits, windows) for method in ("gptq", "awq") for bits in (3, 4)]
     assert ordering_against_paper(CONFIG, cells).holds
+    words = ordering_against_paper(CONFIG, cells).ours["in_words"]
+    assert words.startswith("Bits per byte saved over rounding to nearest: gptq, 4 bits +0.1082 (95 % interval +0.1082")
     worse = [cell if (cell.method, cell.name[-1]) != ("awq", "3") else scored("awq", 3, [40.0] * 4) for cell in cells]
     claim = ordering_against_paper(CONFIG, worse)
     assert not claim.holds
@@ -164,6 +240,7 @@ def test_collapse_means_ten_times_the_perplexity() -> None:
     claim = ultra_low_bits_collapse(CONFIG, [*broken, scored("billm", 1.1, [40.0, 41.0, 42.0])], reference)
     assert claim.holds
     assert set(claim.ours["at_2_bits_and_below"]) == {"rtn bits=2", "gptq bits=2", "awq bits=2", "billm bits=1.1"}
+    assert "rtn 164 times" in claim.ours["in_words"]
     assert not ultra_low_bits_collapse(CONFIG, [*broken[:2], scored("awq", 2, [40.0] * 3)], reference).holds
 
 
@@ -172,6 +249,7 @@ def test_tuning_that_helps_contradicts_the_paper() -> None:
     for tuned, holds in (([33.0, 34.0, 35.5], True), ([28.0, 29.0, 30.5], False)):
         claim = lora_finetuning_does_not_recover(CONFIG, untouched, {"nf4": [scored("nf4", 4, tuned)]})
         assert claim.holds is holds
+        assert ("change bits per byte by +" in claim.ours["in_words"]) is holds
 
 
 def reply(number, *, kind="harmful", style="plain", outcome="refuses", nats=1.0, distinct=1.0):

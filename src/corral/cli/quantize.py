@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +14,7 @@ from corral.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from corral.quant.methods import Method
+    from corral.quant.plan import QuantizationPlan
     from corral.quant.quantize import QuantizationReport
 
 _CHANNEL = "channel"
@@ -37,7 +39,13 @@ def quantize(
             help="rtn, gptq, awq, smoothquant, quip, pb_llm, billm, db_llm, nf4 (QLoRA) or icq (IR-QLoRA).",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="New folder of the quantized model.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="New folder of the quantized model.", show_default=False),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what it would take and leave; reads the model's config alone.")
+    ] = False,
     bits: Annotated[
         int | None, typer.Option("--bits", help="Bits of a code; default: the method's.", show_default=False)
     ] = None,
@@ -76,8 +84,8 @@ def quantize(
 ) -> None:
     """Quantize a model with a published method, into a folder that commands which run a Llama read.
 
-    The same command continues an interrupted run. Effective bits are printed twice: as papers count them, and with
-    scales, zero points and masks.
+    The same command continues an interrupted run; `--plan` says beforehand what it will take. Effective bits are
+    printed twice: as papers count them, and with scales, zero points and masks.
 
     For example: corral quantize embedded:smollm2-135m-instruct --method gptq --bits 4 --group-size 64 --out small
     """
@@ -89,6 +97,22 @@ def quantize(
     if chosen.needs == "nothing" and calibration != PACKAGED:
         remark(f"`{method}` looks at weights alone; `{calibration}` is not read")
     text = CalibrationSettings(source=calibration, windows=windows, length=length, seed=seed)
+    if plan:
+        from corral.quant.plan import plan_quantization
+
+        planned = plan_quantization(
+            model,
+            method,
+            chosen,
+            text=text,
+            layout=None if layout == "auto" else layout,
+            blocks=blocks,
+            dtype=dtype.value,
+        )
+        print_json(planned.to_json()) if as_json else _print_plan(planned)
+        return
+    if out is None:
+        raise ConfigError("no folder to write to", where="--out", hint="Give `--out FOLDER`, or `--plan`.")
     with progress(None, "Quantizing blocks") as bar:
         report = quantize_model(
             model,
@@ -142,11 +166,47 @@ def _columns(text: str | None) -> int | None:
     return int(text)
 
 
+def _print_plan(plan: QuantizationPlan) -> None:
+    done, total = plan.blocks
+    tokens = plan.calibration_tokens
+    few = tokens is not None and tokens < plan.widest_input
+    print_fields(
+        [
+            ("method", _described(plan.method)),
+            ("layout", plan.layout),
+            ("blocks", f"{done} of {total}"),
+            *(
+                (
+                    f"{shape.rows} x {shape.columns}",
+                    f"{shape.count} of {', '.join(name.partition('.')[2] for name in shape.names)}: "
+                    f"{shape.nominal_bits:.3f} bits as papers count, {shape.stored_bits:.3f} stored",
+                )
+                for shape in plan.shapes
+            ),
+            ("bits a weight", _both(plan.nominal_bits, plan.stored_bits)),
+            ("weights file", f"{plan.tensor_bytes:,} bytes of tensors; not quantized {plan.unquantized_bytes:,}"),
+            (
+                "calibration",
+                "none" if tokens is None else f"{tokens} tokens, for inputs of {plan.widest_input} channels",
+            ),
+            ("too few", "second moments have no full rank; give more windows" if few else None),
+            ("memory", f"about {plan.peak_memory_mb} MB at most"),
+        ]
+    )
+
+
+def _described(method: Mapping[str, Any]) -> str:
+    return f"{method['name']} ({', '.join(f'{key} {value}' for key, value in method.items() if key != 'name')})"
+
+
+def _both(nominal: float, stored: float) -> str:
+    return f"{nominal:.3f} as papers count, {stored:.3f} with all that is stored"
+
+
 def _print(report: QuantizationReport) -> None:
     text = report.calibration
     losses = [layer for layer in report.layers if layer.proxy_loss is not None and layer.proxy_loss_rtn is not None]
     better = sum(layer.proxy_loss < layer.proxy_loss_rtn for layer in losses)  # type: ignore[operator]
-    settings = ", ".join(f"{key} {value}" for key, value in report.method.items() if key != "name")
     calibrated = (
         "none"
         if text is None
@@ -156,13 +216,10 @@ def _print(report: QuantizationReport) -> None:
         [
             ("folder", report.out),
             ("layout", report.layout),
-            ("method", f"{report.method['name']} ({settings})"),
+            ("method", _described(report.method)),
             ("calibration", calibrated),
             ("layers", len(report.layers)),
-            (
-                "bits a weight",
-                f"{report.bits.nominal:.3f} as papers count, {report.bits.stored:.3f} with all that is stored",
-            ),
+            ("bits a weight", _both(report.bits.nominal, report.bits.stored)),
             ("weights file", f"{report.file_bytes:,} bytes, of which {report.tensor_bytes:,} are tensors"),
             (
                 "lost output",

@@ -35,6 +35,7 @@ __all__ = [
     "load_fast_tokenizer",
     "load_inference_decoder",
     "load_sequence_classifier",
+    "load_skeleton",
     "load_tokenizer",
     "quiet_transformers",
     "weights_revision",
@@ -75,6 +76,32 @@ def load_causal_lm(
     """
     ref = ModelRef.parse(ref)
     return _to(_load("AutoModelForCausalLM", "LlamaForCausalLM", ref, dtype=dtype, layers=layers), device)
+
+
+def load_skeleton(ref: str | Path | ModelRef) -> PreTrainedModel:
+    """A causal language model's modules without their weights, on the meta device, from its config alone.
+
+    Raises:
+        NotFoundError: nothing at ``ref``, or nothing this library can read.
+        MissingDependencyError: an embedded model's package is not installed.
+    """
+    import torch
+    import transformers
+
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded":
+        from corral.models.gguf_llama import LlamaGGUF
+
+        fields = LlamaGGUF(embedded.find_gguf(ref.name)).config(dtype="float32")
+        config: Any = transformers.LlamaConfig(**fields)
+    else:
+        location, options = _location(_without_routing(ref))
+        config = _found(
+            ref, lambda: transformers.AutoConfig.from_pretrained(location, trust_remote_code=False, **options)
+        )
+    with torch.device("meta"), quiet_transformers():
+        model: PreTrainedModel = _found(ref, lambda: transformers.AutoModelForCausalLM.from_config(config))
+    return model
 
 
 def load_backbone(

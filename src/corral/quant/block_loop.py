@@ -13,7 +13,7 @@ from corral.models.quantized import PackedWeight, QuantizedLinear
 from corral.models.quantized.linear import install
 from corral.quant.block_store import BlockStore
 from corral.quant.blocks import LINEAR_GROUPS, LINEARS, BlockStream, CalibratedBlock
-from corral.quant.methods.base import LinearLayer, Method, UniformGrid
+from corral.quant.methods.base import Grouped, LinearLayer, Method, UniformGrid
 from corral.quant.methods.rtn import round_to_nearest
 from corral.quant.statistics import InputStatistics, proxy_loss
 
@@ -30,8 +30,8 @@ class LayerRecord:
         nominal_bits: bits a weight as papers count them.
         stored_bits: bits a weight of all that is stored.
         proxy_loss: share of its output, in squares, that is lost; ``None`` for methods that see no second moments.
-        proxy_loss_rtn: the same of rounding the same weight to nearest on grids of the same settings, where the method
-            has such.
+        proxy_loss_rtn: the same of rounding the weight, as it was before any fold, to nearest on grids of the same
+            settings, where the method has such.
     """
 
     name: str
@@ -121,39 +121,52 @@ def _quantize_block(
     weights: dict[str, PackedWeight] = {}
     records: list[LayerRecord] = []
 
-    def fit(linears: tuple[str, ...], inputs: Mapping[str, InputStatistics]) -> None:
+    def fit(linears: tuple[str, ...], inputs: Mapping[str, InputStatistics], nearest: Mapping[str, float]) -> None:
         for linear in linears:
-            layer = f"{name}.{linear}"
-            weights[layer], record = _fit(layer, block.get_parameter(f"{linear}.weight"), method, inputs.get(linear))
+            layer = LinearLayer(f"{name}.{linear}", _weight(block, linear).clone(), inputs.get(linear))
+            weights[layer.name], record = _fit(layer, method, nearest.get(linear))
             records.append(record)
         install(model, {layer: weights[layer] for layer in (f"{name}.{linear}" for linear in linears)})
 
     with torch.no_grad():
         if stream is None:
-            fit(LINEARS, {})
+            fit(LINEARS, {}, {})
         elif method.propagation == "full":
             seen = stream.observe(block, LINEAR_GROUPS, hessian=method.needs == "hessian", where=name)
             calibrated = CalibratedBlock(name, block, seen, stream.attention_calls(block))
             stream.advance(block)
+            nearest = _losses_of_rounding(block, seen, method)
             method.fold(calibrated)
-            fit(LINEARS, calibrated.inputs)
+            fit(LINEARS, calibrated.inputs, nearest)
         else:
             for group in LINEAR_GROUPS:
-                fit(group, stream.observe(block, (group,), hessian=method.needs == "hessian", where=name))
+                seen = stream.observe(block, (group,), hessian=method.needs == "hessian", where=name)
+                fit(group, seen, _losses_of_rounding(block, seen, method))
             stream.advance(block)
     return weights, records
 
 
-def _fit(name: str, weight: Tensor, method: Method, inputs: InputStatistics | None) -> tuple[PackedWeight, LayerRecord]:
-    original_mn = weight.detach().float()
-    packed = method.fit(LinearLayer(name, original_mn.clone(), inputs))
-    record = LayerRecord(name, packed.nominal_bits, packed.stored_bits)
-    if inputs is None or inputs.hessian is None:
-        return packed, record
-    loss = proxy_loss(original_mn, packed.dequantize(), inputs.hessian)
-    nearest = None
-    if isinstance(method, UniformGrid):
-        size = method.columns_of(original_mn.shape[1])
-        rounded = round_to_nearest(original_mn, method.bits, size, symmetric=method.symmetric, mse=method.mse)
-        nearest = proxy_loss(original_mn, rounded.dequantize(), inputs.hessian)
-    return packed, LayerRecord(name, packed.nominal_bits, packed.stored_bits, loss, nearest)
+def _fit(layer: LinearLayer, method: Method, nearest: float | None) -> tuple[PackedWeight, LayerRecord]:
+    original_mn = layer.weight.clone()
+    packed = method.fit(layer)
+    hessian_nn = None if layer.inputs is None else layer.inputs.hessian
+    loss = None if hessian_nn is None else proxy_loss(original_mn, packed.dequantize(), hessian_nn)
+    return packed, LayerRecord(layer.name, packed.nominal_bits, packed.stored_bits, loss, nearest)
+
+
+def _losses_of_rounding(block: nn.Module, seen: Mapping[str, InputStatistics], method: Method) -> dict[str, float]:
+    """Proxy loss of rounding to nearest, by the Linear's name; empty for methods without grids or second moments."""
+    if not isinstance(method, Grouped):
+        return {}
+    grid = {"symmetric": method.symmetric, "mse": method.mse} if isinstance(method, UniformGrid) else {}
+    losses = {}
+    for linear, inputs in seen.items():
+        if inputs.hessian is not None:
+            weight_mn = _weight(block, linear)
+            rounded = round_to_nearest(weight_mn, method.bits, method.columns_of(weight_mn.shape[1]), **grid)
+            losses[linear] = proxy_loss(weight_mn, rounded.dequantize(), inputs.hessian)
+    return losses
+
+
+def _weight(block: nn.Module, linear: str) -> Tensor:
+    return block.get_parameter(f"{linear}.weight").detach().float()

@@ -33,6 +33,8 @@ ATTENTION: Final = "self_attn"
 FEED_FORWARD: Final = "mlp"
 NORMS: Final = {LINEAR_GROUPS[0]: "input_layernorm", LINEAR_GROUPS[2]: "post_attention_layernorm"}
 """Groups that read a norm's output, and that norm."""
+BEFORE: Final = {LINEAR_GROUPS[1]: "self_attn.v_proj", LINEAR_GROUPS[3]: "mlp.up_proj"}
+"""Groups that read what a Linear's output is a factor of, channel by channel, and that Linear."""
 
 BATCH_TOKENS: Final = 2048
 _ATTENTION_TOKENS: Final = 1024
@@ -83,6 +85,12 @@ class BlockStream:
         first = decoder_blocks(model.base_model)[0]
         for batch_BT in torch.split(windows_WT, per_batch):
             self._batches.append(_first_call(model, first, batch_BT))
+
+    def outputs(self, block: nn.Module) -> tuple[Tensor, Tensor]:
+        """The states of the first batch, and what a block makes of them."""
+        states, options = self._batches[0]
+        with torch.no_grad():
+            return states, _tensor(block(states, **options))
 
     def advance(self, block: nn.Module) -> None:
         """Let a block take the states to the next."""
@@ -164,7 +172,7 @@ def llama_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
                 raise DataError(
                     f"`{name}` has no Linear `{linear}`: only blocks like those of a Llama can be quantized", where=name
                 )
-            if not bool(torch.isfinite(module.weight).all()):
+            if not module.weight.is_meta and not bool(torch.isfinite(module.weight).all()):
                 raise DataError("the weight is not finite", where=f"{name}.{linear}")
         found[name] = block
     return found

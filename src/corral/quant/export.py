@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["corral", "compressed-tensors", "dequantized"]
 LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
-_SERVED_BITS: Final = (4, 8)
+SERVED_BITS: Final = (4, 8)
 RECORD: Final = "quantization_record.json"
 """How the codes of a folder in a foreign layout were found."""
 
@@ -42,7 +42,7 @@ def check_layout(layout: Layout, weights: Mapping[str, PackedWeight]) -> None:
         raise ConfigError(
             f"compressed-tensors has no layers like these: {reason}",
             where="layout",
-            hint="Use `--layout corral`, or rtn, gptq (without act_order) or awq, or 8 bits of smoothquant.",
+            hint="Use `--layout corral`, or rtn, gptq (act_order with static_groups alone), awq or 8-bit smoothquant.",
         )
     if layout == "dequantized" and any(_rounds_inputs(weight) for weight in weights.values()):
         raise ConfigError(
@@ -82,7 +82,7 @@ class WrittenBytes:
 
 def choose_layout(weights: Mapping[str, PackedWeight]) -> Layout:
     """``compressed-tensors`` where transformers and vLLM read it, else ``corral``."""
-    served = all(weight.nominal_bits in _SERVED_BITS for weight in weights.values())
+    served = all(weight.nominal_bits in SERVED_BITS for weight in weights.values())
     return "compressed-tensors" if served and not _misfit(weights) else "corral"
 
 

@@ -21,8 +21,9 @@ from corral.models.reference import ModelRef
 from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
 from corral.quant.blocks import LINEARS, BlockStream, llama_blocks
-from corral.quant.calibration import CalibrationManifest, CalibrationSettings, calibration
+from corral.quant.calibration import Calibration, CalibrationManifest, CalibrationSettings, calibration
 from corral.quant.export import Layout, check_architecture, check_layout, choose_layout, write_model
+from corral.quant.folding import check_folds
 from corral.quant.methods.base import Method
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def quantize(
     method: Method,
     out: Path,
     *,
-    text: CalibrationSettings | None = None,
+    text: CalibrationSettings | Calibration | None = None,
     layout: Layout | None = None,
     blocks: int | None = None,
     dtype: str = "auto",
@@ -86,7 +87,8 @@ def quantize(
         name: of the method, as in ``METHODS``.
         method: its settings.
         out: a folder that does not exist.
-        text: what to calibrate on; the packaged text when ``None``. Methods that need nothing read none.
+        text: what to calibrate on, drawn already or to be drawn; the packaged text when ``None``. Methods that need
+            nothing read none.
         layout: how to store weights; ``None`` for compressed-tensors where it can hold them, else Corral's own.
         blocks: quantize only so many of the lowest blocks.
         dtype: of everything that is not quantized: ``auto`` keeps it, ``float32``, ``bfloat16``.
@@ -102,18 +104,24 @@ def quantize(
 
     started = time.monotonic()
     ref = ModelRef.parse(model)
-    _refuse(ref, out)
+    if out.exists():
+        raise UserError("exists", where=str(out), hint="Choose another folder, or remove this one.")
+    refuse_model(ref)
     tokenizer, loaded = load_tokenizer(ref), load_causal_lm(ref)
     check_architecture(layout, loaded.config.model_type)
     stored_dtype = find_dtype(dtype) or loaded.dtype
     loaded.float()
-    chosen = _chosen_blocks(loaded, blocks, method)
+    chosen = chosen_blocks(loaded, blocks, method)
     manifest: CalibrationManifest | None = None
     stream: BlockStream | None = None
     if method.needs != "nothing":
-        context = int(loaded.config.max_position_embeddings)
-        calibrated = calibration(text or CalibrationSettings(), ChatTokenizer(tokenizer), context=context)
+        if isinstance(text, Calibration):
+            calibrated = text
+        else:
+            context = int(loaded.config.max_position_embeddings)
+            calibrated = calibration(text or CalibrationSettings(), ChatTokenizer(tokenizer), context=context)
         manifest, stream = calibrated.manifest, BlockStream(loaded, calibrated.windows_WT)
+        check_folds(chosen, method.folds, stream, model_type=loaded.config.model_type)
     about: dict[str, Any] = {
         "method": {"name": name, **method.model_dump(mode="json")},
         "model": str(ref),
@@ -145,10 +153,12 @@ def quantize(
     )
 
 
-def _refuse(ref: ModelRef, out: Path) -> None:
-    """What can be said before the model is read."""
-    if out.exists():
-        raise UserError("exists", where=str(out), hint="Choose another folder, or remove this one.")
+def refuse_model(ref: ModelRef) -> None:
+    """What can be said of a model before it is read.
+
+    Raises:
+        UserError: it is quantized already, or its head is trimmed.
+    """
     if ref.kind != "folder":
         return
     path = Path(ref.name) / "config.json"
@@ -159,7 +169,13 @@ def _refuse(ref: ModelRef, out: Path) -> None:
         raise UserError("the model is quantized already", where=ref.name, hint="Quantize the model it was made from.")
 
 
-def _chosen_blocks(model: PreTrainedModel, blocks: int | None, method: Method) -> dict[str, nn.Module]:
+def chosen_blocks(model: PreTrainedModel, blocks: int | None, method: Method) -> dict[str, nn.Module]:
+    """The blocks to quantize, by name, lowest first.
+
+    Raises:
+        ConfigError: more blocks than there are, or settings that do not fit their layers.
+        DataError: they are not those of a Llama.
+    """
     found = llama_blocks(model)
     if blocks is not None and not 1 <= blocks <= len(found):
         raise ConfigError(f"`{blocks}` blocks: the model has {len(found)}", where="blocks")

@@ -32,6 +32,8 @@ from corral.core.weighted import Statistic, mean_of
 NOTHING_ELSE: Final = ("these settings only; nothing else was tried",)
 """What is said about a claim that does not hold and whose recipe does not say what was tried."""
 
+_UNDECIDED: Final = "not_decided"
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -152,8 +154,21 @@ def claim_of(
 
 def tell(claim: Claim) -> Claim:
     """Say how a claim came out, in the log."""
-    milestone(f"{claim.claim}: {'holds' if claim.holds else 'does not hold'}, {claim.ci95}")
+    milestone(f"{claim.claim}: {outcome_of(claim)}, {claim.ci95}")
     return claim
+
+
+def undecided(reason: str) -> dict[str, str]:
+    """What stands beside the figures of a claim that nothing was found out about; nothing without a reason."""
+    return {_UNDECIDED: reason} if reason else {}
+
+
+def outcome_of(claim: Claim) -> str:
+    """``holds``, ``does not hold``, or ``not decided`` with the reason."""
+    if claim.holds:
+        return "holds"
+    reason = claim.ours.get(_UNDECIDED) if isinstance(claim.ours, dict) else None
+    return f"not decided, {reason}" if reason else "does not hold"
 
 
 def write_evidence(run: Run, config: Config, claims: Sequence[Claim]) -> Path:

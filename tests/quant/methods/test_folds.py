@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from corral.core.errors import ConfigError
 from corral.quant.blocks import LINEAR_GROUPS, LINEARS, BlockStream, CalibratedBlock, llama_blocks
+from corral.quant.folding import check_folds
 from corral.quant.methods import awq
 from corral.quant.methods.awq import STEPS, Awq, best_scales, clipped
 from corral.quant.methods.rtn import round_to_nearest
@@ -60,6 +63,63 @@ def test_folds_preserve_the_function(method, key_value_heads):
     assert {"self_attn.q_proj", "mlp.up_proj"} <= changed
     # Fewer value channels than ``o_proj`` reads leave nowhere to fold its scale.
     assert ("self_attn.o_proj" in changed) == (isinstance(method, Awq) and key_value_heads == 4)
+
+
+def others(kind, **settings):
+    """A tiny random model of another architecture whose modules are named as in a Llama."""
+    module = getattr(transformers, f"{kind}ForCausalLM")
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=60,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        **settings,
+    )
+    torch.manual_seed(0)
+    return module(config).eval()
+
+
+def checked(made, method):
+    check_folds(llama_blocks(made), method.folds, BlockStream(made, WINDOWS), model_type=made.config.model_type)
+
+
+@pytest.mark.parametrize("method", [Awq(group_size=16), SmoothQuant()])
+@pytest.mark.parametrize("kind", ["Gemma", "Gemma2", "Cohere", "Olmo2"])
+def test_blocks_that_a_fold_would_change_are_refused(kind, method):
+    """Norms of 1 + weight, norms after the layer, one norm for two layers, or no norm before."""
+    made = others(kind, **({"pad_token_id": 0} if kind == "Cohere" else {}))
+    with pytest.raises(ConfigError, match="cannot be folded into the blocks of a `"):
+        checked(made, method)
+
+
+@pytest.mark.parametrize("method", [Awq(group_size=16), SmoothQuant()])
+@pytest.mark.parametrize("kind", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+def test_blocks_of_llamas_kin_are_folded_and_trying_leaves_them_as_they_were(kind, method):
+    made = others(kind)
+    before = {name: values.clone() for name, values in made.state_dict().items()}
+    checked(made, method)
+    assert all(torch.equal(values, before[name]) for name, values in made.state_dict().items())
+
+
+def test_a_norm_with_a_bias_is_refused():
+    """Dividing the weight alone would leave the bias as it was."""
+    made = model()
+    for block in made.model.layers:
+        block.input_layernorm = torch.nn.LayerNorm(32)
+        torch.nn.init.ones_(block.input_layernorm.bias)
+    with pytest.raises(ConfigError, match="after a fold into its `input_layernorm`"):
+        checked(made, SmoothQuant())
+
+
+def test_each_kind_of_block_is_tried():
+    made = model()
+    made.model.layers[1].input_layernorm = torch.nn.LayerNorm(32)
+    torch.nn.init.ones_(made.model.layers[1].input_layernorm.bias)
+    with pytest.raises(ConfigError, match=r"`model\.layers\.1` computes something else"):
+        checked(made, Awq(group_size=16))
 
 
 def test_the_statistics_of_a_folded_input_are_those_that_are_seen_then():

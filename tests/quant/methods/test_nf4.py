@@ -32,6 +32,17 @@ def test_codes_are_the_nearest_levels():
     torch.testing.assert_close((blocks / absmax[:, None] - values).abs(), distances.abs().amin(-1))
 
 
+def test_codes_and_scales_are_those_of_bitsandbytes():
+    functional = pytest.importorskip("bitsandbytes.functional")
+    weight = torch.randn(64, 96, generator=torch.Generator().manual_seed(1)) * 0.05
+    packed, state = functional.quantize_4bit(weight, blocksize=64, quant_type="nf4", compress_statistics=False)
+    theirs = torch.stack([packed.view(-1) >> 4, packed.view(-1) & 15], 1).view(-1, 64)
+    blocks = blocks_of(weight, 64)
+    absmax = blocks.abs().amax(1)
+    torch.testing.assert_close(state.absmax.float(), absmax)
+    assert torch.equal(theirs, nf4_codes(blocks, absmax).to(torch.uint8))
+
+
 def test_the_largest_of_a_block_is_kept_exactly_and_zeros_stay_zero():
     weight = WEIGHT.clone()
     weight[0, :64] = 0

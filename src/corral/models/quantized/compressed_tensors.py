@@ -48,7 +48,10 @@ def is_compressed_folder(folder: Path) -> bool:
 
 
 def can_express(weight: PackedWeight) -> bool:
-    """Whether the format has such a layer: groups of neighbouring columns, and W8A8 with a scale a row."""
+    """Whether the format has such a layer: groups of neighbouring columns, and W8A8 with a scale a row.
+
+    ``weight_g_idx`` is read and not written: compressed-tensors 0.20 has removed groups of scattered columns.
+    """
     if not isinstance(weight, AffineWeight) or weight.group_index is not None:
         return False
     if weight.activation_bits == FULL_PRECISION:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.models.quantized import AffineWeight
-from corral.quant.blocks import ATTENTION, FEED_FORWARD, LINEAR_GROUPS, NORMS, CalibratedBlock
-from corral.quant.folding import divide_norm, divide_rows, multiply_columns
+from corral.quant.blocks import ATTENTION, BEFORE, FEED_FORWARD, LINEAR_GROUPS, NORMS, CalibratedBlock
+from corral.quant.folding import Folds, can_fold, fold
 from corral.quant.grids import fit_grid
 from corral.quant.methods.base import Grouped, LinearLayer, Needs, Propagation
 from corral.quant.methods.rtn import round_to_nearest
@@ -41,18 +41,19 @@ class Awq(Grouped):
         clip: search for smaller ranges of groups.
     """
 
-    needs: ClassVar[Needs] = "channels"
+    needs: ClassVar[Needs] = "hessian"  # to report what is lost; the search itself looks at magnitudes and rows
     propagation: ClassVar[Propagation] = "full"
+    folds: ClassVar[Folds] = NORMS | BEFORE
 
     clip: bool = True
 
     def fold(self, block: CalibratedBlock) -> None:
         """See ``Method``: attention's input, attention's output, the feed-forward layer's input, its output."""
         self._fold(block, _QUERY_KEY_VALUE, lambda: _attention_output(block))
-        if block.linear("self_attn.v_proj").out_features == block.linear(_OUTPUT[0]).in_features:
-            self._fold(block, _OUTPUT, lambda: _linear_output(block, _OUTPUT[0]), before="self_attn.v_proj")
+        if can_fold(block.block, _OUTPUT, self.folds[_OUTPUT]):
+            self._fold(block, _OUTPUT, lambda: _linear_output(block, _OUTPUT[0]))
         self._fold(block, _GATE_UP, lambda: block.block.get_submodule(FEED_FORWARD)(block.inputs[_GATE_UP[0]].rows))
-        self._fold(block, _DOWN, lambda: _linear_output(block, _DOWN[0]), before="mlp.up_proj")
+        self._fold(block, _DOWN, lambda: _linear_output(block, _DOWN[0]))
 
     def fit(self, layer: LinearLayer) -> AffineWeight:
         """See ``Method``."""
@@ -62,17 +63,13 @@ class Awq(Grouped):
             weight_mn = clipped(weight_mn, layer.inputs.rows, self.bits, size)
         return round_to_nearest(weight_mn, self.bits, size)
 
-    def _fold(self, block: CalibratedBlock, group: tuple[str, ...], output: Output, *, before: str = "") -> None:
+    def _fold(self, block: CalibratedBlock, group: tuple[str, ...], output: Output) -> None:
         """Search the scale of a group's input and fold it into the norm, or the Linear, that makes that input."""
         linears = [block.linear(name) for name in group]
         size = self.columns_of(linears[0].in_features)
         scales_n, _ = best_scales(linears, block.inputs[group[0]].mean_abs, output, self.bits, size)
-        if before:
-            divide_rows(block.linear(before), scales_n)
-        else:
-            divide_norm(block.block.get_submodule(NORMS[group]), scales_n)
-        for name, linear in zip(group, linears, strict=True):
-            multiply_columns(linear, scales_n)
+        fold(block.block, group, self.folds[group], scales_n)
+        for name in group:
             block.inputs[name] = block.inputs[name].divided(scales_n)
 
 

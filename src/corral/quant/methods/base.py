@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -50,11 +50,29 @@ class LinearLayer:
         return self.inputs.hessian.clone()
 
 
+class Bits(NamedTuple):
+    """Bits a weight.
+
+    Attributes:
+        nominal: as papers count them; the most, where the weights decide.
+        stored: of all that the ``corral`` layout stores for a layer.
+    """
+
+    nominal: float
+    stored: float
+
+
+HALF_BITS: Final = 16
+FLOAT_BITS: Final = 32
+
+
 class Method(Config, ABC):
     """Settings of a method and what it does; subclasses are registered in ``METHODS``."""
 
     needs: ClassVar[Needs] = "nothing"
     propagation: ClassVar[Propagation] = "quantized"
+    folds: ClassVar[Mapping[tuple[str, ...], str]] = {}
+    """Where ``fold`` puts scales: groups of Linears and what comes before each; see ``quant.folding``."""
 
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Whether the settings fit Linears of these shapes (m, n), before any work.
@@ -65,6 +83,10 @@ class Method(Config, ABC):
 
     def fold(self, block: CalibratedBlock) -> None:
         """Move scales between the norms and Linears of a block, in place, without changing what it computes."""
+
+    @abstractmethod
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """Bits a weight of a Linear of this shape, known before any work."""
 
     @abstractmethod
     def fit(self, layer: LinearLayer) -> PackedWeight:
@@ -93,6 +115,10 @@ class Grouped(Method):
         """See ``Method``: groups must divide the columns."""
         check_groups(self.group_size, shapes)
 
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: codes, and a scale and zero point a group."""
+        return Bits(self.bits, self.bits + (HALF_BITS + self.bits) / self.columns_of(columns))
+
     def columns_of(self, columns: int) -> int:
         """Columns of a group in a Linear of so many."""
         return self.group_size or columns
@@ -108,6 +134,11 @@ class UniformGrid(Grouped):
 
     symmetric: bool = False
     mse: bool = False
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: a symmetric grid stores no zero points."""
+        zeros = 0 if self.symmetric else self.bits
+        return Bits(self.bits, self.bits + (HALF_BITS + zeros) / self.columns_of(columns))
 
 
 def check_groups(group_size: int | None, shapes: Mapping[str, tuple[int, int]]) -> None:

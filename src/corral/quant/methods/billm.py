@@ -14,6 +14,7 @@ Deviation: T is W, where the released code searches on w^2 / U_jj^2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
@@ -24,9 +25,10 @@ from torch import Tensor
 from corral.models.quantized import ResidualBinaryWeight
 from corral.quant.binarize import Binary, binarize
 from corral.quant.compensation import BLOCK, DAMPING, at_once, compensate, inverse_factor, quiet_dead_columns
-from corral.quant.methods.base import LinearLayer, Method, Needs
+from corral.quant.methods.base import HALF_BITS, Bits, LinearLayer, Method, Needs
 
 MOST_SALIENT: Final = 49
+_ROW_VALUES: Final = 8
 QUANTILES: Final = tuple(i / 100 for i in range(10, 91))
 
 
@@ -44,6 +46,12 @@ class BiLlm(Method):
     block_size: int = Field(default=BLOCK, ge=2)
     searched_layers: Literal[1, 2] = 2
     damping: float = Field(default=DAMPING, gt=0)
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: a column has two layers of signs, or one and a bitmap, so only the nominal count varies."""
+        blocks = math.ceil(columns / self.block_size)
+        most_salient = min(MOST_SALIENT * blocks, columns) / columns
+        return Bits(1 + most_salient, 2 + _ROW_VALUES * HALF_BITS * blocks / columns + 1 / rows)
 
     def fit(self, layer: LinearLayer) -> ResidualBinaryWeight:
         """See ``Method``."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from corral.models.quantized import DualBinaryWeight
 from corral.models.quantized.bitstream import pack
-from corral.quant.methods.base import LinearLayer, Method, Needs, check_groups
+from corral.quant.methods.base import HALF_BITS, Bits, LinearLayer, Method, Needs, check_groups
 
 SEARCH: Final = tuple(step / 40 for step in range(4, 41))
 """Of s, as shares of the group's largest magnitude."""
@@ -44,6 +44,10 @@ class DbLlm(Method):
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """See ``Method``: groups must divide the columns."""
         check_groups(self.group_size, shapes)
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: two planes, and two numbers a group."""
+        return Bits(2, 2 + 2 * HALF_BITS / self.group_size)
 
     def fit(self, layer: LinearLayer) -> DualBinaryWeight:
         """See ``Method``."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from corral.models.quantized import AffineWeight
 from corral.quant.compensation import BLOCK, DAMPING, by_column, compensate, inverse_factor, quiet_dead_columns
 from corral.quant.grids import AffineGrid, fit_grid
-from corral.quant.methods.base import LinearLayer, Needs, UniformGrid
+from corral.quant.methods.base import FLOAT_BITS, Bits, LinearLayer, Needs, UniformGrid
 
 
 class Gptq(UniformGrid):
@@ -33,6 +33,11 @@ class Gptq(UniformGrid):
     act_order: bool = False
     static_groups: bool = False
     damping: float = Field(default=DAMPING, gt=0)
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: in the order of second moments every column says which group it is in."""
+        nominal, stored = super().expected_bits(rows, columns)
+        return Bits(nominal, stored + (FLOAT_BITS / rows if self.act_order and not self.static_groups else 0))
 
     def fit(self, layer: LinearLayer) -> AffineWeight:
         """See ``Method``."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from corral.models.quantized import NormalFloatWeight
 from corral.models.quantized.normal_float import NF4_LEVELS
-from corral.quant.methods.base import LinearLayer
+from corral.quant.methods.base import Bits, LinearLayer
 from corral.quant.methods.nf4 import Nf4, blocks_of, nf4_codes
 
 SIGMA: Final = 0.5410872
@@ -34,6 +34,11 @@ class Icq(Nf4):
 
     reach: float = Field(default=0.1, ge=0)
     points: int = Field(default=100, ge=0)
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: a shift a block beside NF4."""
+        nominal, stored = super().expected_bits(rows, columns)
+        return Bits(nominal, stored + self._int8_bits(math.ceil(rows * columns / self.block_size)) / (rows * columns))
 
     def fit(self, layer: LinearLayer) -> NormalFloatWeight:
         """See ``Method``."""

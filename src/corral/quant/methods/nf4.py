@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from corral.models.quantized import NormalFloatWeight
 from corral.models.quantized.bitstream import pack
 from corral.models.quantized.normal_float import BITS, NF4_LEVELS, coded_int8, decoded_int8
-from corral.quant.methods.base import LinearLayer, Method
+from corral.quant.methods.base import FLOAT_BITS, Bits, LinearLayer, Method
 
 
 class Nf4(Method):
@@ -25,6 +27,17 @@ class Nf4(Method):
     block_size: int = Field(default=64, ge=1)
     double: bool = True
     super_block_size: int = Field(default=256, ge=1)
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: codes, and a scale a block, itself in 8 bits where it is rounded twice."""
+        weights = rows * columns
+        blocks = math.ceil(weights / self.block_size)
+        scales = self._int8_bits(blocks) + FLOAT_BITS if self.double else FLOAT_BITS * blocks
+        return Bits(BITS, (BITS * self.block_size * blocks + scales) / weights)
+
+    def _int8_bits(self, blocks: int) -> int:
+        """Of a number a block in 8 bits, and what its units are."""
+        return 8 * blocks + FLOAT_BITS * math.ceil(blocks / self.super_block_size)
 
     def fit(self, layer: LinearLayer) -> NormalFloatWeight:
         """See ``Method``."""

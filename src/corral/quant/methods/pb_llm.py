@@ -30,7 +30,7 @@ from corral.quant.compensation import (
     salience,
 )
 from corral.quant.grids import fit_grid
-from corral.quant.methods.base import LinearLayer, Method, Needs
+from corral.quant.methods.base import HALF_BITS, Bits, LinearLayer, Method, Needs
 
 _HIGH_BITS = 8
 
@@ -51,6 +51,12 @@ class PbLlm(Method):
     block_size: int = Field(default=BLOCK, ge=1)
     compat: bool = False
     damping: float = Field(default=DAMPING, gt=0)
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: signs, codes, a mask, and two numbers a row and block."""
+        nominal = self.low_frac + _HIGH_BITS * (1 - self.low_frac)
+        row_values = 2 * HALF_BITS * math.ceil(columns / self.block_size) / columns
+        return Bits(nominal, nominal + 1 + row_values)
 
     def fit(self, layer: LinearLayer) -> PartlyBinaryWeight:
         """See ``Method``."""

@@ -21,7 +21,7 @@ from corral.models.quantized import IncoherentWeight
 from corral.models.quantized.bitstream import pack
 from corral.models.quantized.orthogonal import KroneckerOrthogonal
 from corral.quant.compensation import DAMPING, quiet_dead_columns
-from corral.quant.methods.base import LinearLayer, Method, Needs
+from corral.quant.methods.base import FLOAT_BITS, HALF_BITS, Bits, LinearLayer, Method, Needs
 
 RANGE: Final = 2.4
 _LEAST_SCALE: Final = 2.0**-14  # the smallest normal number of float16
@@ -44,6 +44,10 @@ class Quip(Method):
     greedy_passes: int = Field(default=0, ge=0)
     damping: float = Field(default=DAMPING, gt=0)
     seed: int = 0
+
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: a scale a column and one for all; the rotations are made from seeds."""
+        return Bits(self.bits, self.bits + HALF_BITS / rows + FLOAT_BITS / (rows * columns))
 
     def fit(self, layer: LinearLayer) -> IncoherentWeight:
         """See ``Method``."""

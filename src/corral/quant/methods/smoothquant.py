@@ -16,8 +16,8 @@ from torch import Tensor
 from corral.models.quantized import AffineWeight
 from corral.models.quantized.packed_weight import half
 from corral.quant.blocks import NORMS, CalibratedBlock
-from corral.quant.folding import divide_norm, multiply_columns
-from corral.quant.methods.base import LinearLayer, Method, Needs, Propagation
+from corral.quant.folding import Folds, fold
+from corral.quant.methods.base import HALF_BITS, Bits, LinearLayer, Method, Needs, Propagation
 
 _LEAST: Final = 1e-5
 
@@ -33,6 +33,7 @@ class SmoothQuant(Method):
 
     needs: ClassVar[Needs] = "channels"
     propagation: ClassVar[Propagation] = "full"
+    folds: ClassVar[Folds] = NORMS
 
     bits: int = Field(default=8, ge=2, le=8)
     activation_bits: int = Field(default=8, ge=2, le=16)
@@ -41,15 +42,18 @@ class SmoothQuant(Method):
     def check(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """See ``Method``: any shape will do."""
 
+    def expected_bits(self, rows: int, columns: int) -> Bits:
+        """See ``Method``: a scale a row; activations are stored nowhere."""
+        return Bits(self.bits, self.bits + HALF_BITS / columns)
+
     def fold(self, block: CalibratedBlock) -> None:
         """See ``Method``: attention's input and the feed-forward layer's."""
-        for group, norm in NORMS.items():
+        for group, norm in self.folds.items():
             linears = [block.linear(name) for name in group]
             largest_n = torch.stack([linear.weight.detach().abs().amax(0) for linear in linears]).amax(0)
             scales_n = smoothing_scales(block.inputs[group[0]].max_abs, largest_n, self.alpha)
-            divide_norm(block.block.get_submodule(norm), scales_n)
-            for name, linear in zip(group, linears, strict=True):
-                multiply_columns(linear, scales_n)
+            fold(block.block, group, norm, scales_n)
+            for name in group:
                 block.inputs[name] = block.inputs[name].divided(scales_n)
 
     def fit(self, layer: LinearLayer) -> AffineWeight:

@@ -59,6 +59,11 @@ class KeptCell(BaseModel):
         return None if found is None else float(found)
 
 
+def reference_failed(reference: KeptCell) -> str:
+    """Why nothing can be said of drift from the model as it was; empty where it was measured."""
+    return f"the model as it was could not be measured: {reference.error}" if reference.error else ""
+
+
 _C = TypeVar("_C", bound=KeptCell)
 
 
@@ -97,6 +102,7 @@ def kept_cell(
     cell = kind(name=name, error=error, seconds=seconds, max_rss_mb=round(max_rss_mb()), **known, **found)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_json(path, cell.model_dump(mode="json"))
-    milestone(f"{name} seed {cell.seed}: {'failed' if error else 'measured'} in {seconds:.0f} s")
+    outcome = f"failed ({error}); remove `{path}` to measure it again" if error else "measured"
+    milestone(f"{name} seed {cell.seed}: {outcome} in {seconds:.0f} s")
     run.log(cell=folder.name, name=name, seed=cell.seed, failed=error is not None, seconds=seconds)
     return cell

@@ -19,7 +19,8 @@ from corral.core.weighted import Statistic, auroc, mean, mean_of_parts, rate
 from corral.evals.scored import THRESHOLD
 from corral.redteam.judges import Outcome
 from corral.redteam.styles import PLAIN
-from corral.studies.claims import NOT_COMPARED, Compared, claim_of, compare_over_seeds
+from corral.studies.claims import NOT_COMPARED, Compared, claim_of, compare_over_seeds, undecided
+from corral.studies.low_bit_study.cell_files import reference_failed
 from corral.studies.low_bit_study.guard_quality import GuardCell, SetScores
 from corral.studies.low_bit_study.safety import Reply, SafetyCell
 from corral.studies.low_bit_study.settings import GuardDriftConfig, LowBitConfig, SafetyConfig
@@ -83,6 +84,8 @@ class GuardRow:
 def safety_rows(config: LowBitConfig, asked: SafetyConfig, cells: Sequence[SafetyCell]) -> list[SafetyRow]:
     """Every quantized model that did not fail beside the first cell, the model as it was."""
     reference, *quantized = cells
+    if reference.error:
+        return []
     return [_safety_row(config, asked, reference, cell) for cell in quantized if not cell.error]
 
 
@@ -115,13 +118,16 @@ def safety_drift(config: LowBitConfig, asked: SafetyConfig, cells: Sequence[Safe
             "gate": {"max_nats": asked.max_nats, "min_distinct": asked.min_distinct},
             "models": [row.to_json() for row in rows],
             "failed": {cell.name: cell.error for cell in cells if cell.error},
-        },
+        }
+        | undecided(reference_failed(reference) or _nothing_compared(speaking, "model that still speaks")),
     )
 
 
 def guard_rows(config: LowBitConfig, cells: Sequence[GuardCell]) -> list[GuardRow]:
     """Every quantized guard that did not fail beside the first cell, the guard as it ships."""
     reference, *quantized = cells
+    if reference.error:
+        return []
     return [
         GuardRow(
             cell,
@@ -162,13 +168,20 @@ def guard_drift(config: LowBitConfig, asked: GuardDriftConfig, cells: Sequence[G
             "limit": asked.limit,
             "guards": [row.to_json() for row in rows],
             "failed": {cell.name: cell.error for cell in cells if cell.error},
-        },
+        }
+        | undecided(reference_failed(reference) or _nothing_compared(chosen, "guard with about four bits")),
     )
+
+
+def _nothing_compared(rows: Sequence[object], what: str) -> str:
+    return "" if rows else f"no quantized {what} was measured"
 
 
 def safety_in_words(rows: Sequence[SafetyRow], compared: Compared) -> str:
     """The outcome in a sentence, whichever way it came out."""
     speaking = [row for row in rows if row.speaks]
+    if not rows:
+        return "No quantized model could be compared with the model as it was."
     if not speaking:
         return f"None of {len(rows)} quantized models still speaks, so nothing is said of what they refuse."
     moved = [row.cell.name for row in speaking if row.measures["refusal"].difference.ci95 and _excludes_zero(row)]

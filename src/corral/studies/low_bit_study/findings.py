@@ -9,7 +9,16 @@ from typing import Any, Final
 from corral.core.evidence import Claim
 from corral.core.stats import Estimate, cluster_bootstrap
 from corral.core.weighted import Statistic, mean_of
-from corral.studies.claims import NOT_COMPARED, NOTHING_ELSE, claim_of, compare_over_seeds, point_of
+from corral.studies.claims import (
+    NOT_COMPARED,
+    NOTHING_ELSE,
+    Compared,
+    claim_of,
+    compare_over_seeds,
+    point_of,
+    undecided,
+)
+from corral.studies.low_bit_study.cell_files import reference_failed
 from corral.studies.low_bit_study.cells import IN_DOMAIN, Cell
 from corral.studies.low_bit_study.settings import ORDERED_METHODS, ClaimId, LowBitConfig
 
@@ -46,7 +55,11 @@ def ordering_against_paper(config: LowBitConfig, cells: Sequence[Cell]) -> Claim
         used,
         metric=f"{_UNIT}: rounding to nearest less GPTQ and AWQ",
         baseline=_value([cell for bits in (4, 3) for cell in _scored(cells, "rtn", bits)], cells),
-        ours={name: found.to_json() for name, found in single.items()} | {"not_measured": missing, "failed": failed},
+        ours={name: found.to_json() for name, found in single.items()}
+        | {"in_words": _ordering_in_words(single)}
+        | {"not_measured": missing, "failed": failed}
+        | {"proxy_loss": _losses(used)}
+        | undecided(f"{missing} of {2 * len(ORDERED_METHODS)} differences were not measured" if missing else ""),
         estimate=whole,
         expected="every difference above zero, its whole interval (windows resampled, mean over calibration seeds); "
         "the interval beside is that of their mean",
@@ -55,15 +68,17 @@ def ordering_against_paper(config: LowBitConfig, cells: Sequence[Cell]) -> Claim
 
 
 def ultra_low_bits_collapse(config: LowBitConfig, cells: Sequence[Cell], reference: Cell) -> Claim:
-    """At 2 bits rounding to nearest, GPTQ and AWQ break the model; methods made for such widths do not."""
-    reference_nats = reference.scores[IN_DOMAIN].nats_per_token
+    """At 2 bits rounding to nearest, GPTQ and AWQ break the model; methods made for such widths do not.
+
+    Not decided where the model as it was could not be measured.
+    """
     single: dict[str, Estimate] = {}
     statistics = []
     used: list[Cell] = []
-    for method in _COLLAPSING:
+    for method in _COLLAPSING if not reference.error else ():
         if found := _scored(cells, method, 2):
             used += found
-            grown = _difference(mean_of([cell.scores[IN_DOMAIN].nats_per_token for cell in found]), reference_nats)
+            grown = _difference(_nats(found), _nats([reference]))
             statistics.append(grown)
             single[method] = _estimate(grown, cells, config)
     failed = _failed(cells, used)
@@ -86,7 +101,9 @@ def ultra_low_bits_collapse(config: LowBitConfig, cells: Sequence[Cell], referen
             "growth": {name: found.to_json() for name, found in single.items()},
             "at_2_bits_and_below": low,
             "failed": failed,
-        },
+            "in_words": _collapse_in_words(single),
+        }
+        | undecided(reference_failed(reference)),
         estimate=_estimate(mean_of(statistics), cells, config) if statistics else None,
         expected=f"with 2 bits the perplexity of {', '.join(_COLLAPSING)} grows more than {COLLAPSE:g} times, the "
         "whole interval of each above that",
@@ -124,8 +141,42 @@ def lora_finetuning_does_not_recover(
         seeds=config.seeds,
         toy=config.toy,
         tried=config.tried.get("lora_finetuning_does_not_recover", ()),
-        beside={"rows": lines},
+        beside={"rows": lines, "in_words": _tuning_in_words(compared, tuned)}
+        | undecided("" if pairs else "no base was measured both untouched and tuned"),
     )
+
+
+def _ordering_in_words(single: Mapping[str, Estimate]) -> str:
+    """The outcome in a sentence, whichever way it came out; so the two below."""
+    if not single:
+        return "Nothing could be compared with rounding to nearest."
+    found = [f"{name.removeprefix('rtn less ')} {_with_ends(each)}" for name, each in single.items()]
+    return f"Bits per byte saved over rounding to nearest: {'; '.join(found)}."
+
+
+def _collapse_in_words(single: Mapping[str, Estimate]) -> str:
+    grown = [f"{name} {_times(each.value)}" for name, each in single.items() if each.value is not None]
+    return f"With 2 bits the perplexity grows: {', '.join(grown)}." if grown else "No growth was measured."
+
+
+def _tuning_in_words(compared: Compared, tuned: Mapping[str, Sequence[Cell]]) -> str:
+    if not compared.by_seed:
+        return "No tuned base could be compared with itself untouched."
+    return (
+        f"Adapters trained on {', '.join(tuned)} change bits per byte by {_with_ends(compared.difference)} on average "
+        "against the same base untouched; less is better."
+    )
+
+
+def _with_ends(found: Estimate) -> str:
+    if found.value is None or found.ci95 is None:
+        return "unknown"
+    return f"{found.value:+.4f} (95 % interval {found.ci95[0]:+.4f} to {found.ci95[1]:+.4f})"
+
+
+def _times(logarithm: float) -> str:
+    grown = math.exp(min(logarithm, 700.0))
+    return f"{grown:.1f} times" if grown < 100 else f"{grown:,.0f} times" if grown < 1e9 else f"{grown:.0e} times"
 
 
 def _claim(
@@ -155,6 +206,12 @@ def _claim(
     )
 
 
+def _losses(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Shares of layers' outputs that are lost, of the cells that know; see ``quantized_models.lost_output``."""
+    found = {f"{cell.name}, seed {cell.seed}": (cell.quantization or {}).get("proxy_loss") for cell in cells}
+    return {name: losses for name, losses in found.items() if losses}
+
+
 def _failed(cells: Sequence[Cell], used: Sequence[Cell]) -> list[str]:
     """Seeds that failed of the rows that a claim rests on: what is left of such a row is no mean over its seeds."""
     names = {cell.name for cell in used}
@@ -169,6 +226,10 @@ def _scored(cells: Sequence[Cell], method: str, bits: int) -> list[Cell]:
         if cell.method == method and not cell.error and not cell.partial and cell.nominal_bits == bits
     ]
     return [cell for cell in fitting if cell.name == fitting[0].name]
+
+
+def _nats(cells: Sequence[Cell]) -> Statistic:
+    return mean_of([cell.scores[IN_DOMAIN].nats_per_token for cell in cells])
 
 
 def _mean(cells: Sequence[Cell]) -> Statistic:
@@ -199,6 +260,7 @@ def _value(chosen: Sequence[Cell], cells: Sequence[Cell]) -> float | None:
 
 def _line(cell: Cell) -> dict[str, Any]:
     texts = {}
+    lost = (cell.quantization or {}).get("proxy_loss")
     for name, scores in cell.scores.items():
         n = len(scores.nats)
         nats, bits_per_byte = point_of(scores.nats_per_token, n), point_of(scores.bits_per_byte, n)
@@ -214,6 +276,7 @@ def _line(cell: Cell) -> dict[str, Any]:
         "partial": cell.partial,
         "nominal_bits": cell.nominal_bits,
         "stored_bits": cell.stored_bits,
+        "lost_output": None if not lost else lost["sum"] / lost["layers"],
         "texts": texts,
         "seconds": cell.seconds,
         "max_rss_mb": cell.max_rss_mb,

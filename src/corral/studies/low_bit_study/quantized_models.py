@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,29 @@ def depends_on(config: LowBitConfig, quantizer: QuantizerConfig, weights: str, s
         "blocks": quantizer.blocks or config.quantized_blocks,
         "calibration": config.calibration.model_dump(mode="json"),
         "seed": seed,
+    }
+
+
+def lost_output(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the layers of a report lose of their outputs, in sum: ``None`` where no second moments were seen.
+
+    ``to_nearest`` counts the layers whose weight was also rounded to nearest on the same grids with the same moments:
+    in how many the method loses less, and both sums over them.
+    """
+    losses = [(layer["proxy_loss"], layer["proxy_loss_rtn"]) for layer in layers if layer["proxy_loss"] is not None]
+    compared = [(ours, nearest) for ours, nearest in losses if nearest is not None]
+    if not losses:
+        return None
+    to_nearest = {
+        "layers": len(compared),
+        "below": sum(ours < nearest for ours, nearest in compared),
+        "sum": sum(ours for ours, _ in compared),
+        "sum_of_rounding": sum(nearest for _, nearest in compared),
+    }
+    return {
+        "layers": len(losses),
+        "sum": sum(ours for ours, _ in losses),
+        "to_nearest": to_nearest if compared else None,
     }
 
 
@@ -54,14 +77,7 @@ def quantized_model(
             layout="dequantized" if dequantized else "corral",
             blocks=quantizer.blocks or config.quantized_blocks,
         ).to_json()
-        layers = report.pop("layers")
-        losses = [(layer["proxy_loss"], layer["proxy_loss_rtn"]) for layer in layers if layer["proxy_loss_rtn"]]
-        report["proxy_loss"] = {
-            "layers": len(losses),
-            "below_rounding": sum(ours < nearest for ours, nearest in losses),
-            "sum": sum(ours for ours, _ in losses),
-            "sum_of_rounding": sum(nearest for _, nearest in losses),
-        }
+        report["proxy_loss"] = lost_output(report.pop("layers"))
         yield folder, {key: value for key, value in report.items() if key != "out"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from corral.core.evidence import Claim
@@ -11,7 +11,7 @@ from corral.evals.reporting.charts import Axis, PlacedPoint, Point, legend, nice
 from corral.evals.reporting.markup import Markup, element
 from corral.evals.reporting.page import facts, folded, page, paragraph, plain_table, section
 from corral.evals.reporting.wording import interval_text, number
-from corral.studies.claims import Compared
+from corral.studies.claims import Compared, outcome_of
 from corral.studies.low_bit_study.cells import IN_DOMAIN
 from corral.studies.low_bit_study.drift import GuardRow, SafetyRow
 from corral.studies.low_bit_study.settings import LowBitConfig
@@ -29,10 +29,13 @@ _FAMILIES: Final = {
     "icq": (4, "I", "ICQ (IR-QLoRA's base)"),
 }
 """Method to the number of its colour, its letter in plots and its name."""
-_WORST: Final = 2.5
+_WORST: Final = 1.4
 """Times the bits per byte of the model as it was beyond which a dot is drawn at the edge."""
 _BITS: Final = "bits a weight, all that is stored"
 _BITS_OF_REFERENCE: Final = 16.0
+_DOT: Final = 0.055
+"""Width of a dot as a share of a plot's."""
+_EQUALS: Final = "The dot = is the model as it was, at the right edge whatever it is stored in."
 
 
 @dataclass
@@ -72,12 +75,11 @@ def report(config: LowBitConfig, claims: Sequence[Claim], found: Findings) -> st
 
 
 def _claim(claim: Claim) -> Markup:
-    outcome = "holds" if claim.holds else "does not hold"
     interval = "no interval" if claim.ci95 is None else f"95 % interval {interval_text(claim.ci95, '')}"
     words = claim.ours.get("in_words") if isinstance(claim.ours, dict) else None
     return element(
         "div",
-        element("h3", f"{claim.claim}: {outcome}"),
+        element("h3", f"{claim.claim}: {outcome_of(claim)}"),
         paragraph(f"{claim.expected[:1].upper()}{claim.expected[1:]}."),
         paragraph(str(words)) if words else None,
         paragraph(f"{claim.metric}; {interval}, n = {claim.n}", kind="basis"),
@@ -98,16 +100,18 @@ def _quality(matrix: Sequence[dict[str, Any]]) -> Markup | None:
         points = [
             _placed(line["name"], line["stored_bits"], Point(line["texts"][text]["bits_per_byte"])) for line in drawn
         ]
+        points.append(_reference(start))
         described = f"Lower is better; {number(start, '')} as it was. Dots at the upper edge lie above it."
         plots.append(_plot(points, _bits_axis(line["stored_bits"] for line in drawn), y, _plain(text), described))
     return section(
         "Quality against effective bits",
         paragraph(
-            "Lower is better. A dot at the upper edge lies above it. Every figure, and models of which few blocks are "
-            "quantized, are in the table below."
+            f"Lower is better. {_EQUALS} Dots at the upper edge lie above it, "
+            "side by side. Every figure, and models of which few "
+            "blocks are quantized, are in the table below."
         ),
         _legend(line["name"] for line in drawn),
-        element("div", *plots, class_="cards"),
+        element("div", *plots, class_="plots"),
     )
 
 
@@ -128,10 +132,10 @@ def _safety(rows: Sequence[SafetyRow]) -> Markup:
         "Safety against effective bits",
         paragraph(
             "Shares of requests. Gibberish neither refuses nor complies. The interval is that of the difference to the "
-            "model as it was, on the same requests; the open dot is that model."
+            f"model as it was, on the same requests. {_EQUALS}"
         ),
         _legend(row.cell.name for row in rows),
-        element("div", *plots, class_="cards"),
+        element("div", *plots, class_="plots"),
         plain_table(
             ["model", "bits", *titles.values()], [before, *lines], numbers=frozenset(range(1, 2 + len(titles)))
         ),
@@ -148,21 +152,24 @@ def _guards(rows: Sequence[GuardRow]) -> Markup:
         y = nice_axis([base, *values], title="AUROC of harm, mean over sets")
         points.append(_reference(base))
         bits = _bits_axis(row.cell.stored_bits or 0.0 for row in stored)
-        plot = _plot(points, bits, y, "default guard", "Higher is better; the open dot is the guard as it ships.")
+        plot = _plot(points, bits, y, "default guard", "Higher is better; = is the guard as it ships.")
     sets = list(rows[0].at_threshold)
     before = ["as it ships", "16", _decimals(base), *(_f1_before(rows[0], name) for name in sets)]
     lines = [
         [
             row.cell.name,
             "-" if row.cell.stored_bits is None else number(row.cell.stored_bits, ""),
-            f"{_decimals(row.auroc.ours)} ({_signed(row.auroc)})",
+            _over(_decimals(row.auroc.ours), _signed(row.auroc)),
             *(_f1(row, name) for name in sets),
         ]
         for row in rows
     ]
     return section(
         "The default guard against effective bits",
-        paragraph("F1 at 0.5 with its false-positive rate; the F1 of flagging everything stands in the head."),
+        paragraph(
+            "The dot = is the guard as it ships, at the right edge. In the table F1 at 0.5 with its false-positive "
+            "rate; the F1 of flagging everything stands in the head."
+        ),
         _legend(row.cell.name for row in stored),
         plot,
         plain_table(
@@ -181,12 +188,14 @@ def _guards(rows: Sequence[GuardRow]) -> Markup:
 def _matrix(matrix: Sequence[dict[str, Any]]) -> Markup:
     texts = list(next((line["texts"] for line in matrix if not line["error"]), {}))
     columns = ["model", "seed", "bits, as papers count", "bits stored"]
+    columns += ["output lost"]
     columns += [f"{what}, {_plain(text)}" for text in texts for what in ("perplexity", "bits per byte")]
     rows = [
         [
             line["name"],
             str(line["seed"]),
             *("-" if line[count] is None else f"{line[count]:.3f}" for count in ("nominal_bits", "stored_bits")),
+            _percent(line["lost_output"]),
             *_figures(line, texts),
             f"{line['seconds']:.0f} s",
         ]
@@ -196,6 +205,10 @@ def _matrix(matrix: Sequence[dict[str, Any]]) -> Markup:
     failed = [[line["name"], str(line["seed"]), line["error"]] for line in matrix if line["error"]]
     return section(
         "Every cell",
+        paragraph(
+            "Output lost: tr((W - Q) H (W - Q)^T) / tr(W H W^T), mean over layers, on the calibration text; of methods "
+            "that see second moments of it."
+        ),
         plain_table([*columns, "took"], rows, numbers=frozenset(range(1, len(columns) + 1))),
         folded(f"{len(failed)} failed", plain_table(["model", "seed", "why"], failed)) if failed else None,
     )
@@ -216,11 +229,29 @@ def _shares(rows: Sequence[SafetyRow], name: str, title: str) -> Markup:
     if base is not None:
         points.append(_reference(base))
     y = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0), ("0 %", "25 %", "50 %", "75 %", "100 %"), title)
-    return _plot(points, _bits_axis(row.cell.stored_bits or 0.0 for row in drawn), y, title, "The open dot: as it was.")
+    return _plot(points, _bits_axis(row.cell.stored_bits or 0.0 for row in drawn), y, title, "The dot =: as it was.")
 
 
 def _plot(points: Sequence[PlacedPoint], x: Axis, y: Axis, title: str, description: str) -> Markup:
-    return element("figure", scatter(points, x, y, title=title, description=description))
+    return element("figure", scatter(_fanned_out(points, x, y), x, y, title=title, description=description))
+
+
+def _fanned_out(points: Sequence[PlacedPoint], x: Axis, y: Axis) -> list[PlacedPoint]:
+    """The points, those at the upper edge beside each other: how far above it they lie is not drawn anyway."""
+    taken: list[float] = []
+    placed = []
+    for point in points:
+        if point.x.value is not None and point.y.value is not None and point.y.value > y.high:
+            across = x.at(point.x.value)
+            for other in sorted(taken):
+                if abs(across - other) < _DOT:
+                    across = other + _DOT
+            taken.append(across)
+            at = min(x.low + across * (x.high - x.low), x.high)
+            placed.append(replace(point, x=replace(point.x, value=at)))
+        else:
+            placed.append(point)
+    return placed
 
 
 def _placed(name: str, bits: float | None, y: Point) -> PlacedPoint:
@@ -239,7 +270,7 @@ def _family(name: str) -> tuple[int, str, str]:
 def _reference(value: float) -> PlacedPoint:
     """The model as it was, at the right edge whatever it is stored in."""
     return PlacedPoint(
-        Point(_BITS_OF_REFERENCE, hollow=True, series=5), Point(value, series=5), "=", f"as it was: {number(value, '')}"
+        Point(_BITS_OF_REFERENCE, series=5), Point(value, series=5), "=", f"as it was: {number(value, '')}"
     )
 
 
@@ -252,7 +283,7 @@ def _around(compared: Compared) -> Point:
 
 
 def _bits_axis(bits: Iterable[float]) -> Axis:
-    return nice_axis(list(bits), zero=True, title=_BITS)
+    return nice_axis(list(bits), title=_BITS)
 
 
 def _legend(names: Iterable[str]) -> Markup:
@@ -261,7 +292,7 @@ def _legend(names: Iterable[str]) -> Markup:
 
 
 def _share(compared: Compared) -> str:
-    return f"{_percent(compared.ours)} ({_signed(compared, _percent_points)})"
+    return _over(_percent(compared.ours), _signed(compared, _percent_points))
 
 
 def _signed(compared: Compared, shown: Callable[[float], str] = "{:+.4f}".format) -> str:
@@ -294,7 +325,12 @@ def _f1_before(row: GuardRow, name: str) -> str:
 
 
 def _f1_text(f1: float | None, fpr: float | None) -> str:
-    return f"{'-' if f1 is None else f'{f1:.3f}'}, FPR {_percent(fpr)}"
+    return _over("-" if f1 is None else f"{f1:.3f}", f"FPR {_percent(fpr)}")
+
+
+def _over(value: str, beside: str) -> Markup:
+    """A figure with another in small type under it."""
+    return element("span", value, element("span", beside, class_="basis under"))
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,263 @@
+"""GPTQ and AWQ beside maintained libraries, on the same tokens: perplexity, time, memory.
+
+    python benchmarks/quantization_peers.py [--blocks 30] [--windows 16] [--group-sizes 64] [--out FILE]
+
+Each library quantizes the same float32 folder on the same calibration windows, in a process of its own with the same
+number of threads. The weights that it then computes with are put back into the model, and Corral scores all of them on
+the same windows of the evaluation half of WikiText-2's validation split. JSON on standard output, a table on standard
+error.
+
+Peers run in environments of their own, as their pins exclude ours. Make one, install the library for the CPU, and name
+its interpreter: ``CORRAL_GPTQMODEL_PYTHON`` (gptqmodel), ``CORRAL_LLMCOMPRESSOR_PYTHON`` (llmcompressor),
+``CORRAL_AUTO_ROUND_PYTHON`` (auto-round, which trains its rounding: a reference row). A library without one is left
+out, with the reason.
+
+With ``--blocks N`` every library gets a model cut to its N lowest blocks, and the whole model is scored with these
+blocks quantized. CPU seconds are to be compared where other programs share the machine; wall seconds stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MODEL: Final = "embedded:smollm2-135m-instruct"
+METHODS: Final = {"gptq": ("llmcompressor", "gptqmodel"), "awq": ("llmcompressor", "gptqmodel")}
+"""Method to the peers that have it."""
+VARIABLES: Final = {
+    "llmcompressor": "CORRAL_LLMCOMPRESSOR_PYTHON",
+    "gptqmodel": "CORRAL_GPTQMODEL_PYTHON",
+    "auto-round": "CORRAL_AUTO_ROUND_PYTHON",
+}
+TOLERANCE: Final = 0.01
+CHILD: Final = Path(__file__).with_name("quantization_peer.py")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all rows share."""
+
+    given: argparse.Namespace
+    work: Path
+    model: PreTrainedModel
+    linears: list[str]
+    windows: list[list[int]]
+    manifest: dict[str, Any]
+
+    def row(self, library: str, method: str, group_size: int) -> dict[str, Any]:
+        """One library's figures, or why there are none."""
+        row: dict[str, Any] = {"method": method, "group_size": group_size, "library": library}
+        misfit = self._misfit(group_size)
+        python = sys.executable if library == "corral" else os.environ.get(VARIABLES[library], "")
+        if misfit or not python:
+            return row | {"absent": misfit or f"{VARIABLES[library]} names no interpreter"}
+        weights, out = self.work / "weights.safetensors", self.work / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        weights.unlink(missing_ok=True)
+        task = {
+            "library": library,
+            "method": method,
+            "bits": self.given.bits,
+            "group_size": group_size,
+            "model": str(self.work / "model"),
+            "windows": self.windows,
+            "manifest": self.manifest,
+            "iterations": self.given.iterations,
+            "threads": self.given.threads,
+            "linears": self.linears,
+            "weights": str(weights),
+            "out": str(out),
+        }
+        found = self._child(python, task)
+        if "absent" in found:
+            return row | found
+        row |= found | {"perplexity": round(perplexity(self._put_back(weights), self.given), 4)}
+        ours = self.work / f"ours-{method}.safetensors"
+        if library == "corral":
+            weights.replace(ours)
+        elif ours.exists():
+            row["same_weights"] = same_weights(ours, weights, self.linears[:3])
+        return row
+
+    def _misfit(self, group_size: int) -> str:
+        columns = {self.model.get_submodule(name).in_features for name in self.linears}
+        misfit = sorted(int(n) for n in columns if n % group_size)  # type: ignore[arg-type]
+        return f"groups of {group_size} do not divide {misfit[0]} columns" if misfit else ""
+
+    def _child(self, python: str, task: dict[str, Any]) -> dict[str, Any]:
+        task_path, result_path = self.work / "task.json", self.work / "result.json"
+        task_path.write_text(json.dumps(task))
+        result_path.unlink(missing_ok=True)
+        threads = str(self.given.threads)
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
+        environment["GPTQMODEL_CPU_WORKERS"] = "2"  # with fewer it does not start
+        command = [python, str(CHILD), str(task_path), str(result_path)]
+        log = self.work / "log.txt"
+        with log.open("w") as lines:
+            ended = subprocess.run(
+                command, env=os.environ | environment, cwd=self.work, stdout=lines, stderr=lines, check=False
+            )
+        if ended.returncode or not result_path.exists():
+            print("".join(log.read_text(errors="replace").splitlines(keepends=True)[-20:]), file=sys.stderr)
+            said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            return {"absent": f"failed: {said[-1] if said else f'exit code {ended.returncode}'}"}
+        found: dict[str, Any] = json.loads(result_path.read_text())
+        return found
+
+    def _put_back(self, weights: Path) -> PreTrainedModel:
+        from safetensors.torch import load_file
+
+        surplus = self.model.load_state_dict(load_file(weights), strict=False).unexpected_keys
+        if surplus:
+            raise RuntimeError(f"the library renamed `{surplus[0]}`")
+        return self.model
+
+
+def same_weights(ours: Path, theirs: Path, linears: list[str]) -> float:
+    """Share of weights that both libraries round to the same level, in Linears that read the same inputs.
+
+    Those are q, k and v of the first block. The same means within 2 % of the standard deviation of the weights: Corral
+    keeps scales in float16, others in float32, and a level is about a third of it.
+    """
+    from safetensors.torch import load_file
+
+    own, other = load_file(ours), load_file(theirs)
+    same = total = 0
+    for name in (f"{linear}.weight" for linear in linears):
+        same += int(((own[name] - other[name]).abs() <= 0.02 * own[name].std()).sum())
+        total += own[name].numel()
+    return round(same / total, 4)
+
+
+def perplexity(model: PreTrainedModel, given: argparse.Namespace) -> float:
+    """Of the evaluation half of WikiText-2's validation split, windows spread evenly over it."""
+    import math
+
+    from corral.data.wikitext import wikitext_half
+    from corral.evals.tasks.perplexity.passages import passage_scorer
+    from corral.evals.tasks.perplexity.texts import Document, TextSet
+    from corral.models.chat import ChatTokenizer
+    from corral.models.engines.torch import TorchEngine
+    from corral.models.loading import load_tokenizer
+
+    articles = tuple(Document(str(number), text) for number, text in enumerate(wikitext_half("evaluation")))
+    scorer = passage_scorer(TorchEngine(model, ChatTokenizer(load_tokenizer(MODEL))), given.eval_length)
+    passages = scorer.cut(TextSet("evaluation", articles))
+    count = min(given.eval_windows, len(passages))
+    chosen = [passages[(2 * i + 1) * len(passages) // (2 * count)] for i in range(count)]
+    found = [likelihood for passage in chosen for likelihood in scorer.score([passage])]
+    return math.exp(-sum(each.nats for each in found) / sum(each.tokens for each in found))
+
+
+def prepare(given: argparse.Namespace, work: Path) -> Bench:
+    """The model's folder, cut to the blocks that are quantized, and the calibration windows."""
+    from corral.models.chat import ChatTokenizer
+    from corral.models.loading import load_causal_lm, load_tokenizer
+    from corral.quant.blocks import LINEARS
+    from corral.quant.calibration import CalibrationSettings, calibration
+
+    tokenizer = load_tokenizer(MODEL)
+    cut = load_causal_lm(MODEL, layers=given.blocks)
+    cut.save_pretrained(work / "model")
+    tokenizer.save_pretrained(work / "model")
+    settings = CalibrationSettings(source="wikitext2_valid", windows=given.windows, length=given.length, seed=0)
+    drawn = calibration(settings, ChatTokenizer(tokenizer), context=int(cut.config.max_position_embeddings))
+    names = [f"model.layers.{block}.{linear}" for block in range(len(cut.model.layers)) for linear in LINEARS]
+    return Bench(given, work, load_causal_lm(MODEL), names, drawn.windows_WT.tolist(), asdict(drawn.manifest))
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of peers with ratios of ours to theirs, and whether ours is within the tolerance."""
+    ours = {(row["method"], row["group_size"]): row for row in rows if row["library"] == "corral"}
+    for row in rows:
+        own = ours.get((row["method"], row["group_size"]))
+        if own is None or own is row or "absent" in row or "absent" in own:
+            continue
+        ratio = own["perplexity"] / row["perplexity"]
+        row |= {
+            "perplexity_ratio": round(ratio, 4),
+            "no_worse_than_1_percent": ratio <= 1 + TOLERANCE,
+            "cpu_ratio": round(own["cpu_seconds"] / row["cpu_seconds"], 2),
+            "wall_ratio": round(own["seconds"] / row["seconds"], 2),
+        }
+    return rows
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """The rows for a person."""
+    columns = ("method", "group_size", "library", "version", "perplexity", "perplexity_ratio", "cpu_seconds")
+    columns = (*columns, "cpu_ratio", "seconds", "wall_ratio", "max_rss_mb", "same_weights")
+    lines = [columns, *(tuple(str(row.get(name, "-")) for name in columns) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    absent = [
+        f"{row['library']} {row['method']} g{row['group_size']}: {row['absent']}" for row in rows if "absent" in row
+    ]
+    return "\n".join([*text, *absent])
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Every row, and what it was measured on."""
+    with tempfile.TemporaryDirectory(prefix="quantization-peers-") as folder:
+        bench = prepare(given, Path(folder))
+        before = round(perplexity(bench.model, given), 4)
+        rows = []
+        for group_size in given.group_sizes:
+            for method in given.methods:
+                for library in ("corral", *(peer for peer in METHODS[method] if peer in given.peers)):
+                    rows.append(bench.row(library, method, group_size))
+                    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+            if "auto-round" in given.peers:
+                rows.append(bench.row("auto-round", "signround", group_size))
+    return {
+        "rows": compared(rows),
+        "unquantized_perplexity": before,
+        "bits": given.bits,
+        "blocks": len(bench.linears) // 7,
+        "calibration": bench.manifest,
+        "evaluation": {"windows": given.eval_windows, "length": given.eval_length},
+        "threads": given.threads,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}",
+        "load": os.getloadavg()[0],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--peers", nargs="*", choices=VARIABLES, default=list(VARIABLES))
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--group-sizes", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--blocks", type=int, help="quantize only so many of the lowest blocks; default: all")
+    parser.add_argument("--windows", type=int, default=16, help="of calibration")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a window of calibration")
+    parser.add_argument("--eval-windows", type=int, default=16)
+    parser.add_argument("--eval-length", type=int, default=512)
+    parser.add_argument("--iterations", type=int, default=200, help="of auto-round, for each block")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="write the JSON here as well")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    chosen = arguments()
+    report = measure(chosen)
+    print(as_table(report["rows"]), file=sys.stderr)
+    print(json.dumps(report, indent=2))
+    if chosen.out:
+        chosen.out.write_text(json.dumps(report, indent=2) + "\n")
