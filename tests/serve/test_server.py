@@ -1,0 +1,44 @@
+"""How a server is put together."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+from corral.core.errors import NotFoundError
+from corral.guards.scripted import ScriptedGuard
+from corral.serve import server as server_module
+from corral.serve.server import build_server
+from corral.serve.settings import ServeSettings
+
+
+def test_guards_are_loaded_in_a_thread_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def load(spec: Any) -> ScriptedGuard:
+        threads.append(threading.current_thread())
+        return ScriptedGuard([], name="default")
+
+    monkeypatch.setattr(server_module, "load_guard", load)
+
+    built = build_server(ServeSettings(state=tmp_path, upstream="none"))
+
+    built.database.close()
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+    assert not threads[0].is_alive()
+
+
+def test_a_guard_that_cannot_be_loaded_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(spec: Any) -> ScriptedGuard:
+        raise NotFoundError("no such guard")
+
+    monkeypatch.setattr(server_module, "load_guard", load)
+
+    with pytest.raises(NotFoundError, match="no such guard"):
+        build_server(ServeSettings(state=tmp_path, upstream="none"))
