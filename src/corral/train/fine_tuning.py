@@ -7,7 +7,7 @@ and a resumed run repeats the uninterrupted one bit for bit on CPU (``train/trai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from corral.core.errors import DataError
 from corral.core.files import atomic_directory
+from corral.models.adapters import ADAPTER_CONFIG
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.base import Prompt
 from corral.models.loading import load_tokenizer, quiet_transformers
@@ -101,6 +102,28 @@ def save_model(tuned: FineTuned, chat: ChatTokenizer, folder: Path) -> None:
     with atomic_directory(folder, replace=True) as staged, quiet_transformers():
         tuned.merged().save_pretrained(staged)
         chat.tokenizer.save_pretrained(staged)
+
+
+def kept_stage(folder: Path, config: FineTuningConfig, chat: ChatTokenizer, train: Callable[[], FineTuned]) -> Path:
+    """What an earlier stage of a training made, kept under ``folder`` so that a resumed run does not train it again.
+
+    Args:
+        folder: of the stage.
+        config: of the stage; says whether it makes a model or an adapter.
+        chat: whose tokenizer goes with a model.
+        train: makes it.
+
+    Returns:
+        A model directory where ``config.full``, else the folder of an adapter.
+    """
+    kept = folder / ("model" if config.full else "adapter")
+    if not (kept / ("config.json" if config.full else ADAPTER_CONFIG)).is_file():
+        tuned = train()
+        if config.full:
+            save_model(tuned, chat, kept)
+        else:
+            tuned.save_adapter(kept)
+    return kept
 
 
 def load_chat(base: str) -> ChatTokenizer:

@@ -46,3 +46,17 @@ class DpoConfig(FineTuningConfig):
         0.0, ge=0, description="weight of the chosen side's negative log-likelihood a token (RPO, arXiv 2404.19733)"
     )
     learning_rate: float = Field(5e-5, gt=0, description="peak")
+
+
+class PreferenceStageConfig(Config):
+    """Direct preference optimisation as one stage of a training, the harmful answer rejected."""
+
+    beta: float = Field(0.1, gt=0)
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(5e-5, gt=0, description="published: 5e-7 (8B, all weights), 2e-6 (70B, LoRA)")
+    batch_tokens: int = Field(2048, ge=8, description="padded tokens of one batch, both sides")
+
+    def after(self, config: FineTuningConfig) -> DpoConfig:
+        """The settings of the stage: these, and for all else those of the training that it belongs to."""
+        shared = {name: getattr(config, name) for name in FineTuningConfig.model_fields}
+        return DpoConfig.model_validate({**shared, **self.model_dump()})

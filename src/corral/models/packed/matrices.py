@@ -4,7 +4,7 @@ torch's matrix product brings a bfloat16 weight into that order anew at every ca
 itself when there are few tokens, and its float32 product is another library's, slower here. The reordered copy is made
 once; a model beyond ``REORDER_BYTES`` is multiplied as it is, since it would be held twice.
 
-oneDNN compiles a product for every number of rows and keeps the last thousand, about half a megabyte each: a server
+oneDNN compiles a product for every number of rows and keeps the last thousand, most of a megabyte each: a server
 that meets texts of all lengths would grow by hundreds of megabytes. So rows of zeros bring the number to one of few.
 """
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from corral.core.config import Config
-from corral.train.fine_tuning_settings import FineTuningConfig
+from corral.train.fine_tuning_settings import FineTuningConfig, PreferenceStageConfig
 from corral.train.objectives.refusal import Variant
 
 Arm = Literal["derta", "vanilla", "recaug", "rto_only", "dpo"]
@@ -59,15 +59,6 @@ class TransitionConfig(Config):
     weight: float = Field(
         1.0, ge=0, description="of these losses; 1 leaves it to their share of the tokens, as released"
     )
-
-
-class PreferenceStageConfig(Config):
-    """Arm ``dpo``: preference training after supervised fine-tuning, the harmful answer rejected."""
-
-    beta: float = Field(0.1, gt=0)
-    epochs: int = Field(1, ge=1)
-    learning_rate: float = Field(5e-5, gt=0, description="published: 5e-7 (8B, all weights), 2e-6 (70B, LoRA)")
-    batch_tokens: int = Field(2048, ge=8, description="padded tokens of one batch, both sides")
 
 
 class DertaConfig(FineTuningConfig):

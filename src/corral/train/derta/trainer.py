@@ -26,7 +26,6 @@ from corral.core.files import atomic_write_json
 from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.data.examples import PreferenceExample
-from corral.models.adapters import ADAPTER_CONFIG
 from corral.models.chat import ChatTokenizer
 from corral.train.derta.collator import KINDS_KEY, BatchesByEpoch, DertaCollator, RowsByEpoch
 from corral.train.derta.rows import KINDS, BuiltRows, Example, OnReject, build_rows
@@ -36,12 +35,11 @@ from corral.train.fine_tuning import (
     FineTuned,
     TokenisedTrainer,
     batches_of,
+    kept_stage,
     load_chat,
     prepare_model,
-    save_model,
     trl_arguments,
 )
-from corral.train.fine_tuning_settings import DpoConfig, FineTuningConfig
 from corral.train.objectives.refusal import RefusalToken, resolve_refusal_token
 
 RECORD: Final = "derta.json"
@@ -122,14 +120,13 @@ def _prefer(
 ) -> FineTuned:
     """Arm ``dpo``: the vanilla arm, kept under ``output``, and preference pairs from there."""
     folder = output / "vanilla"
-    begun = folder / ("model" if config.full else "adapter")
-    if not (begun / ("config.json" if config.full else ADAPTER_CONFIG)).is_file():
-        # without the run, whose log the second stage begins anew
-        vanilla = _fine_tune(built, base, config, chat=chat, output=folder / "checkpoints", run=None)
-        if config.full:
-            save_model(vanilla, chat, begun)
-        else:
-            vanilla.save_adapter(begun)
+    # without the run, whose log the second stage begins anew
+    begun = kept_stage(
+        folder,
+        config,
+        chat,
+        lambda: _fine_tune(built, base, config, chat=chat, output=folder / "checkpoints", run=None),
+    )
     used = {row.row_id.partition("/")[0] for row in built.rows}
     pairs = [
         example
@@ -137,12 +134,7 @@ def _prefer(
         if isinstance(example, PreferenceExample) and str(number) in used
     ]
     source, adapter = (str(begun), None) if config.full else (base, begun)
-    return train_dpo(pairs, source, _preference_config(config), output / "dpo", adapter=adapter, run=run)
-
-
-def _preference_config(config: DertaConfig) -> DpoConfig:
-    shared = {name: getattr(config, name) for name in FineTuningConfig.model_fields}
-    return DpoConfig.model_validate({**shared, **config.dpo.model_dump()})
+    return train_dpo(pairs, source, config.dpo.after(config), output / "dpo", adapter=adapter, run=run)
 
 
 def _keep_record(run: Run | None, config: DertaConfig, token: RefusalToken, built: BuiltRows) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from corral.core.config import Config
-from corral.train.derta.settings import PreferenceStageConfig
-from corral.train.fine_tuning_settings import FineTuningConfig
+from corral.train.fine_tuning_settings import FineTuningConfig, PreferenceStageConfig
 
 
 class HarmfulStartConfig(Config):

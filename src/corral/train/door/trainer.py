@@ -24,7 +24,6 @@ from trl import SFTConfig, SFTTrainer
 from corral.core.errors import DataError
 from corral.core.files import atomic_write_json
 from corral.core.runs import Run
-from corral.models.adapters import ADAPTER_CONFIG
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.torch import TorchEngine
 from corral.train.derta.rows import Example, OnReject
@@ -35,12 +34,11 @@ from corral.train.fine_tuning import (
     FineTuned,
     TokenisedTrainer,
     batches_of,
+    kept_stage,
     load_chat,
     prepare_model,
-    save_model,
     trl_arguments,
 )
-from corral.train.fine_tuning_settings import DpoConfig, FineTuningConfig
 from corral.train.objectives.dual_objective import refusal_loss, token_weights, unlearning_loss
 from corral.train.sft import IGNORED
 
@@ -128,15 +126,9 @@ def _scored(
 
 def _weigher(built: BuiltDoorRows, base: str, config: DoorConfig, chat: ChatTokenizer, output: Path) -> FineTuned:
     """The base trained to prefer the safe answers, kept under ``output``."""
-    kept = output / "weigher" / ("model" if config.full else "adapter")
-    if not (kept / ("config.json" if config.full else ADAPTER_CONFIG)).is_file():
-        shared = {name: getattr(config, name) for name in FineTuningConfig.model_fields}
-        settings = DpoConfig.model_validate({**shared, **config.preference.model_dump()})
-        tuned = train_dpo(built.used, base, settings, output / "weigher" / "checkpoints")
-        if config.full:
-            save_model(tuned, chat, kept)
-        else:
-            tuned.save_adapter(kept)
+    folder = output / "weigher"
+    settings = config.preference.after(config)
+    kept = kept_stage(folder, config, chat, lambda: train_dpo(built.used, base, settings, folder / "checkpoints"))
     return prepare_model(str(kept), config) if config.full else prepare_model(base, config, adapter=kept)
 
 
