@@ -13,6 +13,12 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+expect = sync_api.expect
+"""Waits until what it says holds: a click does not wait for the page that it leads to."""
+
+PATIENCE = 300_000
+"""Milliseconds."""
+
 SHOTS = os.environ.get("CORRAL_SCREENSHOTS")
 """Folder for screenshots of every page, to be looked at."""
 
@@ -22,8 +28,9 @@ def browser() -> Iterator[Any]:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("no Chromium is installed")
+    expect.set_options(timeout=PATIENCE)
     with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=300_000)
+        launched = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=PATIENCE)
         yield launched
         launched.close()
 
@@ -52,7 +59,7 @@ def shoot(page: Any, name: str) -> None:
 def logged_in(browser: Any, site: tuple[str, str], problems: list[str], **context: Any) -> Any:
     url, secret = site
     page = browser.new_context(**context).new_page()
-    page.set_default_timeout(300_000)
+    page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.goto(f"{url}/console")
@@ -66,33 +73,32 @@ def test_a_person_works_through_the_console(browser: Any, site: tuple[str, str])
     problems: list[str] = []
     page = logged_in(browser, site, problems)
     problems.clear()  # the login page itself is answered 401
-    assert page.locator("svg").count() == 6
+    expect(page.locator("svg")).to_have_count(6)
 
     page.get_by_role("link", name="Decisions").click()
     page.get_by_label("Action").select_option("block")
     page.get_by_role("button", name="Search").click()
-    assert page.locator("tbody tr").count() == 2
+    expect(page.locator("tbody tr")).to_have_count(2)
 
     page.get_by_role("link", name="Review").click()
-    assert page.locator("article").count() == 2
-    assert page.locator("article pre").all_inner_texts() == ["another TRIGGER", "a TRIGGER"]
+    expect(page.locator("article pre")).to_have_text(["another TRIGGER", "a TRIGGER"])
     page.get_by_label("Note").first.fill("as expected")
     page.get_by_role("button", name="harmful").first.click()
-    page.wait_for_function("document.querySelectorAll('article').length == 1")
+    expect(page.locator("article")).to_have_count(1)
 
     page.get_by_role("link", name="Policies").click()
     page.get_by_role("link", name="Edit").click()
     page.get_by_label("YAML").fill("id: changed\nprompt: {threshold: 7}\n")
     page.get_by_role("button", name="Save").click()
-    assert "threshold" in page.get_by_role("alert").inner_text()
+    expect(page.get_by_role("alert")).to_contain_text("threshold")
     page.get_by_label("YAML").fill("id: changed\ncontent: full\nprompt: {action: flag}\n")
     page.get_by_role("button", name="Save").click()
-    assert "In force" in page.get_by_role("status").inner_text()
+    expect(page.get_by_role("status")).to_contain_text("In force")
 
     page.get_by_role("link", name="Playground").click()
     page.get_by_label("Prompt").fill("a TRIGGER")
     page.get_by_role("button", name="Judge").click()
-    assert "flag" in page.get_by_label("Result").inner_text()
+    expect(page.get_by_label("Result")).to_contain_text("flag")
     page.get_by_role("button", name="Log out").click()
     page.get_by_label("API key").wait_for()
     assert [problem for problem in problems if "401" not in problem and "400" not in problem] == []
