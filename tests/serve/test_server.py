@@ -12,7 +12,7 @@ pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from corral.core.errors import NotFoundError
 from corral.guards.scripted import ScriptedGuard
-from corral.serve import server as server_module
+from corral.serve import pool
 from corral.serve.server import build_server
 from corral.serve.settings import ServeSettings
 
@@ -24,7 +24,7 @@ def test_guards_are_loaded_in_a_thread_that_has_ended(tmp_path: Path, monkeypatc
         threads.append(threading.current_thread())
         return ScriptedGuard([], name="default")
 
-    monkeypatch.setattr(server_module, "load_guard", load)
+    monkeypatch.setattr(pool, "load_guard", load)
 
     built = build_server(ServeSettings(state=tmp_path, upstream="none"))
 
@@ -38,7 +38,7 @@ def test_a_guard_that_cannot_be_loaded_is_the_users_error(tmp_path: Path, monkey
     def load(spec: Any) -> ScriptedGuard:
         raise NotFoundError("no such guard")
 
-    monkeypatch.setattr(server_module, "load_guard", load)
+    monkeypatch.setattr(pool, "load_guard", load)
 
     with pytest.raises(NotFoundError, match="no such guard"):
         build_server(ServeSettings(state=tmp_path, upstream="none"))

@@ -74,10 +74,12 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     require_serve_libraries()
+    from corral.serve.computing import bound_kept_products
     from corral.serve.run import serve as run
     from corral.serve.server import build_server
     from corral.serve.telemetry import configure_logging
 
+    bound_kept_products()
     if threads is not None:
         import torch
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from corral.core.errors import ConfigError, CorralError, suggest
 from corral.guards.base import Guard
 from corral.guards.composition.specs import GuardSpec, by_name, leaf_names, with_settings
-from corral.guards.loading import check_settings, load_guard
+from corral.guards.loading import check_settings
 from corral.guards.media.loading import MEDIA_GUARDS, load_media_guard
 from corral.serve.audit.database import AuditError, Database
 from corral.serve.audit.log import AuditLog
@@ -25,7 +24,7 @@ from corral.serve.health import HealthCheck
 from corral.serve.keys import KeyStore
 from corral.serve.moderation import Moderation
 from corral.serve.policies import PolicyStore
-from corral.serve.pool import GuardPool
+from corral.serve.pool import GuardPool, loaded_guards
 from corral.serve.settings import Limits, ServeSettings
 from corral.serve.telemetry import Metrics, log
 from corral.serve.upstream import Upstream, load_upstream
@@ -130,7 +129,7 @@ def build_server(
     database = Database(settings.database_url)
     try:
         specs = {} if guards else _guard_specs(settings)
-        loaded = guards or _loaded(specs.values())
+        loaded = guards or loaded_guards(specs.values())
         media_settings = settings.guard_settings.get(settings.media_guard, {})
         check_settings(settings.media_guard, MEDIA_GUARDS.get(settings.media_guard), media_settings)
         named = {guard.name: guard for guard in loaded}
@@ -153,17 +152,6 @@ def build_server(
     moderation = Moderation(pool, policies, audit, metrics, secret=secret)
     health = HealthCheck(pool, audit, metrics)
     return Server(settings, metrics, database, keys, policies, audit, moderation, health, chosen_upstream)
-
-
-def _loaded(specs: Iterable[GuardSpec]) -> list[Guard]:
-    """The guards, loaded in a thread that ends.
-
-    A thread that has computed keeps OpenMP's helpers for as long as it lives, and where all threads together have more
-    of them than there are processors, GNU's OpenMP puts helpers to sleep between any two operations: guards that were
-    loaded in the main thread ran at three quarters of their speed in the threads that serve.
-    """
-    with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
-        return list(thread.map(load_guard, specs))
 
 
 def _guard_specs(settings: ServeSettings) -> dict[str, GuardSpec]:
