@@ -13,6 +13,8 @@ import random
 import re
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,6 +28,8 @@ _TIMEOUT_SECONDS: Final = 120.0
 _AFTER_REFUSAL_SECONDS: Final = 0.1
 _LOOK_SECONDS: Final = 0.05
 _LOOKS_A_SCRAPE: Final = 5
+_CLIENTS: Final = 64
+"""httpx looks through all connections of a client at every request: milliseconds, where hundreds wait for answers."""
 _QUEUE: Final = re.compile(r"^corral_queue_items\{.*\} ([0-9.e+]+)$", re.MULTILINE)
 
 _numbers = itertools.count()
@@ -51,17 +55,18 @@ class Answer:
 
 @dataclass(slots=True)
 class Phase:
-    """The answers of one phase."""
+    """The answers of one phase, asked for by clients in turn."""
 
     inputs: int
+    clients: Iterator[httpx2.AsyncClient] = field(default_factory=lambda: iter(()))
     answers: list[Answer] = field(default_factory=list)
 
-    async def ask(self, client: httpx2.AsyncClient, route: str, due: float) -> int:
+    async def ask(self, route: str, due: float) -> int:
         """Send one request, and note what came of it; returns its status."""
         given: Any = [new_text() for _ in range(self.inputs)] if self.inputs > 1 else new_text()
         begun = time.perf_counter()
         try:
-            answer = await client.post(route, json={"input": given})
+            answer = await next(self.clients).post(route, json={"input": given})
         except httpx2.HTTPError:
             self.answers.append(Answer(due, begun, time.perf_counter(), 0, b""))
             return 0
@@ -109,12 +114,12 @@ def quantile_ms(seconds: list[float], share: float) -> float | None:
 def closed_loop(url: str, inputs: int, *, clients: int, seconds: float, route: str = ROUTE) -> dict[str, Any]:
     """So many clients, each asking again when it is answered, and a little later when it is refused."""
 
-    async def main(client: httpx2.AsyncClient, phase: Phase) -> None:
+    async def main(phase: Phase) -> None:
         ends = time.perf_counter() + seconds
 
         async def one() -> None:
             while (now := time.perf_counter()) < ends:
-                if await phase.ask(client, route, now) != 200:
+                if await phase.ask(route, now) != 200:
                     await asyncio.sleep(_AFTER_REFUSAL_SECONDS)
 
         await asyncio.gather(*(one() for _ in range(clients)))
@@ -125,25 +130,30 @@ def closed_loop(url: str, inputs: int, *, clients: int, seconds: float, route: s
 def open_loop(url: str, inputs: int, *, rate: float, seconds: float) -> dict[str, Any]:
     """``rate`` requests a second at random moments (Poisson), whatever the server does."""
 
-    async def main(client: httpx2.AsyncClient, phase: Phase) -> None:
+    async def main(phase: Phase) -> None:
         moments = random.Random(0)
         due = time.perf_counter()
         ends = due + seconds
         asking = []
         while (due := due + moments.expovariate(rate)) < ends:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            asking.append(asyncio.create_task(phase.ask(client, ROUTE, due)))
+            asking.append(asyncio.create_task(phase.ask(ROUTE, due)))
         await asyncio.gather(*asking)
 
     return _timed(url, inputs, main)
 
 
+def _client(url: str) -> httpx2.AsyncClient:
+    limits = httpx2.Limits(max_connections=4000, max_keepalive_connections=4000)
+    return httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT_SECONDS, limits=limits, verify=False)
+
+
 def _timed(url: str, inputs: int, main: Any) -> dict[str, Any]:
     async def run() -> tuple[Phase, float]:
-        limits = httpx2.Limits(max_connections=4000, max_keepalive_connections=4000)
-        async with httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT_SECONDS, limits=limits) as client:
-            phase, started = Phase(inputs), time.perf_counter()
-            await main(client, phase)
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(_client(url)) for _ in range(_CLIENTS)]
+            phase, started = Phase(inputs, itertools.cycle(clients)), time.perf_counter()
+            await main(phase)
             return phase, time.perf_counter() - started
 
     cpu = time.process_time()

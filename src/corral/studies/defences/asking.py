@@ -11,13 +11,14 @@ from corral.core.progress import milestone
 from corral.guards.base import Guard
 from corral.models.engines.base import GenerationSettings
 from corral.redteam.attempts import Target
-from corral.redteam.goals import Goal
+from corral.redteam.goals import Goal, capability_goals
 from corral.redteam.loading import open_attacker, open_judges, read_texts
 from corral.redteam.results import Item, RedteamReport, SystemResult
 from corral.redteam.runner import RunRequest, run_redteam
 from corral.redteam.settings import Mode, RunSettings
-from corral.redteam.styles import Style
+from corral.redteam.styles import PLAIN, Style, choose_styles
 from corral.studies.defences.costs import Measured, guard_cost, target_cost
+from corral.studies.defences.settings import QuestionsConfig
 
 _MODES: Final[tuple[Mode, ...]] = ("prompt", "response")
 
@@ -47,6 +48,21 @@ class Questions:
     replicates: int
     seed: int
     attacker: str | None = None
+
+    @classmethod
+    def of(cls, config: QuestionsConfig, requests: Sequence[Goal], *, replicates: int, seed: int) -> Questions:
+        """The requests, and what the settings say of asking them."""
+        return cls(
+            goals=[*requests, *(capability_goals() if config.capability else ())],
+            styles=choose_styles([PLAIN, *config.styles])[0],
+            judges=config.judges,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
+            measured=Measured(config.ability, config.ability_limit, config.timed, seed),
+            replicates=replicates,
+            seed=seed,
+            attacker=config.attacker,
+        )
 
     def settings(self, mode: Mode) -> RunSettings:
         """Of a run whose guards check prompts or replies."""

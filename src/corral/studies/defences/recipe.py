@@ -9,14 +9,12 @@ from corral.core.evidence import Claim
 from corral.core.runs import Run
 from corral.data.sources import SOURCES
 from corral.models.tiny import TINY, write_tiny_llama
-from corral.redteam.goals import capability_goals
 from corral.redteam.measures import Value, difference, refuses, succeeds
 from corral.redteam.results import Item, Rate
 from corral.redteam.styles import PLAIN, choose_styles
 from corral.studies.claims import tell, write_evidence
 from corral.studies.defences.asking import Answered, Questions, ask_systems
 from corral.studies.defences.claim import Change, defence_claim
-from corral.studies.defences.costs import Measured
 from corral.studies.defences.lines import TABLE, TABLE_TEXT, Line, table, write_table
 from corral.studies.defences.settings import DefencesStudyConfig
 from corral.studies.defences.systems import laid_systems, requests_of
@@ -80,18 +78,11 @@ def _with_tiny(config: DefencesStudyConfig, run: Run) -> DefencesStudyConfig:
 
 
 def _questions(config: DefencesStudyConfig) -> Questions:
-    goals = [*requests_of(config.harmful, "harmful", config.seed), *requests_of(config.benign, "benign", config.seed)]
-    return Questions(
-        goals=[*goals, *(capability_goals() if config.capability else ())],
-        styles=choose_styles([PLAIN, *config.styles])[0],
-        judges=config.judges,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        measured=Measured(config.ability, config.ability_limit, config.timed, config.seed),
-        replicates=config.replicates,
-        seed=config.seed,
-        attacker=config.attacker,
-    )
+    requests = [
+        *requests_of(config.harmful, "harmful", config.seed),
+        *requests_of(config.benign, "benign", config.seed),
+    ]
+    return Questions.of(config, requests, replicates=config.replicates, seed=config.seed)
 
 
 def _claim(config: DefencesStudyConfig, answered: Answered, questions: Questions, lines: list[Line]) -> Claim:

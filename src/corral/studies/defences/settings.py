@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from corral.core.config import Config
 from corral.core.errors import UserError
@@ -40,19 +40,11 @@ class RequestsConfig(Config):
     limit: int | None = Field(None, ge=1)
 
 
-class DefencesStudyConfig(Config):
-    """Settings of the recipe."""
+class QuestionsConfig(Config):
+    """What every system of a table is asked, and what is measured of it."""
 
-    base: str = Field("embedded:smollm2-135m-instruct", description="model of systems that name none")
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    systems: tuple[SystemConfig, ...] = Field(min_length=2, description="the first is what others are compared with")
-    claimed: str | None = Field(None, description="the system that the claim is about, by its printed name")
-    harmful: RequestsConfig
-    benign: RequestsConfig
-    calibration: RequestsConfig = Field(
-        default_factory=RequestsConfig,
-        description="ordinary prompts of the perplexity filter's threshold; 1 % may pass it",
-    )
+    harmful: RequestsConfig = Field(default_factory=RequestsConfig)
+    benign: RequestsConfig = Field(default_factory=RequestsConfig)
     styles: tuple[str, ...] = Field(("prefix_injection",), min_length=1, description="beside the plain request")
     attacker: str | None = Field(None, description="model that writes prompts for `pair`, `tap` and `autodan_ga`")
     judges: tuple[str, ...] = Field(("prefix-list", "guard:default"), min_length=1, description="first is the headline")
@@ -62,6 +54,30 @@ class DefencesStudyConfig(Config):
     ability: tuple[str, ...] = Field((), description="tasks of the scorecard: perplexity, multiple_choice")
     ability_limit: int | None = Field(None, ge=1, description="items of each such task")
     timed: int = Field(4, ge=1, description="prompts that time is measured on")
+
+    @field_validator("styles")
+    @classmethod
+    def _are_known(cls, styles: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            choose_styles([PLAIN, *styles])
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return styles
+
+
+class DefencesStudyConfig(QuestionsConfig):
+    """Settings of the recipe."""
+
+    base: str = Field("embedded:smollm2-135m-instruct", description="model of systems that name none")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    systems: tuple[SystemConfig, ...] = Field(min_length=2, description="the first is what others are compared with")
+    harmful: RequestsConfig
+    benign: RequestsConfig
+    claimed: str | None = Field(None, description="the system that the claim is about, by its printed name")
+    calibration: RequestsConfig = Field(
+        default_factory=RequestsConfig,
+        description="ordinary prompts of the perplexity filter's threshold; 1 % may pass it",
+    )
     most_over_refusal: float = Field(0.1, gt=0, lt=1, description="rise over the first system that is called small")
     toy: bool = Field(False, description="stand-ins: mark the claim as a toy")
     tried: Mapping[str, tuple[str, ...]] = Field(
@@ -72,10 +88,6 @@ class DefencesStudyConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        try:
-            choose_styles([PLAIN, *self.styles])
-        except UserError as error:
-            raise ValueError(str(error)) from error
         names = [self.printed(each) for each in self.systems]
         if len(set(names)) < len(names):
             raise ValueError(f"two systems are printed as `{next(each for each in names if names.count(each) > 1)}`")

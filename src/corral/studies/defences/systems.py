@@ -55,14 +55,15 @@ def retokenised(engine: TorchEngine, seed: int) -> TorchEngine:
 
 
 def requests_of(asked: RequestsConfig, kind: Literal["harmful", "benign"], seed: int) -> list[Goal]:
-    """Requests of one kind, none of a sexual category.
+    """Requests of one kind, none of a sexual category, and no harmful one about sex or minors.
 
     Raises:
         NotFoundError: a source is not there.
     """
     if asked.sources == (STAND_IN,):
         return [goal for goal in stand_in_goals() if goal.kind == kind][: asked.limit]
-    return list(load_goals(asked.sources, kind=kind, limit=asked.limit, seed=seed).goals)
+    harmful = kind == "harmful"
+    return list(load_goals(asked.sources, kind=kind, limit=asked.limit, seed=seed, no_sex_or_minors=harmful).goals)
 
 
 def _engine(one: SystemConfig, config: DefencesStudyConfig) -> tuple[TorchEngine | DefendedEngine, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from corral.data.never_answered import SEXUAL_CODES
 from corral.data.sources import load_source
 from corral.data.splits import draw_groups
 from corral.models.engines.base import Engine
-from corral.redteam.goals import LEFT_OUT, Goal, load_goals
+from corral.redteam.goals import LEFT_OUT, Goal
+from corral.studies.defences.systems import requests_of
 from corral.studies.drawing import draw_mixture
 from corral.studies.latent_guard.templated import COMPLIANCE, REFUSAL, templated_prompts
-from corral.studies.mogu.settings import MoguStudyConfig, RequestsConfig
+from corral.studies.mogu.settings import MoguStudyConfig
 from corral.studies.training import training_module
 
 if TYPE_CHECKING:
@@ -140,12 +141,15 @@ def gate_sets(config: MoguStudyConfig) -> dict[str, tuple[ModerationExample, ...
     return found
 
 
-def requests_of(asked: RequestsConfig, kind: Any, config: MoguStudyConfig) -> list[Goal]:
-    """Harmful or benign requests for the table; none of a sexual category, and no harmful one about sex or minors."""
+def table_requests(config: MoguStudyConfig, kind: Literal["harmful", "benign"]) -> list[Goal]:
+    """Requests of one kind for the table, drawn as for every table of defences; of a toy, templated ones.
+
+    Raises:
+        NotFoundError: a source is not there.
+    """
+    asked = config.defences.harmful if kind == "harmful" else config.defences.benign
     if not config.toy:
-        harmful = kind == "harmful"
-        found = load_goals(asked.sources, kind=kind, limit=asked.limit, seed=config.seed, no_sex_or_minors=harmful)
-        return list(found.goals)
+        return requests_of(asked, kind, config.seed)
     rows = [row for row in templated_prompts()[_TEMPLATED_TRAIN:] if bool(row.harmful) == (kind == "harmful")]
     once = {prompt_key(row.text): row for row in rows}
     return [Goal(f"templated/{key}", row.text, kind, source="templated") for key, row in once.items()][: asked.limit]

@@ -13,12 +13,12 @@ from corral.core.errors import UserError
 from corral.core.stats import REPLICATES
 from corral.data.mixture import MixtureEntry
 from corral.redteam.styles import choose_styles
+from corral.studies.defences.settings import Defence, QuestionsConfig
 from corral.train.fine_tuning_settings import SftConfig
 from corral.train.mogu.settings import MoguConfig
 
 ClaimId = Literal["gates_separate_malicious", "defence_table", "identity_tests"]
 CLAIMS: Final[tuple[ClaimId, ...]] = get_args(ClaimId)
-Defence = Literal["self-reminder", "in-context-refusal", "paraphrase", "retokenised", "safe-decoding"]
 COMPLIER: Final = "tiny:complier"
 """Names the tiny model that complies with every templated request (see ``tiny_base``)."""
 DEFENCES: Final[tuple[Defence, ...]] = get_args(Defence)
@@ -48,30 +48,13 @@ class GatesConfig(Config):
     styles: tuple[str, ...] = Field((), description="in which malicious prompts of the first set are read as attacks")
 
 
-class RequestsConfig(Config):
-    """Requests of one kind."""
-
-    sources: tuple[str, ...] = ()
-    limit: int = Field(24, ge=1)
-
-
-class DefencesConfig(Config):
+class DefencesConfig(QuestionsConfig):
     """What is laid over the base model, and how it is attacked."""
 
-    harmful: RequestsConfig = Field(default_factory=RequestsConfig)
-    benign: RequestsConfig = Field(default_factory=RequestsConfig)
-    styles: tuple[str, ...] = Field(("prefix_injection",), description="beside the plain request")
-    judges: tuple[str, ...] = Field(("prefix-list", "guard:default"), min_length=1, description="first is the headline")
     defences: tuple[Defence, ...] = DEFENCES
     filters: tuple[Filter, ...] = FILTERS
-    capability: bool = Field(True, description="ask harmless questions with known answers in every style")
     expert: SftConfig = Field(default_factory=SftConfig, description="of SafeDecoding: refusals, learnt by LoRA")
     expert_rows: int = Field(70, ge=2, description="refused instructions that it learns")
-    max_new_tokens: int = Field(32, ge=1)
-    batch_size: int = Field(32, ge=1)
-    ability: tuple[str, ...] = Field((), description="tasks of the scorecard: perplexity, multiple_choice")
-    ability_limit: int | None = Field(None, ge=1, description="items of each such task")
-    timed: int = Field(4, ge=1, description="prompts that latency is measured on")
 
 
 class MoguStudyConfig(Config):
@@ -94,9 +77,9 @@ class MoguStudyConfig(Config):
 
     @model_validator(mode="after")
     def _has_its_data(self) -> Self:
-        for styles in filter(None, (self.defences.styles, self.gates.styles)):
+        if self.gates.styles:
             try:
-                choose_styles(styles)
+                choose_styles(self.gates.styles)
             except UserError as error:
                 raise ValueError(str(error)) from error
         if self.toy:

@@ -23,9 +23,10 @@ from corral.models.engines.first_tokens import SafeDecodingEngine
 from corral.models.engines.loading import load_engine
 from corral.models.loading import find_dtype, load_causal_lm, load_tokenizer, weights_revision
 from corral.redteam.attempts import Target
+from corral.studies.defences.settings import Defence
 from corral.studies.defences.systems import prompt_defence, retokenised
 from corral.studies.mogu.readings import Floats, GateReader, LinearProbe, gap
-from corral.studies.mogu.settings import Defence, Filter
+from corral.studies.mogu.settings import Filter
 from corral.studies.mogu.trainings import Trainings, merged_expert
 
 BASE: Final = "base"

@@ -9,15 +9,12 @@ import numpy as np
 
 from corral.core.evidence import Claim
 from corral.core.weighted import mean
-from corral.redteam.goals import capability_goals
 from corral.redteam.measures import refuses, succeeds
-from corral.redteam.styles import PLAIN, choose_styles
 from corral.studies.claims import Compared, compare_over_seeds
 from corral.studies.defences.asking import Answered, Laid, Questions, ask_systems
 from corral.studies.defences.claim import Change, defence_claim
-from corral.studies.defences.costs import Measured
 from corral.studies.defences.lines import table, write_table
-from corral.studies.mogu.rows import requests_of
+from corral.studies.mogu.rows import table_requests
 from corral.studies.mogu.settings import MoguStudyConfig
 from corral.studies.mogu.systems import BASE, base_target, defended_targets, filters, mixture_name
 from corral.studies.mogu.trainings import Trainings
@@ -48,18 +45,8 @@ def defence_table(trainings: Trainings) -> Claim:
 
 def _asked(trainings: Trainings) -> tuple[Answered, Questions]:
     config = trainings.config
-    asked = config.defences
-    goals = [*requests_of(asked.harmful, "harmful", config), *requests_of(asked.benign, "benign", config)]
-    questions = Questions(
-        goals=[*goals, *(capability_goals() if asked.capability else ())],
-        styles=choose_styles([PLAIN, *asked.styles])[0],
-        judges=asked.judges,
-        max_new_tokens=asked.max_new_tokens,
-        batch_size=asked.batch_size,
-        measured=Measured(asked.ability, asked.ability_limit, asked.timed, config.seed),
-        replicates=config.replicates,
-        seed=config.seed,
-    )
+    requests = [*table_requests(config, "harmful"), *table_requests(config, "benign")]
+    questions = Questions.of(config.defences, requests, replicates=config.replicates, seed=config.seed)
     laid = chain(
         [Laid(base_target(trainings), filters(trainings))],
         (Laid(target) for target in defended_targets(trainings)),
