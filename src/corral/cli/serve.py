@@ -74,7 +74,7 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     require_serve_libraries()
-    from corral.serve.computing import bound_kept_products
+    from corral.serve.memory import bound_kept_products
     from corral.serve.run import serve as run
     from corral.serve.server import build_server
     from corral.serve.telemetry import configure_logging

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from corral.core.errors import ConfigError, CorralError, suggest
@@ -22,6 +23,7 @@ from corral.serve.console.sessions import Sessions
 from corral.serve.content import load_secret
 from corral.serve.health import HealthCheck
 from corral.serve.keys import KeyStore
+from corral.serve.memory import give_back_free_memory
 from corral.serve.moderation import Moderation
 from corral.serve.policies import PolicyStore
 from corral.serve.pool import GuardPool, loaded_guards
@@ -31,6 +33,7 @@ from corral.serve.upstream import Upstream, load_upstream
 
 _REFRESH_SECONDS: Final = 2.0
 _CANARY_SECONDS: Final = 30.0
+_MEMORY_SECONDS: Final = 30.0
 _DRAIN_SECONDS: Final = 20.0
 
 
@@ -57,6 +60,7 @@ class Server:
         self._tasks = [
             asyncio.create_task(self._keep(_REFRESH_SECONDS, self.refresh)),
             asyncio.create_task(self._keep(_CANARY_SECONDS, self._check)),
+            asyncio.create_task(self._keep(_MEMORY_SECONDS, partial(asyncio.to_thread, give_back_free_memory))),
         ]
         if self.upstream is not None:
             self.upstream.warm_up()

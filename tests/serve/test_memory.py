@@ -1,4 +1,4 @@
-"""Memory that a server's computations keep."""
+"""Memory that a server keeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from corral.serve.computing import KEPT_PRODUCTS, bound_kept_products
+from corral.serve.memory import KEPT_PRODUCTS, bound_kept_products, give_back_free_memory
 
 GROWTH = """
 import ctypes, sys
@@ -23,7 +23,7 @@ except (OSError, AttributeError):
 mallinfo.restype = Memory
 
 import torch
-from corral.serve.computing import bound_kept_products
+from corral.serve.memory import bound_kept_products
 
 if sys.argv[1] == "bounded":
     bound_kept_products()
@@ -65,3 +65,35 @@ def test_what_the_environment_says_of_kept_products_stays(monkeypatch: pytest.Mo
 
     assert os.environ["LRU_CACHE_CAPACITY"] == "7"
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(KEPT_PRODUCTS)
+
+
+GIVEN_BACK = """
+import sys
+from pathlib import Path
+from corral.serve.memory import give_back_free_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+pieces = [bytearray(50_000) for _ in range(4_000)]
+kept = pieces[::50]  # between what is freed, so that the heap cannot shrink by itself
+del pieces
+before = resident()
+give_back_free_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_that_is_free_goes_back_to_the_system() -> None:
+    ended = subprocess.run([sys.executable, "-c", GIVEN_BACK], check=True, capture_output=True, text=True, timeout=300)
+    assert float(ended.stdout) > 100
+
+
+def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from corral.serve import memory
+
+    memory._malloc_trim.cache_clear()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    give_back_free_memory()
+    memory._malloc_trim.cache_clear()
