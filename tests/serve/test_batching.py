@@ -44,6 +44,38 @@ def test_answers_come_in_the_order_of_the_questions() -> None:
     assert asyncio.run(main()) == [2 * i for i in range(10)]
 
 
+def test_callers_that_ask_again_at_once_are_waited_for() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(linger_seconds=5))
+
+        async def asks(value: int) -> None:
+            for each in (value, value + 100):
+                await batcher.submit([each], [1], timeout=30)[0]
+
+        first = [asyncio.create_task(asks(value)) for value in range(32)]  # a full batch, so that none is waited for
+        await entered(gate)
+        second = batcher.submit([32, 33], [1, 1], timeout=30)
+        gate.let_go.set()
+        await asyncio.gather(*first, *second)
+
+    asyncio.run(main())
+    assert [len(batch) for batch in gate.batches] == [32, 32, 2]  # not 32, 2, 32
+
+
+def test_one_caller_is_not_made_to_wait_for_others() -> None:
+    async def main() -> float:
+        batcher = Batcher("g", Gate(open=True), BatchLimits(batch_items=1, linger_seconds=60))
+        await batcher.submit([0], [1], timeout=90)[0]
+        batcher._limits = BatchLimits(linger_seconds=60)
+        started = time.monotonic()
+        await batcher.submit([1], [1], timeout=90)[0]
+        return time.monotonic() - started
+
+    assert asyncio.run(main()) < 30
+
+
 def test_what_waits_becomes_one_batch_within_items_and_tokens() -> None:
     gate = Gate()
 

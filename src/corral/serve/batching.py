@@ -2,7 +2,8 @@
 
 The queue is bounded in items, in estimated tokens and in the time that its oldest item waits; what does not fit is
 refused at once. A batch is whatever waits when the guard is free, up to its limits; one that is not full lingers for a
-few milliseconds. An item whose caller went away or whose time is over is not computed.
+few milliseconds, unless as many wait as there were before. An item whose caller went away or whose time is over is not
+computed.
 
 A thread cannot be stopped. One whose call takes longer than ``hang_seconds`` is left behind and replaced, a few times;
 after that the guard is out of order until a call returns.
@@ -17,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final, Generic, TypeVar
 
 from corral.core.errors import CorralError
@@ -28,6 +29,12 @@ Out = TypeVar("Out")
 _MAX_LEFT_BEHIND: Final = 3
 _SMOOTHING: Final = 0.2
 _LONGEST_RETRY: Final = 60
+# Where callers ask again as soon as they are answered, those of one batch are back a few milliseconds after it: without
+# them the next batch would be the other half, and so on by turns, at the cost of small products. They are waited for
+# no longer than a tenth of what the batch took.
+_COMING_BACK_SECONDS: Final = 0.1
+_LINGER_SHARE: Final = 0.1
+_LONGEST_LINGER: Final = 0.03
 
 
 class QueueFullError(CorralError):
@@ -73,6 +80,15 @@ class _Worker:
     left_behind: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call that ended: how long it took, when, and how many items were computed or waited then."""
+
+    seconds: float = 0.0
+    ended: float = -inf
+    concurrent: int = 0
+
+
 Observe = Callable[[int, float, float], None]
 """Told of every call: items, seconds of the call, seconds that the oldest item waited."""
 
@@ -106,6 +122,7 @@ class Batcher(Generic[In, Out]):
         self._closed = False
         self._tokens_per_second = 0.0
         self._left_behind = 0
+        self._last = _Call()
         self._worker = self._started()
 
     @property
@@ -224,8 +241,13 @@ class Batcher(Generic[In, Out]):
                 self._changed.wait()
             if worker.left_behind:
                 return None
-            if self._limits.linger_seconds and not self._is_full():
-                self._changed.wait_for(self._is_full, timeout=self._limits.linger_seconds)
+            if self._limits.linger_seconds:
+                coming_back = time.monotonic() - self._last.ended < _COMING_BACK_SECONDS
+                enough = self._last.concurrent if coming_back else self._limits.batch_items
+                linger = min(_LONGEST_LINGER, _LINGER_SHARE * self._last.seconds) if coming_back else 0.0
+                self._changed.wait_for(
+                    lambda: self._is_full() or self._items >= enough, timeout=max(self._limits.linger_seconds, linger)
+                )
             return self._take()
 
     def _is_full(self) -> bool:
@@ -267,6 +289,8 @@ class Batcher(Generic[In, Out]):
         self._tokens_per_second += (rate - self._tokens_per_second) * _SMOOTHING if self._tokens_per_second else rate
         if self._observe is not None:
             self._observe(len(batch), seconds, started - batch[0].queued_at)
+        with self._changed:
+            self._last = _Call(seconds, time.monotonic(), len(batch) + self._items)
         loop = batch[0].future.get_loop()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_deliver, batch, outcome)
