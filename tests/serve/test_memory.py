@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from corral.serve import memory
 from corral.serve.memory import KEPT_PRODUCTS, bound_kept_products, give_back_free_memory
 
 GROWTH = """
@@ -90,10 +91,15 @@ def test_memory_that_is_free_goes_back_to_the_system() -> None:
     assert float(ended.stdout) > 100
 
 
-def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    from corral.serve import memory
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    def loaded(name: object) -> object:
+        raise AssertionError("looked for glibc")
 
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(memory.ctypes, "CDLL", loaded)
     memory._malloc_trim.cache_clear()
-    monkeypatch.setattr(sys, "platform", "darwin")
-    give_back_free_memory()
-    memory._malloc_trim.cache_clear()
+    try:
+        give_back_free_memory()
+    finally:
+        memory._malloc_trim.cache_clear()

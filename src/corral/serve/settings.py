@@ -55,7 +55,8 @@ class Limits(Config):
             on a slow machine would not be answered in time.
         batch_items: conversations in one call of a guard.
         batch_tokens: estimated tokens in one call of a guard.
-        linger_ms: how long a batch that is not full waits for more.
+        linger_ms: how long a batch that is not full waits for more; callers of the batch just before it are waited for
+            as long as a tenth of its time, 30 ms at the most, where that is longer. 0 waits for nobody.
         guard_seconds: a verdict that takes longer is a verdict of status ``timeout``.
         upstream_seconds: longest wait for the model behind the gateway.
         audit_seconds: longest wait for a row to be committed; then the request is answered 503.
