@@ -33,7 +33,7 @@ from corral.serve.upstream import Upstream, load_upstream
 
 _REFRESH_SECONDS: Final = 2.0
 _CANARY_SECONDS: Final = 30.0
-_MEMORY_SECONDS: Final = 5.0
+_MEMORY_SECONDS: Final = 30.0
 _DRAIN_SECONDS: Final = 20.0
 
 
