@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from corral.models.llama import LlamaDecoder
-    from corral.models.quantized.packed_weight import PackedWeight
 
 __all__ = [
     "ModelRef",
@@ -299,16 +298,17 @@ def _load(
     import torch
 
     from corral.models.head_trimming import HEAD_TOKENS
+    from corral.models.llama_folders import keep_layers, read_llama, read_packed_llama
     from corral.models.quantized.folder import is_quantized_folder
 
     if ref.kind == "embedded":
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
-        return _load_llama(llama_class, folder)
+        return read_llama(folder, llama_class)
     if ref.kind == "folder" and is_quantized_folder(Path(ref.name)):
-        model = _found(ref, lambda: _load_quantized(llama_class, ref, layers))
+        model = _found(ref, lambda: read_packed_llama(Path(ref.name), llama_class, layers=layers))
         return model if dtype is None else model.to(dtype)
     if ref.kind == "folder" and layers is None and (Path(ref.name) / HEAD_TOKENS).is_file():
-        model = _found(ref, lambda: _load_llama(llama_class, Path(ref.name)))
+        model = _found(ref, lambda: read_llama(Path(ref.name), llama_class))
         return model if dtype is None else model.to(dtype)
     import transformers
 
@@ -316,7 +316,7 @@ def _load(
     options |= {"trust_remote_code": False, "use_safetensors": True}
     config = _found(ref, lambda: transformers.AutoConfig.from_pretrained(location, **_config_options(options)))
     if layers is not None:
-        _keep_layers(config, layers, ref)
+        keep_layers(config, layers, where=str(ref))
     stored: Any = torch.float32 if ref.kind == "gguf" else "auto"
     auto = getattr(transformers, auto_class)
     options["output_loading_info"] = True
@@ -353,100 +353,6 @@ def _without_routing(ref: ModelRef) -> ModelRef:
     if ref.kind != "folder" or not has_routing(Path(ref.name)):
         return ref
     return ModelRef.parse(RoutingRecord.read(Path(ref.name)).base_reference(Path(ref.name)))
-
-
-def _load_quantized(class_name: str, ref: ModelRef, layers: int | None) -> PreTrainedModel:
-    """A Llama whose Linears are packed, from a folder of ``models.quantized``."""
-    from transformers.models.llama.modeling_llama import LlamaConfig
-
-    from corral.models.quantized.folder import MODEL_TYPES, read_quantized
-
-    folder = Path(ref.name)
-    config = LlamaConfig.from_pretrained(folder)
-    if config.model_type not in MODEL_TYPES:
-        raise DataError(
-            f"packed layers of a `{config.model_type}` cannot be read, only those of a Llama", where=str(ref)
-        )
-    if layers is not None:
-        _keep_layers(config, layers, ref)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config  # from here on an ordinary model, some of whose layers are packed
-    weights, state = read_quantized(folder, layers=layers)
-    return _assembled(class_name, config, state, weights, folder=folder)
-
-
-def _load_llama(class_name: str, folder: Path) -> PreTrainedModel:
-    """A Llama from a directory that this library wrote: no Auto classes, no initialisation, tensors memory-mapped."""
-    from safetensors.torch import load_file
-    from transformers.models.llama.modeling_llama import LlamaConfig
-
-    config = LlamaConfig.from_pretrained(folder)
-    return _assembled(class_name, config, load_file(folder / "model.safetensors"), {}, folder=folder)
-
-
-def _assembled(
-    class_name: str, config: Any, state: dict[str, torch.Tensor], packed: dict[str, PackedWeight], *, folder: Path
-) -> PreTrainedModel:
-    """A Llama of given weights and packed layers, both as ``LlamaForCausalLM`` names them.
-
-    Raises:
-        DataError: they are not those of the config; names the first that is missing, too much or of another shape.
-    """
-    import torch
-    from transformers.models.llama import modeling_llama
-
-    from corral.models.head_trimming import HEAD_TOKENS, read_trimmed_head
-    from corral.models.quantized.folder import named_tensors
-    from corral.models.quantized.linear import install
-
-    with torch.device("meta"):
-        model: PreTrainedModel = getattr(modeling_llama, class_name)(config)
-    if class_name == "LlamaModel":
-        state.pop("lm_head.weight", None)
-        state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
-        packed = {name.removeprefix("model."): weight for name, weight in packed.items()}
-    elif config.tie_word_embeddings and "model.embed_tokens.weight" in state:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    if class_name != "LlamaModel" and (folder / HEAD_TOKENS).is_file():
-        model.lm_head = read_trimmed_head(folder, state)
-    if packed:
-        try:
-            install(model, packed)
-        except DataError as error:
-            error.where = f"{folder}: {error.where}"
-            raise
-        state |= named_tensors(packed)
-    _check_state(model.state_dict(), state, folder)
-    model.load_state_dict(state, assign=True)
-    model.tie_weights()
-    # Its buffers are computed, not stored, so they are still on the meta device.
-    decoder = model if class_name == "LlamaModel" else model.model
-    decoder.rotary_emb = modeling_llama.LlamaRotaryEmbedding(config)
-    return model.eval()
-
-
-def _check_state(expected: dict[str, torch.Tensor], state: dict[str, torch.Tensor], folder: Path) -> None:
-    """Whether files hold the tensors of a model, by name, shape and kind of number."""
-    if missing := sorted(expected.keys() - state.keys()):
-        raise DataError(f"there is no `{missing[0]}` ({len(missing)} weights are missing)", where=str(folder))
-    if surplus := sorted(state.keys() - expected.keys()):
-        raise DataError(f"`{surplus[0]}` is no weight of the model that config.json describes", where=str(folder))
-    for name, tensor in sorted(state.items()):
-        wanted = expected[name]
-        if tensor.shape != wanted.shape or tensor.is_floating_point() != wanted.is_floating_point():
-            raise DataError(
-                f"`{name}` is {tensor.dtype} of shape {tuple(tensor.shape)}, the model has {tuple(wanted.shape)}",
-                where=str(folder),
-            )
-
-
-def _keep_layers(config: Any, layers: int, ref: ModelRef) -> None:
-    total = config.num_hidden_layers
-    if not 1 <= layers <= total:
-        raise DataError(f"layers is `{layers}`, the model has {total}", where=str(ref))
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
 
 
 def _location(ref: ModelRef) -> tuple[str, dict[str, Any]]:
