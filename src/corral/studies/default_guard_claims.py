@@ -19,7 +19,7 @@ from corral.core.evidence import Claim, Evidence
 from corral.core.manifest import describe_machine, package_versions
 from corral.evals.guards_compared import COLUMNS
 from corral.evals.published.tables import load_tables
-from corral.evals.results import Figure, GateTable, GuardResult, ModerationReport, SetResult
+from corral.evals.results import Figure, GateTable, GuardResult, ModerationReport, SetResult, StyleTable
 from corral.evals.tasks.moderation_sets import HELD_OUT, headline_sets
 from corral.evals.tasks.styled_sets import JOINT
 from corral.studies.claims import NOTHING_ELSE
@@ -44,6 +44,8 @@ COMPARED: Final = (
 TABLE: Final = "moderation_table"
 TABLE_COLUMNS: Final = ("f1", "ap", "auroc", "recall", "fpr")
 LARGEST_LOSS: Final = 0.10
+DECODED: Final = "+decode"
+"""What the name of the composition `{decode: GUARD}` ends with."""
 TRAINING_SEEDS: Final = (0,)  # the weights that ship were trained once
 
 
@@ -112,7 +114,7 @@ REQUIREMENTS: Final = (
 
 
 def evidence_of(report: ModerationReport) -> Evidence:
-    """The claims about the first guard of a report.
+    """The claims about the first guard of a report, that on attack styles behind its decoder where this was measured.
 
     Raises:
         NotFoundError: a set or comparison that a claim rests on is not in the report; names all and the command.
@@ -123,14 +125,14 @@ def evidence_of(report: ModerationReport) -> Evidence:
     claims = [
         *(_bounded(each, guard, report) for each in REQUIREMENTS),
         _translations(guard),
-        _attack_styles(guard),
+        _attack_styles(guard, next((each for each in report.guards if each.name == f"{guard.name}{DECODED}"), None)),
         _better_than_both(guard, gate),
         _against_llama_guard(guard),
         _table(guard),
     ]
     return Evidence(
         system=SYSTEM,
-        command=f"{measuring_command(report)} && corral eval claims",
+        command=_commands(report),
         versions=package_versions(),
         date=datetime.fromisoformat(report.created).date(),
         machine=describe_machine(),
@@ -145,6 +147,16 @@ def measuring_command(report: ModerationReport) -> str:
     samples = "".join(f" --sample {name}={rows}" for name, rows in report.samples.items())
     baseline = " --baseline bow" if report.gates else ""
     return f"corral eval moderation{baseline}{held_out} --sets {','.join(names)}{samples}"
+
+
+def _commands(report: ModerationReport) -> str:
+    decoded = next((each for each in report.guards if each.name == f"{report.guards[0].name}{DECODED}"), None)
+    first = measuring_command(report)
+    if decoded is None:
+        return f"{first} && corral eval claims"
+    sets = ",".join(each.name for each in decoded.sets)
+    second = f"corral eval moderation --guard '{{decode: {report.guards[0].name}}}' --sets {sets} --out eval/decoded"
+    return f"{first} && {second} && corral eval claims --out eval/moderation --out eval/decoded"
 
 
 def _require_measured(guard: GuardResult, report: ModerationReport) -> None:
@@ -223,17 +235,43 @@ def _translations(guard: GuardResult) -> Claim:
     )
 
 
-def _attack_styles(guard: GuardResult) -> Claim:
+def _attack_styles(guard: GuardResult, decoded: GuardResult | None) -> Claim:
     """Average precision in attack styles that no stage of training saw."""
-    table = next(each for each in guard.styles if each.set == ATTACKED)
+    bare = _styles_table(guard)
+    table = bare if decoded is None else _styles_table(decoded)
+    beside: dict[str, JsonValue] = {"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)}
+    if decoded is not None:
+        beside |= {
+            "judged_by": decoded.name,
+            "lost_without_decoding": {row.style: row.lost.value for row in bare.rows},
+            "fpr": {
+                each.name: [each.figures["fpr"].value, _set(guard, each.name).figures["fpr"].value]
+                for each in decoded.sets
+                if each.name.partition(JOINT)[0] == ATTACKED
+            },
+        }
+    behind = "" if decoded is None else ", codes and disguises undone before judging"
     return _losses(
         "attack_styles_ap",
         {row.style: (row.figure, row.lost) for row in table.rows},
         by="style",
-        metric=f"average precision on {ATTACKED} in attack styles that training left out; as it is minus in the style",
-        beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
+        metric=f"average precision on {ATTACKED} in attack styles that training left out{behind}; "
+        "as it is minus in the style",
+        beside=beside,
+        whole=_names(table) >= _names(bare),
         tried=("a tenth of the rows of two stages asked again in twenty other styles",),
     )
+
+
+def _styles_table(guard: GuardResult) -> StyleTable:
+    table = next((each for each in guard.styles if each.set == ATTACKED), None)
+    if table is None:
+        raise NotFoundError(f"the report lacks {ATTACKED}+STYLE of guard `{guard.name}`", hint="Measure it again.")
+    return table
+
+
+def _names(table: StyleTable) -> set[str]:
+    return {row.style for row in table.rows}
 
 
 def _losses(
