@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from corral.models.llama_shape import LlamaShape
 from corral.models.packed.attention import Attended, KeysValues, PrefixAttention, Segment
-from corral.models.packed.matrices import Factor, Rows, usual_count
+from corral.models.packed.matrices import Factor, Rows
 from corral.models.packed.rectangles import AttentionSizes
 from corral.models.packed.weights import LayerWeights, ModelWeights, StackWeights
 
@@ -98,19 +98,16 @@ def token_states(
         shared: so many tokens at the beginning are the prefix of every segment.
         prefix: keys and values of each layer for a prefix that is known already; then none may be shared.
     """
-    tokens = len(ids_N)
     if shared:
         causal = torch.ones(shared, shared, dtype=torch.bool).tril()
         segments = [Segment(slice(0, shared), slice(0, 0), causal), *segments]
-    elif len(segments) == 1 and segments[0].visible is None:
-        ids_N, positions_N, segments = _to_usual_count(ids_N, positions_N)
     hidden_ND = weights.enter(ids_N)
     work = _LayerWork(weights, positions_N)
     attend = _attention(segments, shared or _tokens(prefix), weights)
     for i, layer in enumerate(weights.layers):
         query, own = work.project(hidden_ND, layer)
         work.finish(hidden_ND, attend(query, own, prefix[i] if prefix else own.first(shared)), layer)
-    return weights.leave(hidden_ND)[:tokens]
+    return weights.leave(hidden_ND)
 
 
 def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysValues]) -> Tensor:
@@ -152,14 +149,6 @@ def prefix_states(
         if i < len(weights.layers) - 1:
             work.finish(hidden_ND, attend(query, own, beginning[i] if beginning else None), layer)
     return tuple(states)
-
-
-def _to_usual_count(ids_N: Tensor, positions_N: Tensor) -> tuple[Tensor, Tensor, list[Segment]]:
-    """One causal sequence with tokens behind it that no other sees, so that no product has to bring rows of its own."""
-    tokens = usual_count(len(ids_N))
-    more = (0, tokens - len(ids_N))
-    whole = slice(0, tokens)
-    return F.pad(ids_N, more), F.pad(positions_N, more), [Segment(whole, whole)]
 
 
 def _tokens(prefix: Sequence[KeysValues]) -> int:
