@@ -6,15 +6,20 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from corral.core.config import load_config
-from corral.core.errors import ConfigError
+from corral.core.errors import ConfigError, NotFoundError
 from corral.core.evidence import Evidence
+from corral.core.manifest import write_manifest
 from corral.core.recipes import plan_recipe, read_profile, run_recipe
+from corral.core.runs import Run
 from corral.core.yaml import parse_yaml
+from corral.models.tiny import write_tiny_llama
 from corral.studies.defences.claim import Change, defence_claim
 from corral.studies.defences.lines import markdown
-from corral.studies.defences.settings import DefencesStudyConfig
+from corral.studies.defences.settings import DefencesStudyConfig, SystemConfig, TrainedConfig
+from corral.studies.defences.trained import find_trained
 
 SYSTEMS = [
     ("base", None),
@@ -23,6 +28,9 @@ SYSTEMS = [
     ("self-reminder", None),
     ("safe-decoding", None),
 ]
+
+
+TRAINED = {"recipe": "derta/tiny", "training": "derta-0"}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +120,9 @@ def test_the_claim_is_a_toy_about_the_last_system_and_the_first(tiny):
         ({"systems": [{"name": "a"}, {"name": "b", "defence": "safe-decoding"}]}, "expert"),
         ({"systems": [{"name": "a", "guard": "default"}, {"name": "b"}]}, "first system"),
         ({"systems": [{"name": "a"}, {"name": "a", "model": "x", "guard": "default"}]}, "other models"),
+        ({"systems": [{"name": "a"}, {"name": "b", "model": "x", "trained": TRAINED}]}, "or a `trained`"),
+        ({"systems": [{"name": "a"}, {"name": "a", "trained": TRAINED, "guard": "default"}]}, "other models"),
+        ({"systems": [{"name": "a"}, {"name": "b", "trained": {**TRAINED, "recipe": "derta"}}]}, "recipe"),
         ({"calibration": {}}, "calibration"),
         ({"styles": ["nothing"]}, "nothing"),
     ],
@@ -120,6 +131,50 @@ def test_settings_that_do_not_fit_together_are_refused(changed, said):
     profile = parse_yaml(read_profile("defences/tiny"), where="tiny")
     with pytest.raises(ConfigError, match=said):
         load_config(DefencesStudyConfig, {**profile, **changed})
+
+
+def a_run(root, *, status="finished", base="tiny:random", training="derta-0-0123456789ab"):
+    """A run of derta/tiny that trained an adapter of no effect."""
+    from safetensors.torch import save_file
+
+    run = Run.create(root, "derta/tiny", SystemConfig(name="any"))
+    (run.path / "config.yaml").write_text(f"base: {base}\n")
+    folder = run.path / "cells" / training / "model"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 4}')
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    names = (("lora_A", torch.zeros(2, 32)), ("lora_B", torch.zeros(32, 2)))
+    save_file({f"{module}.{name}.weight": value for name, value in names}, folder / "adapter_model.safetensors")
+    write_manifest(run.path, run.manifest.model_copy(update={"status": status}))
+    return folder
+
+
+def test_a_model_of_another_run_is_the_newest_finished_one_of_its_recipe(tmp_path):
+    wanted = TrainedConfig(**TRAINED)
+    with pytest.raises(NotFoundError, match="no finished run"):
+        find_trained(wanted, tmp_path)
+    older = a_run(tmp_path)
+    found = a_run(tmp_path)
+    a_run(tmp_path, status="failed")
+    assert find_trained(wanted, tmp_path).folder == max(older, found, key=lambda each: each.parts[-4])
+    with pytest.raises(NotFoundError, match="it has derta-0"):
+        find_trained(TrainedConfig(recipe="derta/tiny", training="vanilla-0"), tmp_path)
+
+
+def test_a_trained_system_stands_in_the_table(tmp_path):
+    base = write_tiny_llama(tmp_path / "base", seed=0, context=1024)
+    trained = a_run(tmp_path, base=base)
+    run = run_recipe(
+        "defences/tiny",
+        root=tmp_path,
+        overrides={
+            "base": str(base),
+            "systems": [{"name": "base"}, {"name": "derta", "trained": TRAINED}],
+            "styles": ["prefix_injection"],
+        },
+    )
+    assert [line["target"] for line in lines_of(run)] == ["base", "derta"]
+    assert any(str(trained) in each.path for each in run.manifest.inputs)
 
 
 @pytest.mark.parametrize("profile", ["small", "paper"])

@@ -127,6 +127,11 @@ class Run:
         return dict(read_yaml(self.path / CONFIG))
 
     @property
+    def root(self) -> Path:
+        """Folder of all runs."""
+        return self.path.parents[len(Path(self.manifest.recipe).parts)]
+
+    @property
     def artefacts(self) -> Path:
         """The folder for what the run makes."""
         folder = self.path / "artefacts"

@@ -18,6 +18,7 @@ from corral.studies.defences.claim import Change, defence_claim
 from corral.studies.defences.lines import TABLE, TABLE_TEXT, Line, table, write_table
 from corral.studies.defences.settings import DefencesStudyConfig
 from corral.studies.defences.systems import laid_systems, requests_of
+from corral.studies.defences.trained import find_trained
 from corral.studies.drawing import source_files
 
 _TINY_CONTEXT: Final = 1024
@@ -51,8 +52,11 @@ class DefencesRecipe:
         wanted = (*config.harmful.sources, *config.benign.sources, *config.calibration.sources)
         for file in source_files([name for name in dict.fromkeys(wanted) if name in SOURCES]):
             run.add_input(file)
+        for one in config.systems:
+            if one.trained is not None:
+                run.add_input(find_trained(one.trained, run.root).folder)
         questions = _questions(config)
-        answered = ask_systems(laid_systems(config), questions, run.path / "cells")
+        answered = ask_systems(laid_systems(config, run.root), questions, run.path / "cells")
         lines = table(answered, questions)
         write_table(lines, run.artefacts)
         claim = tell(_claim(config, answered, questions, lines))

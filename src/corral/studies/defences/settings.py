@@ -17,11 +17,19 @@ STAND_IN: Final = "stand-in"
 Defence = Literal["self-reminder", "in-context-refusal", "paraphrase", "retokenised", "safe-decoding"]
 
 
+class TrainedConfig(Config):
+    """A model that a recipe trained, in the newest finished run of it beside this one."""
+
+    recipe: str = Field(pattern=r"^\w+/\w+$", description="SYSTEM/PROFILE")
+    training: str = Field(min_length=1, description="as the run names it: ARM-SEED, or SOURCE-SEED of egida")
+
+
 class SystemConfig(Config):
     """One system: a model, at most one defence around it, at most one guard over its answers."""
 
     name: str = Field(min_length=1, description="as the table prints it; of a guarded one, `NAME + GUARD` is printed")
     model: str | None = Field(None, description="hub id, folder (of a training too) or embedded:NAME; default: `base`")
+    trained: TrainedConfig | None = Field(None, description="in the place of `model`")
     defence: Defence | None = None
     expert: str | None = Field(None, description="of safe-decoding: the same model, tuned to refuse")
     guard: str | None = Field(None, description="guard, `perplexity-filter` or `self-examination`")
@@ -30,6 +38,8 @@ class SystemConfig(Config):
     def _has_its_expert(self) -> Self:
         if (self.defence == "safe-decoding") != (self.expert is not None):
             raise ValueError("`safe-decoding` needs an `expert`, and nothing else has one")
+        if self.model is not None and self.trained is not None:
+            raise ValueError("a system has a `model` or a `trained` one")
         return self
 
 
@@ -96,8 +106,8 @@ class DefencesStudyConfig(QuestionsConfig):
         if self.systems[0].guard is not None:
             raise ValueError("the first system, which others are compared with, has no guard")
         for each in self.systems:
-            twins = {(self.model_of(one), one.defence, one.expert) for one in self.systems if one.name == each.name}
-            if len(twins) > 1:
+            same = [one for one in self.systems if one.name == each.name]
+            if any(one.model_copy(update={"guard": None}) != each.model_copy(update={"guard": None}) for one in same):
                 raise ValueError(f"systems named `{each.name}` have other models or defences")
         if any(each.guard == "perplexity-filter" for each in self.systems) and not self.calibration.sources:
             raise ValueError("`perplexity-filter` needs `calibration.sources`")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Literal, get_args
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, get_args
 
 from corral.core.files import sha256_json
 from corral.guards.base import Guard
@@ -22,6 +23,7 @@ from corral.redteam.attempts import Target
 from corral.redteam.goals import Goal, load_goals
 from corral.studies.defences.asking import Laid
 from corral.studies.defences.settings import STAND_IN, DefencesStudyConfig, RequestsConfig, SystemConfig
+from corral.studies.defences.trained import find_trained
 from corral.studies.redteam_styles.stand_ins import stand_in_goals
 
 PromptDefenceName = Literal["self-reminder", "in-context-refusal", "paraphrase"]
@@ -30,13 +32,35 @@ _REVISION_DIGITS: Final = 16
 _OF_REPLIES: Final = ("self-examination",)
 
 
-def laid_systems(config: DefencesStudyConfig) -> Iterator[Laid]:
-    """Every model with every defence once, the guards of the systems that name it over its answers."""
+class _Opened(NamedTuple):
+    """A system without its guard.
+
+    Attributes:
+        engine: with the defence.
+        revision: of all of it.
+        model: without the defence.
+    """
+
+    engine: TorchEngine | DefendedEngine
+    revision: str
+    model: TorchEngine
+
+
+def laid_systems(config: DefencesStudyConfig, runs: Path) -> Iterator[Laid]:
+    """Every model with every defence once, the guards of the systems that name it over its answers.
+
+    Args:
+        config: names them.
+        runs: folder of all runs, those that trained models among them.
+
+    Raises:
+        NotFoundError: a model is not there.
+    """
     for one, guards in config.targets():
-        engine, revision = _engine(one, config)
+        opened = _opened(one, config, runs)
         yield Laid(
-            Target(engine, one.name, revision),
-            [(_guard(name, one, engine, revision, config), name in _OF_REPLIES) for name in guards],
+            Target(opened.engine, one.name, opened.revision),
+            [(_guard(name, opened, config), name in _OF_REPLIES) for name in guards],
         )
 
 
@@ -66,37 +90,40 @@ def requests_of(asked: RequestsConfig, kind: Literal["harmful", "benign"], seed:
     return list(load_goals(asked.sources, kind=kind, limit=asked.limit, seed=seed, no_sex_or_minors=harmful).goals)
 
 
-def _engine(one: SystemConfig, config: DefencesStudyConfig) -> tuple[TorchEngine | DefendedEngine, str]:
-    """The engine of a system without its guard, and its revision."""
-    dtype = find_dtype(config.dtype)
-    model = config.model_of(one)
-    weights = weights_revision(model)
+def _opened(one: SystemConfig, config: DefencesStudyConfig, runs: Path) -> _Opened:
+    model, weights = _model(one, config, runs)
 
     def revision(*depends_on: str) -> str:
         return sha256_json([weights, config.dtype, one.defence, *depends_on])[:_REVISION_DIGITS]
 
-    engine = load_engine(model, dtype=dtype)
     if one.defence is None:
-        return engine, revision()
+        return _Opened(model, revision(), model)
     if one.defence == "retokenised":
-        return retokenised(engine, config.seed), revision("rate 0.2", str(config.seed))
+        return _Opened(retokenised(model, config.seed), revision("rate 0.2", str(config.seed)), model)
     if one.defence == "safe-decoding":
-        expert = load_causal_lm(str(one.expert), dtype=dtype)
-        chat: ChatTokenizer = engine.chat
-        decoding = SafeDecodingEngine(engine.model, expert, chat, name=one.name)
-        return decoding, revision(weights_revision(str(one.expert)))
-    defence = prompt_defence(one.defence, engine, weights)
-    return DefendedEngine(engine, defence), revision(defence.revision)
+        expert = load_causal_lm(str(one.expert), dtype=find_dtype(config.dtype))
+        chat: ChatTokenizer = model.chat
+        decoding = SafeDecodingEngine(model.model, expert, chat, name=one.name)
+        return _Opened(decoding, revision(weights_revision(str(one.expert))), model)
+    defence = prompt_defence(one.defence, model, weights)
+    return _Opened(DefendedEngine(model, defence), revision(defence.revision), model)
 
 
-def _guard(
-    name: str, one: SystemConfig, engine: TorchEngine | DefendedEngine, revision: str, config: DefencesStudyConfig
-) -> Guard:
+def _model(one: SystemConfig, config: DefencesStudyConfig, runs: Path) -> tuple[TorchEngine, str]:
+    """The model of a system as it is, and the revision of its weights."""
+    if one.trained is not None:
+        trained = find_trained(one.trained, runs)
+        return trained.engine(name=one.name, dtype=config.dtype), trained.revision(config.dtype)
+    model = config.model_of(one)
+    return load_engine(model, dtype=find_dtype(config.dtype)), weights_revision(model)
+
+
+def _guard(name: str, opened: _Opened, config: DefencesStudyConfig) -> Guard:
     """A guard by name; two of them ask the model itself, as it is."""
     if name not in ("perplexity-filter", "self-examination"):
         return load_guard(name)
-    plain = engine if isinstance(engine, TorchEngine) else load_engine(config.model_of(one))
     if name == "self-examination":
-        return SelfExamination(plain, revision=revision)
+        return SelfExamination(opened.model, revision=opened.revision)
     texts = [goal.text for goal in requests_of(config.calibration, "benign", config.seed)]
-    return PerplexityFilter(plain, revision=revision, threshold=calibrated_threshold(plain, texts))
+    threshold = calibrated_threshold(opened.model, texts)
+    return PerplexityFilter(opened.model, revision=opened.revision, threshold=threshold)
