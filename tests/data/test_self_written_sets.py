@@ -20,6 +20,7 @@ HAZARDS = {f"llama_guard_3/S{number}" for number in range(1, 15)} - {"llama_guar
 
 ROWS = {name: list(self_written_rows(name)) for name in SETS}
 ALL = [row for rows in ROWS.values() for row in rows]
+PHRASES = list(self_written_rows("phrases"))
 
 
 def test_no_text_is_there_twice_or_in_another_self_written_set() -> None:
@@ -80,6 +81,27 @@ def test_neither_length_nor_a_question_mark_tells_the_sides_apart(name: str, lan
     assert 0.75 < lengths[True] / lengths[False] < 1.33
     asks = {harmful: mean("?" in text for text in texts) for harmful, texts in sides.items()}
     assert abs(asks[True] - asks[False]) < 0.3
+
+
+def test_phrases_are_two_sided_by_verb_distinct_and_the_same_at_every_reading() -> None:
+    assert [row.text for row in PHRASES] == [row.text for row in self_written_rows("self_written/phrases")]
+    texts = Counter(normalise_prompt(row.text) for row in PHRASES)
+    assert max(texts.values()) == 1
+    assert texts.keys() & {normalise_prompt(row.text) for row in ALL} == set()
+    verbs: dict[str, set[bool | None]] = defaultdict(set)
+    for row in PHRASES:
+        assert row.raw["lookalike"] is not row.harmful and row.target == "prompt"
+        if not str(row.id).startswith("question"):
+            verbs[row.group].add(row.harmful)
+    assert len(verbs) >= 50 and all(both == {True, False} for both in verbs.values())
+
+
+def test_of_phrases_neither_length_nor_a_question_mark_nor_the_number_tells_the_sides_apart() -> None:
+    sides = {harmful: [row.text for row in PHRASES if row.harmful is harmful] for harmful in (True, False)}
+    assert 0.8 < len(sides[True]) / len(sides[False]) < 1.25
+    assert 0.85 < mean(map(len, sides[True])) / mean(map(len, sides[False])) < 1.15
+    asks = {harmful: mean("?" in text for text in texts) for harmful, texts in sides.items()}
+    assert abs(asks[True] - asks[False]) < 0.1
 
 
 def test_replies_hold_refusals_and_answers_in_every_language() -> None:

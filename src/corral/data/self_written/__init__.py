@@ -1,7 +1,8 @@
 """Moderation rows written for this project: one-sentence requests, benign look-alikes, replies and refusals.
 
 Harmful requests name what is wanted, never how. Read with ``self_written_rows``; licence Apache-2.0. A set is a file,
-or a folder with a file for each language, whose rows have the short form of ``short_rows``.
+or a folder with a file for each language, whose rows have the short form of ``short_rows``, or made of parts
+(``phrases``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from corral.core.errors import NotFoundError
 from corral.data.examples import ModerationExample, example_from_json
+from corral.data.self_written.phrases import FILE, STEM, phrase_rows
 from corral.data.self_written.short_rows import example_from_short_row
 from corral.data.sources import SOURCES
 
@@ -41,6 +43,11 @@ def self_written_rows(name: str) -> Iterator[ModerationExample]:
     """
     stem = name.removeprefix(PREFIX)
     folder = resources.files(__name__)
+    if stem == STEM:
+        for row, value in phrase_rows():
+            provenance = {"source": f"{PREFIX}{stem}", "licence": "Apache-2.0", "id": row}
+            yield example_from_short_row({**provenance, **value}, where=f"{FILE}: {row}")
+        return
     if folder.joinpath(f"{stem}.jsonl").is_file():
         for number, value in _lines(folder.joinpath(f"{stem}.jsonl")):
             provenance = {"source": f"{PREFIX}{stem}", "licence": "Apache-2.0", "id": str(number)}
