@@ -91,6 +91,24 @@ def test_an_answer_that_ends_within_the_first_tokens_is_not_gone_on_with(gated, 
     assert any(len(each.token_ids) > 5 for each in answers)
 
 
+def test_an_answer_that_ends_after_the_first_tokens_leaves_the_others_to_go_on(gated, chat):
+    """A row leaves the batch while the base writes, which takes no gates."""
+    engine = FirstTokensSwitch(gated, chat, first_tokens=5)
+    whole = engine.generate(PROMPTS, GREEDY)
+    later, begun = [each.token_ids[5:] for each in whole], {token for each in whole for token in each.token_ids[:5]}
+    row, end = next(
+        (row, token)
+        for row, tokens in enumerate(later)
+        for token in tokens[:-1]
+        if token not in begun and any(token not in others for others in later)
+    )
+    engine._end_ids = frozenset({end})
+    answers = engine.generate(PROMPTS, GREEDY)
+    assert answers[row].finish_reason == "stop" and 5 <= len(answers[row].token_ids) < 12
+    assert any(len(each.token_ids) == 12 for each in answers)
+    assert [each.measures for each in answers] == [each.measures for each in whole]
+
+
 def test_fewer_tokens_than_are_begun_with_are_possible(switch):
     (answer,) = switch.generate(["hello"], GenerationSettings(max_new_tokens=3))
     assert len(answer.token_ids) == 3

@@ -49,8 +49,9 @@ class GateMeans:
             self._sums[row] = [before + more for before, more in zip(self._sums[row], added, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these of the rows that are left."""
-        self._active = [self._active[row] for row in rows]
+        """Go on with these of the rows that are left; nothing where no gates were taken, as in the base's mode."""
+        if self._sums:
+            self._active = [self._active[row] for row in rows]
 
     def measures(self) -> list[dict[str, float]]:
         """Of each row, the means over layers and over the tokens that the gated model read: prompt and first tokens."""
