@@ -32,6 +32,7 @@ REQUESTS = int(os.environ.get("CORRAL_SOAK_ROWS", "2000")) // 10
 WARM = min(1000, REQUESTS // 2)
 KILLED_REQUESTS = REQUESTS // 4
 KILLS = 3 if REQUESTS < 1000 else 20
+LEAST_KILLS = 2
 LONGEST_WAIT_SECONDS = 0.05
 CLIENTS = 8
 GUARD = os.environ.get("CORRAL_SOAK_GUARD", "scripted")
@@ -82,7 +83,7 @@ def test_kill_9_loses_no_answered_decision(tmp_path: Path) -> None:
     moments = random.Random(0)
     answered: dict[str, str] = {}
     kills = 0
-    while len(answered) < KILLED_REQUESTS:
+    while len(answered) < KILLED_REQUESTS or kills < LEAST_KILLS:  # a fast server answers all of a short run at once
         with served(tmp_path) as (url, process):  # restarts cleanly after each kill
             until = len(answered) + moments.randint(1, 2 * KILLED_REQUESTS // KILLS)
             asyncio.run(send_until_gone(url, answered, process, until, moments.uniform(0, LONGEST_WAIT_SECONDS)))
@@ -97,7 +98,6 @@ def test_kill_9_loses_no_answered_decision(tmp_path: Path) -> None:
     assert verify_chain(database).intact
     kept = {row["id"]: row["action"] for row in exported_rows(database, since_us=None, with_content=False)}
     database.close()
-    assert kills > 1
     assert set(answered.values()) == {"allow", "block"}
     assert answered.items() <= kept.items()
 
