@@ -371,9 +371,10 @@ def requirements(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     # Were answers from a cache, the guard would have judged fewer texts than were answered.
     share = found["texts_judged_by_the_guard"] / found["texts_answered"] if found["texts_answered"] else None
     require("texts_judged_for_each_answered", share, at_least=1)
-    # The products that a server keeps are of as many shapes as it has met: it has met most after the first overload.
-    first, last = found["server_rss_mb"][-2:]
-    require("mb_grown_after_the_first_overload", None if None in (first, last) else last - first, at_most=MOST_MB_GROWN)
+    memory = found["server_rss_mb"]
+    for when, before in (("round", memory[0]), ("overload", memory[-2])):
+        grown = None if None in (before, memory[-1]) else round(memory[-1] - before, 1)
+        require(f"mb_grown_after_the_first_{when}", grown, at_most=MOST_MB_GROWN)
     return met
 
 

@@ -220,23 +220,21 @@ def test_one_style_that_loses_too_much_fails_though_the_mean_does_not(make: Make
     assert ours(evidence, "attack_styles_ap")["mean_lost"] == 0.03
 
 
-def test_styles_are_judged_behind_the_decoder_where_it_was_measured(make: Make) -> None:
-    def with_decoder(lost: dict[str, float], **others: Any) -> ModerationReport:
+def test_styles_behind_the_decoder_are_a_claim_of_their_own_where_it_was_measured(make: Make) -> None:
+    def with_decoder(lost: dict[str, float]) -> Evidence:
         bare = make(lost={"base64": 0.3, "homoglyph": 0.2})
-        guard, behind = bare.guards[0], make(lost=lost).guards[0]
-        styled = set_result("jailbreakbench", fpr=0.02, **others)
-        decoded = behind.model_copy(update={"name": "default+decode", "sets": (styled,), "languages": ()})
-        return bare.model_copy(update={"guards": (guard, decoded)})
+        styled = set_result("jailbreakbench", fpr=0.02)
+        update = {"name": "default+decode", "sets": (styled,), "languages": ()}
+        decoded = make(lost=lost).guards[0].model_copy(update=update)
+        return evidence_of(bare.model_copy(update={"guards": (bare.guards[0], decoded)}))
 
-    evidence = evidence_of(with_decoder({"base64": 0.01, "homoglyph": 0.02}))
-    assert claim(evidence, "attack_styles_ap").holds
-    assert "undone" in claim(evidence, "attack_styles_ap").metric
-    found = ours(evidence, "attack_styles_ap")
-    assert found["lost_without_decoding"] == {"base64": 0.3, "homoglyph": 0.2}
-    assert found["fpr"] == {"jailbreakbench": [0.02, 0.01]}
+    name = "attack_styles_ap_behind_decoder"
+    evidence = with_decoder({"base64": 0.01, "homoglyph": 0.02})
+    assert claim(evidence, name).holds and not claim(evidence, "attack_styles_ap").holds
+    assert ours(evidence, name)["fpr_behind_decoder_and_alone"] == {"jailbreakbench": [0.02, 0.01]}
     assert "--guard '{decode: default}' --sets jailbreakbench --out eval/decoded" in evidence.command
-    assert not claim(evidence_of(with_decoder({"base64": 0.01, "homoglyph": 0.11})), "attack_styles_ap").holds
-    assert not claim(evidence_of(with_decoder({"base64": 0.01})), "attack_styles_ap").holds  # a style is missing
+    assert not claim(with_decoder({"base64": 0.01, "homoglyph": 0.11}), name).holds
+    assert not claim(with_decoder({"base64": 0.01}), name).holds  # a style is missing
 
 
 def test_the_guard_must_beat_both_everywhere(make: Make) -> None:

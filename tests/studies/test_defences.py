@@ -153,10 +153,10 @@ def test_a_model_of_another_run_is_the_newest_finished_one_of_its_recipe(tmp_pat
     wanted = TrainedConfig(**TRAINED)
     with pytest.raises(NotFoundError, match="no finished run"):
         find_trained(wanted, tmp_path)
-    older = a_run(tmp_path)
-    found = a_run(tmp_path)
+    a_run(tmp_path)
+    newer = a_run(tmp_path)
     a_run(tmp_path, status="failed")
-    assert find_trained(wanted, tmp_path).folder == max(older, found, key=lambda each: each.parts[-4])
+    assert find_trained(wanted, tmp_path) == ("tiny:random", newer)
     with pytest.raises(NotFoundError, match="it has derta-0"):
         find_trained(TrainedConfig(recipe="derta/tiny", training="vanilla-0"), tmp_path)
 

@@ -114,18 +114,19 @@ REQUIREMENTS: Final = (
 
 
 def evidence_of(report: ModerationReport) -> Evidence:
-    """The claims about the first guard of a report, that on attack styles behind its decoder where this was measured.
+    """The claims about the first guard of a report, and one about it behind its decoder where this was measured.
 
     Raises:
         NotFoundError: a set or comparison that a claim rests on is not in the report; names all and the command.
     """
-    guard = report.guards[0]
+    guard, decoded = report.guards[0], _behind_decoder(report)
     _require_measured(guard, report)
     gate = next(each for each in report.gates if each.guard == guard.name)
     claims = [
         *(_bounded(each, guard, report) for each in REQUIREMENTS),
         _translations(guard),
-        _attack_styles(guard, next((each for each in report.guards if each.name == f"{guard.name}{DECODED}"), None)),
+        _attack_styles(guard),
+        *(() if decoded is None else (_decoded_styles(decoded, guard),)),
         _better_than_both(guard, gate),
         _against_llama_guard(guard),
         _table(guard),
@@ -149,9 +150,15 @@ def measuring_command(report: ModerationReport) -> str:
     return f"corral eval moderation{baseline}{held_out} --sets {','.join(names)}{samples}"
 
 
+def _behind_decoder(report: ModerationReport) -> GuardResult | None:
+    """The first guard within ``{decode: GUARD}``, if it was measured."""
+    name = f"{report.guards[0].name}{DECODED}"
+    return next((each for each in report.guards if each.name == name), None)
+
+
 def _commands(report: ModerationReport) -> str:
-    decoded = next((each for each in report.guards if each.name == f"{report.guards[0].name}{DECODED}"), None)
-    first = measuring_command(report)
+    """What measures a report and writes its evidence."""
+    first, decoded = measuring_command(report), _behind_decoder(report)
     if decoded is None:
         return f"{first} && corral eval claims"
     sets = ",".join(each.name for each in decoded.sets)
@@ -235,31 +242,39 @@ def _translations(guard: GuardResult) -> Claim:
     )
 
 
-def _attack_styles(guard: GuardResult, decoded: GuardResult | None) -> Claim:
+def _attack_styles(guard: GuardResult) -> Claim:
     """Average precision in attack styles that no stage of training saw."""
-    bare = _styles_table(guard)
-    table = bare if decoded is None else _styles_table(decoded)
-    beside: dict[str, JsonValue] = {"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)}
-    if decoded is not None:
-        beside |= {
-            "judged_by": decoded.name,
-            "lost_without_decoding": {row.style: row.lost.value for row in bare.rows},
-            "fpr": {
-                each.name: [each.figures["fpr"].value, _set(guard, each.name).figures["fpr"].value]
-                for each in decoded.sets
-                if each.name.partition(JOINT)[0] == ATTACKED
-            },
-        }
-    behind = "" if decoded is None else ", codes and disguises undone before judging"
+    table = _styles_table(guard)
     return _losses(
         "attack_styles_ap",
         {row.style: (row.figure, row.lost) for row in table.rows},
         by="style",
-        metric=f"average precision on {ATTACKED} in attack styles that training left out{behind}; "
-        "as it is minus in the style",
-        beside=beside,
-        whole=_names(table) >= _names(bare),
+        metric=f"average precision on {ATTACKED} in attack styles that training left out; as it is minus in the style",
+        beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
         tried=("a tenth of the rows of two stages asked again in twenty other styles",),
+    )
+
+
+def _decoded_styles(decoded: GuardResult, guard: GuardResult) -> Claim:
+    """The same of the composition that undoes codes and disguises before the guard judges; it is not the default."""
+    table = _styles_table(decoded)
+    styles = {row.style for row in table.rows}
+    return _losses(
+        "attack_styles_ap_behind_decoder",
+        {row.style: (row.figure, row.lost) for row in table.rows},
+        by="style",
+        metric=f"average precision on {ATTACKED} of `{decoded.name}`, in the same styles",
+        beside={
+            "mean_lost": table.mean_lost.value,
+            "mean_lost_interval": _ends(table.mean_lost),
+            "fpr_behind_decoder_and_alone": {
+                each.name: [each.figures["fpr"].value, _set(guard, each.name).figures["fpr"].value]
+                for each in decoded.sets
+                if each.name.partition(JOINT)[0] == ATTACKED
+            },
+        },
+        whole=styles >= {row.style for row in _styles_table(guard).rows},
+        tried=NOTHING_ELSE,
     )
 
 
@@ -268,10 +283,6 @@ def _styles_table(guard: GuardResult) -> StyleTable:
     if table is None:
         raise NotFoundError(f"the report lacks {ATTACKED}+STYLE of guard `{guard.name}`", hint="Measure it again.")
     return table
-
-
-def _names(table: StyleTable) -> set[str]:
-    return {row.style for row in table.rows}
 
 
 def _losses(

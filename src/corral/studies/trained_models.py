@@ -1,4 +1,4 @@
-"""Trained models of a study: an adapter of its base, or a model directory of their own, opened the same way."""
+"""Trained models of a study, opened the same way: an adapter of its base, a model directory, or routing parts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from corral.core.files import sha256_file, sha256_json
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_lora
+from corral.models.routing.record import has_routing
 
 if TYPE_CHECKING:
     from corral.models.engines.torch import TorchEngine
@@ -35,14 +36,18 @@ def open_trained(base: str, folder: Path | None, *, name: str, dtype: str = "flo
 
     Args:
         base: model reference.
-        folder: what ``keep_trained`` wrote; ``None`` for the base itself.
-        name: as reports print it.
+        folder: what ``keep_trained`` wrote, or routing parts; ``None`` for the base itself.
+        name: as reports print it; routing parts are called by their folder.
         dtype: in which it computes; an adapter is added in float32 and the sum rounded once.
     """
     from corral.models.chat import ChatTokenizer
     from corral.models.engines.torch import TorchEngine
     from corral.models.loading import find_dtype, load_causal_lm, load_tokenizer
 
+    if folder is not None and has_routing(folder):
+        from corral.models.engines.loading import load_engine
+
+        return load_engine(folder, dtype=find_dtype(dtype))
     adapted = folder is not None and (folder / ADAPTER_CONFIG).is_file()
     model: Any = load_causal_lm(base if adapted or folder is None else folder)
     if adapted and folder is not None:

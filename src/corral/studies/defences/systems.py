@@ -25,6 +25,7 @@ from corral.studies.defences.asking import Laid
 from corral.studies.defences.settings import STAND_IN, DefencesStudyConfig, RequestsConfig, SystemConfig
 from corral.studies.defences.trained import find_trained
 from corral.studies.redteam_styles.stand_ins import stand_in_goals
+from corral.studies.trained_models import open_trained, revision_of
 
 PromptDefenceName = Literal["self-reminder", "in-context-refusal", "paraphrase"]
 PROMPT_DEFENCES: Final[tuple[PromptDefenceName, ...]] = get_args(PromptDefenceName)
@@ -112,8 +113,8 @@ def _opened(one: SystemConfig, config: DefencesStudyConfig, runs: Path) -> _Open
 def _model(one: SystemConfig, config: DefencesStudyConfig, runs: Path) -> tuple[TorchEngine, str]:
     """The model of a system as it is, and the revision of its weights."""
     if one.trained is not None:
-        trained = find_trained(one.trained, runs)
-        return trained.engine(name=one.name, dtype=config.dtype), trained.revision(config.dtype)
+        base, folder = find_trained(one.trained, runs)
+        return open_trained(base, folder, name=one.name, dtype=config.dtype), revision_of(base, folder, config.dtype)
     model = config.model_of(one)
     return load_engine(model, dtype=find_dtype(config.dtype)), weights_revision(model)
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from corral.core.errors import NotFoundError
 from corral.core.runs import Run, list_runs
-from corral.models.routing.record import has_routing
 from corral.studies.defences.settings import TrainedConfig
-from corral.studies.trained_models import open_trained, revision_of
-
-if TYPE_CHECKING:
-    from corral.models.engines.torch import TorchEngine
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model of another run.
+class TrainedModel(NamedTuple):
+    """A model of another run, for ``studies.trained_models``.
 
     Attributes:
         base: what it was trained from.
@@ -27,19 +20,6 @@ class TrainedModel:
 
     base: str
     folder: Path
-
-    def engine(self, *, name: str, dtype: str) -> TorchEngine:
-        """It as an engine; routing parts switch to the plain base after the first tokens."""
-        if not has_routing(self.folder):
-            return open_trained(self.base, self.folder, name=name, dtype=dtype)
-        from corral.models.engines.loading import load_engine
-        from corral.models.loading import find_dtype
-
-        return load_engine(self.folder, dtype=find_dtype(dtype))
-
-    def revision(self, dtype: str) -> str:
-        """Hash of its weights and the dtype."""
-        return revision_of(self.base, self.folder, dtype)
 
 
 def find_trained(wanted: TrainedConfig, runs: Path) -> TrainedModel:
