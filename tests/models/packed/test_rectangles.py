@@ -1,6 +1,7 @@
 """Short segments in batched products against plain attention, in any order and length, beside long ones."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def following(lengths):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 3), st.integers(0, 99))
+@given(st.lists(st.integers(1, 19), min_size=1, max_size=9), st.integers(0, 11), st.integers(0, 99))
 def test_segments_of_any_lengths_read_what_plain_attention_reads(lengths, prefix, seed):
     segments = following(lengths)
     drawing = drawn(sum(lengths), prefix, seed)
@@ -59,6 +60,24 @@ def test_equal_segments_and_long_ones_beside_them(lengths):
     segments = following(lengths)
     drawing = drawn(sum(lengths), 2, 0)
     assert attended(segments, 2, *drawing) == pytest.approx(plain(segments, *drawing), abs=1e-5)
+
+
+def test_texts_of_all_lengths_are_products_of_few_shapes(monkeypatch):
+    """A product is compiled for every shape and kept: memory and time of a server that meets all lengths."""
+    chance, shapes, multiply = random.Random(0), set(), torch.bmm
+
+    def noted(first, second, **rest):
+        shapes.add((*first.shape, second.shape[2]))
+        return multiply(first, second, **rest)
+
+    monkeypatch.setattr(torch, "bmm", noted)
+    for _ in range(300):
+        prefix = chance.randint(0, 30)
+        lengths = [chance.randint(1, 64) for _ in range(chance.randint(1, 4))]
+        if len(set(lengths)) == len(lengths):  # equal ones may be multiplied as they are
+            attended(following(lengths), prefix, *drawn(sum(lengths), prefix, 0))
+    assert len(shapes) < 120
+    assert all(rows % 24 == 0 and columns % 8 == 0 for _, rows, columns, _ in shapes)
 
 
 def test_scores_of_any_size_are_computed_with_care():

@@ -1,7 +1,8 @@
 """Requests made of a verb and what it is done to, from ``phrases.yaml``: contrasts by the thousand.
 
 Look-alikes are flagged where a guard has learnt a verb and not what is done to what. Every verb stands here with
-harmless and with harmful objects, and every pair in some of the same frames, so that only both together tell.
+harmless and with harmful objects, and every pair in some of the same frames, so that only both together tell. Beside
+them stand grave subjects that are asked about or taken part in, and things whose adjective says nothing of their harm.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from corral.data.sources.rows import LLAMA_GUARD_3
 FILE: Final = "phrases.yaml"
 STEM: Final = "phrases"
 _HARMLESS: Final = 3
+_MENTIONS: Final = 8  # of a grave subject on each side, and adjectives of a thing
 _HARMFUL: Final = 4  # frames; there are fewer harmful objects, and both sides should weigh alike
 
 
@@ -30,11 +32,42 @@ def phrase_rows() -> Iterator[tuple[str, dict[str, Any]]]:
             for number, what in enumerate(action[side]):
                 for place, text in enumerate(_asked(f"{verb} {what}", read["frames"], count)):
                     yield f"{verb}:{side}:{number}:{place}", _row(text, side, f"phrase-{verb}", category)
+    for mention in read["mentions"]:
+        yield from _mentioned(mention)
     questions: Mapping[str, Sequence[str]] = read["questions"]
     for side in ("harmless", "harmful"):
         for number, question in enumerate(questions[side]):
             for place, text in enumerate(_asked(question, questions["frames"], 2)):
                 yield f"question:{side}:{number}:{place}", _row(text, side, f"phrase-{side}-{number}", None)
+
+
+def _mentioned(mention: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A subject in harmless and in harmful frames of its own, or things of both kinds in the same frames."""
+    name = mention["id"]
+    if "frames" not in mention:
+        for word, category in mention["words"]:
+            for side in ("harmless", "harmful"):
+                for place, text in enumerate(_filled(mention[side], _MENTIONS, word)):
+                    yield (
+                        f"{name}:{word}:{side}:{place}",
+                        _row(text, side, f"phrase-{word}", f"{LLAMA_GUARD_3}/{category}"),
+                    )
+        return
+    kinds = {"harmless": [(word, None) for word in mention["words"]], "harmful": mention["wrong"]}
+    for side, things in kinds.items():
+        for number, (thing, category) in enumerate(things):
+            draw = random.Random(f"{name} {thing}")  # noqa: S311 - a draw, not a secret
+            for place, adjective in enumerate(draw.sample(mention["adjectives"][side], _MENTIONS)):
+                text = draw.choice(mention["frames"]).format(adjective, thing)
+                hazard = f"{LLAMA_GUARD_3}/{category}" if category else None
+                yield (
+                    f"{name}:{side}:{number}:{place}",
+                    _row(text, side, f"phrase-{name}-{number % len(mention['wrong'])}", hazard),
+                )
+
+
+def _filled(frames: Sequence[str], count: int, word: str) -> list[str]:
+    return [frame.format(word) for frame in random.Random(word).sample(list(frames), count)]  # noqa: S311
 
 
 def _asked(what: str, frames: Sequence[str], count: int) -> Iterator[str]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST_SEGMENT: Final = 128
 LONGEST_PREFIX: Final = 128
-_STEP: Final = 4  # segments and tokens of a rectangle of unequal ones are multiples of it
+_SEGMENTS: Final = 4  # segments of a rectangle of unequal ones are a multiple of it
+_TOKENS: Final = 8  # and so are tokens of this; every shape is compiled once, see ``matrices``
 _PADDING: Final = 1.25  # times the shortest segment of a rectangle, at the most
 
 
@@ -56,24 +57,29 @@ class Rectangle:
         lengths = [segment.stop - segment.start for segment in segments]
         self._run = _run(segments, lengths)
         count, width = len(segments), max(lengths)
-        if self._run is None:  # there are cells without a token already; see ``matrices`` for why few shapes
-            count, width = (-(-number // _STEP) * _STEP for number in (count, width))
+        if self._run is None:
+            count = _up(count, _SEGMENTS)
+        if self._run is None or count == 1:
+            width = _up(width, _TOKENS)
+        columns = _up(prefix + width, _TOKENS)
         self._prefix = prefix
         self._rows = width * group
         self._tokens = torch.cat([torch.arange(segment.start, segment.stop) for segment in segments])
         self._cells = torch.cat([torch.arange(length) + i * width for i, length in enumerate(lengths)])
-        self._own_cells = self._cells % width + self._cells // width * (prefix + width) + prefix
+        self._own_cells = self._cells % width + self._cells // width * columns + prefix
+        self._filled = self._run is not None and width == max(lengths)
         # Cells that no token fills are multiplied too and must be numbers.
-        self._keys = torch.zeros(key_heads, count, prefix + width, head_size, dtype=dtype)
+        self._keys = torch.zeros(key_heads, count, columns, head_size, dtype=dtype)
         self._values = torch.zeros_like(self._keys)
         self._first = (self._keys[:, :, :prefix], self._values[:, :, :prefix])
-        self._queries = torch.zeros(count * width, group, head_size, dtype=dtype)
+        heads = key_heads if self._run is not None else 1
+        self._queries = torch.zeros(heads, count * width, group, head_size, dtype=dtype)
         self._read = torch.empty_like(self._queries)
-        self._sums = torch.empty(count * width, group, dtype=dtype)
-        bytes_a_head = count * self._rows * (prefix + width) * dtype.itemsize
+        self._sums = torch.empty(heads, count * width, group, dtype=dtype)
+        bytes_a_head = count * self._rows * columns * dtype.itemsize
         self._together = key_heads if bytes_a_head * key_heads <= room else 1
-        self._scores = torch.empty(self._together * count, self._rows, prefix + width, dtype=dtype)
-        hidden = torch.ones(width, prefix + width, dtype=torch.bool).triu(prefix + 1)
+        self._scores = torch.empty(self._together * count, self._rows, columns, dtype=dtype)
+        hidden = torch.ones(width, columns, dtype=torch.bool).triu(prefix + 1)
         self._bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, -torch.inf).repeat_interleave(group, 0)
 
     def attend(self, query_KQGE: Tensor, own: KeysValues, prefix: KeysValues | None, out: Attended) -> None:
@@ -92,21 +98,28 @@ class Rectangle:
         self._place(self._values, own.values)
         if self._run is None:
             for head in range(len(query_KQGE)):
-                self._queries[self._cells] = query_KQGE[head][self._tokens]
+                self._queries[0, self._cells] = query_KQGE[head][self._tokens]
                 self._product(slice(head, head + 1), self._queries, self._read, self._sums)
-                out.values_KQGE[head][self._tokens] = self._read[self._cells]
-                out.sums_KQG[head][self._tokens] = self._sums[self._cells]
+                out.values_KQGE[head][self._tokens] = self._read[0, self._cells]
+                out.sums_KQG[head][self._tokens] = self._sums[0, self._cells]
             return
-        # Rows of several heads follow each other where there are no other rows.
-        alone = self._run == slice(0, query_KQGE.shape[1])
-        if alone and self._together == len(query_KQGE):
-            self._product(slice(None), query_KQGE, out.values_KQGE, out.sums_KQG)
+        queries = query_KQGE[:, self._run]
+        values, sums = out.values_KQGE[:, self._run], out.sums_KQG[:, self._run]
+        if self._filled:
+            self._products(queries, values, sums)
             return
-        step = self._together if alone else 1
-        for start in range(0, len(query_KQGE), step):
+        tokens = queries.shape[1]
+        self._queries[:, :tokens] = queries
+        self._products(self._queries, self._read, self._sums)
+        values.copy_(self._read[:, :tokens])
+        sums.copy_(self._sums[:, :tokens])
+
+    def _products(self, queries: Tensor, read: Tensor, sums: Tensor) -> None:
+        """Of every head; of all at once where there is room and the rows of one follow those of another."""
+        step = self._together if queries.is_contiguous() and read.is_contiguous() and sums.is_contiguous() else 1
+        for start in range(0, len(queries), step):
             heads = slice(start, start + step)
-            read, sums = out.values_KQGE[heads, self._run], out.sums_KQG[heads, self._run]
-            self._product(heads, query_KQGE[heads, self._run], read, sums)
+            self._product(heads, queries[heads], read[heads], sums[heads])
 
     def _product(self, heads: slice, queries: Tensor, read: Tensor, sums: Tensor) -> None:
         keys, values = self._keys[heads].flatten(0, 1), self._values[heads].flatten(0, 1)
@@ -120,8 +133,8 @@ class Rectangle:
         if self._run is None:
             buffer.flatten(1, 2)[:, self._own_cells] = own_KNE[:, self._tokens]
         else:
-            heads, count, _, size = buffer.shape
-            buffer[:, :, self._prefix :] = own_KNE[:, self._run].view(heads, count, -1, size)
+            own = own_KNE[:, self._run].unflatten(1, (buffer.shape[1], -1))
+            buffer[:, :, self._prefix : self._prefix + own.shape[2]] = own
 
 
 def alike(segments: Sequence[slice], *, room: int, bytes_a_cell: int, prefix: int) -> Iterator[list[slice]]:
@@ -149,6 +162,10 @@ def _run(segments: Sequence[slice], lengths: Sequence[int]) -> slice | None:
     """The tokens of all segments, where these are as long as each other and follow each other."""
     follows = all(first.stop == second.start for first, second in pairwise(segments))
     return slice(segments[0].start, segments[-1].stop) if follows and len(set(lengths)) == 1 else None
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def _length(span: slice) -> int:
