@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from corral.core.errors import ConfigError, MissingDependencyError, NotFoundError, RunError
 from corral.core.files import atomic_write_json, read_json
@@ -92,6 +94,17 @@ def test_a_second_stage_alone_gives_what_both_stages_give(finished: Run, twice: 
     for name in ("adapter_model.safetensors", "heads.safetensors"):
         assert (alone.artefacts / "guard" / name).read_bytes() == (twice.artefacts / "guard" / name).read_bytes()
     assert not (alone.artefacts / "stage-1").exists()
+
+
+def test_a_stage_may_be_averaged_with_the_one_before(finished: Run, twice: Run, tmp_path: Path) -> None:
+    override = TWO.replace("share: 0.5", "share: 0.5, trained_share: 0.25", 1)
+    run = run_recipe("default_guard/tiny", overrides=[override], root=tmp_path)
+    for name, rounding in (("adapter_model.safetensors", 2**-8), ("heads.safetensors", 1e-6)):
+        before, trained, found = (load_file(each.artefacts / "guard" / name) for each in (finished, twice, run))
+        for key, weight in found.items():
+            expected = 0.75 * before[key].float() + 0.25 * trained[key].float()
+            torch.testing.assert_close(weight.float(), expected, rtol=2 * rounding, atol=rounding * 0.1)
+    assert run.artefacts.joinpath("guard/guard.json").is_file()
 
 
 def test_a_third_stage_goes_on_from_the_second(twice: Run, tmp_path: Path) -> None:

@@ -69,6 +69,9 @@ class FurtherStage(Config):
     keep_clean_of: tuple[str, ...] = Field((), description="as in the first stage; empty: as in the stage before")
     attacks: AttackRowsConfig | None = Field(None, description="rows asked again in attack styles; null: none")
     learning_rate: float = Field(5e-4, gt=0, description="peak")
+    trained_share: float = Field(
+        1.0, gt=0, le=1, description="of its weights in the average with those of the stage before; 1: none (WiSE-FT)"
+    )
     draw_seed: int = Field(1, description="of the draw; the split keeps the recipe's seed")
 
 
@@ -170,9 +173,7 @@ def _train(
     accounts = [*(each.account for each in before), rows.account | {"left_in": left_in(rows.drawn, config)}]
     keep_account(run.artefacts / ACCOUNT, {"stages": accounts} | ({"refit": refit} if refit else {}))
     config = _stages_before(config, before, run)
-    classifier = training_module("guard.classifier")
-    network = classifier.train_guard(rows.training, _stage_settings(config), run.checkpoints, run=run)
-    write_guard(folder, network, config)
+    write_guard(folder, _trained(rows, config, run.checkpoints, run), config)
     scores, labels = score_rows(DefaultGuard.load(weights=folder), rows.held_out)
     write_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr))
     return {"development": development_scores(scores, labels)}
@@ -252,12 +253,19 @@ def _stages_before(config: DefaultGuardConfig, rows: Sequence[StageRows], run: R
         folder = run.artefacts / f"stage-{stage + 1}"
         if not folder.is_dir():
             settings, checkpoints = config.up_to(stage), run.path / f"checkpoints-{stage + 1}"
-            classifier = training_module("guard.classifier")
-            network = classifier.train_guard(of_stage.training, _stage_settings(settings), checkpoints, run=run)
-            write_guard(folder, network, settings)
+            write_guard(folder, _trained(of_stage, settings, checkpoints, run), settings)
             shutil.rmtree(checkpoints, ignore_errors=True)
         config = config.model_copy(update={"training": config.training.model_copy(update={"start_from": folder})})
     return config
+
+
+def _trained(rows: StageRows, config: DefaultGuardConfig, checkpoints: Path, run: Run) -> GuardNetwork:
+    """The network after the last stage, averaged with what it began with where the stage says so."""
+    classifier = training_module("guard.classifier")
+    network: GuardNetwork = classifier.train_guard(rows.training, _stage_settings(config), checkpoints, run=run)
+    if config.last is not None and config.last.trained_share < 1:
+        classifier.average_with(network, config.training.start_from, config.last.trained_share)
+    return network
 
 
 def _stage_settings(config: DefaultGuardConfig) -> GuardTrainingConfig:

@@ -87,9 +87,7 @@ class Requirement:
 _THRESHOLD_TRIED: Final = (
     "operating points on held-out rows with at most 10 % of harmless prompts flagged",
     "two further stages of training on harmless look-alikes and their harmful counterparts, written for this project",
-    "a fourth stage on verbs with harmless and with harmful objects: XSTest .416 to .256, PHTest .343 to .258, CoCoNot "
-    ".169 to .037; a shorter one with a smaller share of the mixture reached .184 on XSTest and lost .033 of AP on OpenAI "
-    "moderation",
+    "a fourth stage on verbs with harmless and with harmful objects, averaged with the third",
 )
 REQUIREMENTS: Final = (
     Requirement("openai_moderation_ap", ("openai_moderation",), "ap", 0.66, aim=0.78),

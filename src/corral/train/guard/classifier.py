@@ -69,6 +69,24 @@ def _load_weights(network: GuardNetwork, folder: Path) -> None:
     network.heads.load_state_dict(load_file(folder / HEAD_WEIGHTS))
 
 
+def average_with(network: GuardNetwork, folder: Path, share: float) -> None:
+    """Bring trained weights back towards those that the training began with: WiSE-FT (arXiv 2109.01903, equation 1).
+
+    The paper averages whole weights; here each factor of a LoRA matrix is averaged by itself, so that the rank stays.
+
+    Args:
+        network: trained; its weights are changed.
+        folder: of the guard that training went on from.
+        share: of the trained weights in the average, alpha of the paper.
+    """
+    trained = {name: weight.detach().clone() for name, weight in network.named_parameters() if weight.requires_grad}
+    _load_weights(network, folder)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name in trained:
+                weight.lerp_(trained[name], share)
+
+
 def load_encoder(config: GuardTrainingConfig) -> ConversationEncoder:
     """What turns rows into token ids for the base model."""
     return ConversationEncoder(load_fast_tokenizer(config.base))
