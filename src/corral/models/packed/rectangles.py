@@ -133,7 +133,8 @@ class Rectangle:
         if self._run is None:
             buffer.flatten(1, 2)[:, self._own_cells] = own_KNE[:, self._tokens]
         else:
-            own = own_KNE[:, self._run].unflatten(1, (buffer.shape[1], -1))
+            heads, count, _, size = buffer.shape
+            own = own_KNE[:, self._run].view(heads, count, -1, size)
             buffer[:, :, self._prefix : self._prefix + own.shape[2]] = own
 
 
