@@ -47,7 +47,7 @@ def _mentioned(mention: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
     if "frames" not in mention:
         for word, category in mention["words"]:
             for side in ("harmless", "harmful"):
-                for place, text in enumerate(_filled(mention[side], _MENTIONS, word)):
+                for place, text in enumerate(_asked(word, mention[side], _MENTIONS)):
                     yield (
                         f"{name}:{word}:{side}:{place}",
                         _row(text, side, f"phrase-{word}", f"{LLAMA_GUARD_3}/{category}"),
@@ -64,10 +64,6 @@ def _mentioned(mention: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
                     f"{name}:{side}:{number}:{place}",
                     _row(text, side, f"phrase-{name}-{number % len(mention['wrong'])}", hazard),
                 )
-
-
-def _filled(frames: Sequence[str], count: int, word: str) -> list[str]:
-    return [frame.format(word) for frame in random.Random(word).sample(list(frames), count)]  # noqa: S311
 
 
 def _asked(what: str, frames: Sequence[str], count: int) -> Iterator[str]:
