@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from math import inf
 
 import pytest
 
@@ -115,6 +116,23 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
         gate.let_go.set()
         await asyncio.gather(*waiting)
         assert batcher.waiting == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_it_is_quiet_while_nothing_is_computed_or_waits() -> None:
+    gate = Gate()
+
+    async def main() -> None:
+        batcher = Batcher("g", gate, BatchLimits(batch_items=1, linger_seconds=0))
+        assert batcher.quiet_seconds == inf
+        answers = batcher.submit([0, 1], [1, 1], timeout=5)
+        await entered(gate)
+        assert batcher.quiet_seconds == 0
+        gate.let_go.set()
+        await asyncio.gather(*answers)
+        await asyncio.sleep(0.05)
+        assert 0.05 <= batcher.quiet_seconds < 5
 
     asyncio.run(main())
 

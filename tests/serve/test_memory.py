@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from corral.serve import memory
 from corral.serve.memory import KEPT_PRODUCTS, bound_kept_products, give_back_free_memory
 
-GROWTH = """
+MEMORY = """
 import ctypes, sys
 
 class Memory(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena a b mapped c d e used f g".split()]
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena a b mappings c d e used f g".split()]
 
 try:
     mallinfo = ctypes.CDLL("libc.so.6").mallinfo2
 except (OSError, AttributeError):
     sys.exit("glibc does not tell")
 mallinfo.restype = Memory
+"""
 
+GROWTH = """
 import torch
 from corral.serve.memory import bound_kept_products
 
@@ -39,22 +42,22 @@ print((mallinfo().used - before) / 1e6)
 """
 
 
-def grown(kind: str) -> float:
-    """Megabytes in use after products of 900 shapes."""
+def figure(code: str, *arguments: str) -> float:
+    """The number that a program prints; it can read `mallinfo()`."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_CACHE_CAPACITY")}
-    ended = subprocess.run(
-        [sys.executable, "-c", GROWTH, kind], check=False, capture_output=True, text=True, timeout=300, env=environment
-    )
-    if ended.returncode:
-        pytest.skip(ended.stderr.strip().splitlines()[-1])
+    command = [sys.executable, "-c", MEMORY + code, *arguments]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
+    if ended.stderr.startswith("glibc does not tell"):
+        pytest.skip("glibc does not tell")
+    assert ended.returncode == 0, ended.stderr
     return float(ended.stdout)
 
 
 def test_products_of_ever_new_shapes_take_bounded_memory() -> None:
-    unbounded = grown("unbounded")
+    unbounded = figure(GROWTH, "unbounded")
     if unbounded < 100:
         pytest.skip(f"this torch keeps {unbounded:.0f} MB of compiled products")
-    assert grown("bounded") < unbounded / 2
+    assert figure(GROWTH, "bounded") < unbounded / 2
 
 
 def test_what_the_environment_says_of_kept_products_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +69,37 @@ def test_what_the_environment_says_of_kept_products_stays(monkeypatch: pytest.Mo
 
     assert os.environ["LRU_CACHE_CAPACITY"] == "7"
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == str(KEPT_PRODUCTS)
+
+
+MAPPED = """
+from corral.serve.memory import large_blocks_apart
+
+malloc = ctypes.CDLL("libc.so.6").malloc
+before = mallinfo().mappings
+with large_blocks_apart():
+    malloc(2 * 2**20)
+    if sys.argv[1] == "meanwhile":
+        print(mallinfo().mappings - before)
+if sys.argv[1] == "afterwards":
+    before = mallinfo().mappings
+    malloc(2 * 2**20)
+    print(mallinfo().mappings - before)
+"""
+
+
+@pytest.mark.parametrize(("when", "mappings"), [("meanwhile", 1), ("afterwards", 0)])
+def test_weights_lie_apart_and_what_batches_take_does_not(when: str, mappings: int) -> None:
+    assert figure(MAPPED, when) == mappings
+
+
+def test_the_bounds_are_put_back_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(memory, "_glibc", lambda: SimpleNamespace(mallopt=lambda *option: told.append(option)))
+
+    with pytest.raises(RuntimeError, match="no such guard"), memory.large_blocks_apart():
+        raise RuntimeError("no such guard")
+
+    assert told == [(-3, 2**20), (-3, 2**25), (-1, 2**26)]
 
 
 GIVEN_BACK = """
@@ -98,8 +132,8 @@ def test_a_system_without_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch, p
 
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(memory.ctypes, "CDLL", loaded)
-    memory._malloc_trim.cache_clear()
+    memory._glibc.cache_clear()
     try:
         give_back_free_memory()
     finally:
-        memory._malloc_trim.cache_clear()
+        memory._glibc.cache_clear()

@@ -131,6 +131,14 @@ class Batcher(Generic[In, Out]):
         return self._items, self._tokens
 
     @property
+    def quiet_seconds(self) -> float:
+        """How long nothing has been computed, infinite before the first call; 0 while something is or waits to be."""
+        with self._changed:
+            if self._items or self._worker.busy_since is not None:
+                return 0.0
+            return time.monotonic() - self._last.ended
+
+    @property
     def in_order(self) -> bool:
         """Whether submissions are taken."""
         return not self._closed and self._left_behind <= _MAX_LEFT_BEHIND

@@ -162,6 +162,11 @@ class GuardPool:
         return {name: batcher.waiting for name, batcher in self._batchers.items()}
 
     @property
+    def quiet_seconds(self) -> float:
+        """How long no guard has computed anything; 0 while one does or has to."""
+        return min(batcher.quiet_seconds for batcher in self._all_batchers())
+
+    @property
     def in_order(self) -> bool:
         """Whether every guard takes submissions."""
         return all(batcher.in_order for batcher in self._batchers.values())
@@ -208,11 +213,12 @@ class GuardPool:
 
     def close(self, *, drain_seconds: float = 0.0) -> None:
         """Answer what waits for at most so long, and take no more."""
-        batchers: list[Batcher[Any, Verdict]] = [*self._batchers.values()]
-        if self._pictures is not None:
-            batchers.append(self._pictures)
-        for batcher in batchers:
+        for batcher in self._all_batchers():
             batcher.close(drain_seconds=drain_seconds)
+
+    def _all_batchers(self) -> list[Batcher[Any, Verdict]]:
+        """Those of text, and of pictures where there are any."""
+        return [*self._batchers.values(), *([self._pictures] if self._pictures is not None else [])]
 
     def _ask_text(self, guard: Guard, conversations: Sequence[Conversation], asked: Sequence[list[_Question]]) -> None:
         new: list[tuple[_Question, Conversation, _Key]] = []

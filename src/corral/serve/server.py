@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from corral.core.errors import ConfigError, CorralError, suggest
@@ -23,7 +22,7 @@ from corral.serve.console.sessions import Sessions
 from corral.serve.content import load_secret
 from corral.serve.health import HealthCheck
 from corral.serve.keys import KeyStore
-from corral.serve.memory import give_back_free_memory
+from corral.serve.memory import give_back_free_memory, large_blocks_apart
 from corral.serve.moderation import Moderation
 from corral.serve.policies import PolicyStore
 from corral.serve.pool import GuardPool, loaded_guards
@@ -33,7 +32,8 @@ from corral.serve.upstream import Upstream, load_upstream
 
 _REFRESH_SECONDS: Final = 2.0
 _CANARY_SECONDS: Final = 30.0
-_MEMORY_SECONDS: Final = 30.0
+_MEMORY_SECONDS: Final = 20.0
+_QUIET_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 20.0
 
 
@@ -55,12 +55,13 @@ class Server:
 
     async def start(self) -> None:
         """Classify the first canary, and keep watch from then on."""
-        await self.health.check()
+        with large_blocks_apart():  # a guard's first text brings its weights into the order that it computes in
+            await self.health.check()
         await self.record_policies()
         self._tasks = [
             asyncio.create_task(self._keep(_REFRESH_SECONDS, self.refresh)),
             asyncio.create_task(self._keep(_CANARY_SECONDS, self._check)),
-            asyncio.create_task(self._keep(_MEMORY_SECONDS, partial(asyncio.to_thread, give_back_free_memory))),
+            asyncio.create_task(self._keep(_MEMORY_SECONDS, self.give_back_memory)),
         ]
         if self.upstream is not None:
             self.upstream.warm_up()
@@ -101,6 +102,14 @@ class Server:
         with contextlib.suppress(AuditError):
             await asyncio.to_thread(record_policies, self.database, self.policies.loaded())
 
+    async def give_back_memory(self) -> None:
+        """Return to the system what the last requests left free, unless more of them are being worked on.
+
+        Under load the next batch would take the same memory again.
+        """
+        if self.moderation.pool.quiet_seconds >= _QUIET_SECONDS:
+            await asyncio.to_thread(give_back_free_memory)
+
     async def _check(self) -> None:
         health = await self.health.check()
         if health.problems:
@@ -133,7 +142,8 @@ def build_server(
     database = Database(settings.database_url)
     try:
         specs = {} if guards else _guard_specs(settings)
-        loaded = guards or loaded_guards(specs.values())
+        with large_blocks_apart():
+            loaded = guards or loaded_guards(specs.values())
         media_settings = settings.guard_settings.get(settings.media_guard, {})
         check_settings(settings.media_guard, MEDIA_GUARDS.get(settings.media_guard), media_settings)
         named = {guard.name: guard for guard in loaded}
