@@ -54,8 +54,8 @@ LEAST_OF_NAIVE: Final = {"same_dtype": 1.8, "float32": 4.0}
 MOST_MS_OF_429: Final = 50.0
 MOST_MS_OF_HEALTHZ: Final = 50.0
 MOST_MB_GROWN: Final = 64.0
-SETTLING_SECONDS: Final = 35.0
-"""After a load and before memory is read: a server gives free memory back every half minute."""
+SETTLING_SECONDS: Final = 45.0
+"""After a load and before memory is read: a server that nothing is asked of gives free memory back within it."""
 
 CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
