@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -118,6 +120,34 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
         assert batcher.waiting == (0, 0)
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
+def test_what_computes_yields_to_the_event_loop() -> None:
+    async def main() -> tuple[int, int]:
+        batcher = Batcher("g", lambda values: [own_niceness() for _ in values], BatchLimits(linger_seconds=0))
+        (answer,) = batcher.submit([0], [1], timeout=5)
+        return own_niceness(), await answer
+
+    loops, computing = asyncio.run(main())
+    assert computing == max(loops, batching.NICENESS)
+
+
+def test_a_system_that_grants_no_priority_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(batching.os, "setpriority", refuse, raising=False)
+
+    async def main() -> int:
+        batcher = Batcher("g", Gate(open=True), BatchLimits(linger_seconds=0))
+        return await batcher.submit([3], [1], timeout=5)[0]
+
+    assert asyncio.run(main()) == 6
+
+
+def own_niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def test_it_is_quiet_while_nothing_is_computed_or_waits() -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -35,6 +37,9 @@ _LONGEST_RETRY: Final = 60
 _COMING_BACK_SECONDS: Final = 0.1
 _LINGER_SHARE: Final = 0.1
 _LONGEST_LINGER: Final = 0.03
+
+NICENESS: Final = 5
+"""Of threads that compute: the event loop, which refuses and answers while they are busy, comes first."""
 
 
 class QueueFullError(CorralError):
@@ -230,6 +235,7 @@ class Batcher(Generic[In, Out]):
         return worker
 
     def _work(self, worker: _Worker) -> None:
+        _yield_to_others()
         while (batch := self._next_batch(worker)) is not None:
             if batch:
                 self._answer(worker, batch)
@@ -302,6 +308,17 @@ class Batcher(Generic[In, Out]):
         loop = batch[0].future.get_loop()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_deliver, batch, outcome)
+
+
+def _yield_to_others() -> None:
+    """Let the other threads of the process run before this one, and before those that it will start to compute with.
+
+    Only Linux has this for a thread.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):  # not allowed, as in some sandboxes
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 def _deliver(batch: Sequence[_Item[In, Out]], outcome: Sequence[Out] | BaseException) -> None:
