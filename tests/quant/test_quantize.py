@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from transformers import GemmaConfig, GemmaForCausalLM, LlamaForCausalLM, Mistra
 from corral.core.errors import ConfigError, DataError, RunError, UserError
 from corral.models.chat import ChatTokenizer
 from corral.models.loading import load_causal_lm, load_tokenizer
+from corral.models.quantized import QuantizedLinear
 from corral.models.quantized.linear import quantized_linears
+from corral.quant import blocks
 from corral.quant.block_store import SUFFIX
 from corral.quant.blocks import BlockStream
 from corral.quant.calibration import CalibrationSettings, calibration
@@ -252,6 +255,27 @@ def test_too_little_text_is_a_warning(tiny, tmp_path):
     report = quantize(tiny, "gptq", GPTQ, tmp_path / "out", text=little)
     assert "16 distinct tokens of calibration for inputs of 64 channels" in report.warnings[0]
     assert not quantize(tiny, "gptq", GPTQ, tmp_path / "other", text=TEXT).warnings
+
+
+def test_a_layer_that_is_done_runs_once_over_the_text(tiny, tmp_path, monkeypatch):
+    """And says what it would say every time: the outcome is that of running all again, to the bit."""
+    monkeypatch.setattr(blocks, "BATCH_TOKENS", 256)  # several batches
+    run = Counter()
+    forward = QuantizedLinear.forward
+
+    def counted(self, inputs):
+        run[id(self)] += 1
+        return forward(self, inputs)
+
+    monkeypatch.setattr(QuantizedLinear, "forward", counted)
+    tokens = quantize(tiny, "gptq", GPTQ, tmp_path / "once", text=TEXT, layout="corral").calibration["tokens"]
+    assert set(run.values()) == {-(-tokens // 256)}
+    run.clear()
+    monkeypatch.setattr(BlockStream, "_once", lambda _stream, forward: forward)
+    quantize(tiny, "gptq", GPTQ, tmp_path / "again", text=TEXT, layout="corral")
+    assert max(run.values()) > 2 * -(-tokens // 256)
+    once, again = ((tmp_path / name / "packed.safetensors").read_bytes() for name in ("once", "again"))
+    assert once == again
 
 
 def test_the_same_text_many_times_is_little_text(tiny, tmp_path):

@@ -139,10 +139,12 @@ def _quantize_block(
             method.fold(calibrated)
             fit(LINEARS, calibrated.inputs, nearest)
         else:
-            for group in LINEAR_GROUPS:
-                seen = stream.observe(block, (group,), hessian=method.needs == "hessian", where=name)
-                fit(group, seen, _losses_of_rounding(block, seen, method))
-            stream.advance(block)
+            with stream.remembering(block) as remember:
+                for group in LINEAR_GROUPS:
+                    seen = stream.observe(block, (group,), hessian=method.needs == "hessian", where=name)
+                    fit(group, seen, _losses_of_rounding(block, seen, method))
+                    remember()
+                stream.advance(block)
     return weights, records
 
 

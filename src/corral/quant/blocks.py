@@ -6,7 +6,7 @@ inputs counted in the order in which they depend on each other, and its outputs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.core.errors import DataError
+from corral.models.quantized import QuantizedLinear
 from corral.models.sites import blocks as decoder_blocks
 from corral.quant.statistics import InputAccumulator, InputStatistics
 
@@ -82,6 +83,7 @@ class BlockStream:
         self.tokens = windows_WT.numel()
         per_batch = max(1, BATCH_TOKENS // windows_WT.shape[1])
         self._batches: list[tuple[Tensor, dict[str, Any]]] = []
+        self._running = 0  # number of the batch that a block runs over
         first = decoder_blocks(model.base_model)[0]
         for batch_BT in torch.split(windows_WT, per_batch):
             self._batches.append(_first_call(model, first, batch_BT))
@@ -95,7 +97,41 @@ class BlockStream:
     def advance(self, block: nn.Module) -> None:
         """Let a block take the states to the next."""
         with torch.no_grad():
-            self._batches = [(_tensor(block(states, **options)), options) for states, options in self._batches]
+            self._batches = [(_tensor(block(states, **options)), options) for states, options in self._each()]
+
+    @contextmanager
+    def remembering(self, block: nn.Module) -> Iterator[Callable[[], None]]:
+        """Meanwhile a Linear that is done runs once over each batch, however often the block does.
+
+        The block runs over the text once for every group of Linears, and once more to go on: most of that is what the
+        groups before have said already. Takes memory for the outputs of all of a block's Linears over the text.
+
+        Yields:
+            To be called when more Linears are done, which is when they are ``QuantizedLinear``.
+        """
+        wrapped: list[QuantizedLinear] = []
+
+        def remember() -> None:
+            for module in block.modules():
+                if isinstance(module, QuantizedLinear) and module not in wrapped:
+                    module.forward = self._once(module.forward)  # type: ignore[assignment]
+                    wrapped.append(module)
+
+        try:
+            yield remember
+        finally:
+            for module in wrapped:
+                del module.forward
+
+    def _once(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        said: dict[int, Tensor] = {}
+
+        def remembered(inputs: Tensor) -> Tensor:
+            if self._running not in said:
+                said[self._running] = forward(inputs)
+            return said[self._running]
+
+        return remembered
 
     def observe(
         self, block: nn.Module, groups: Sequence[tuple[str, ...]], *, hessian: bool, where: str
@@ -137,9 +173,15 @@ class BlockStream:
         with ExitStack() as hooks:
             for group, counter in counters.items():
                 hooks.enter_context(_counted(block.get_submodule(group[0]), counter, last=group[0] == until))
-            for states, options in self._batches:
+            for states, options in self._each():
                 _run(block, states, options)
                 yield
+
+    def _each(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """Every batch, while a block runs over it."""
+        for number, batch in enumerate(self._batches):
+            self._running = number
+            yield batch
 
 
 @contextmanager
