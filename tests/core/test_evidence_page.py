@@ -50,6 +50,23 @@ def test_records_become_a_table_with_their_inner_values() -> None:
     assert "**ladder**\n\n| rung | ap: n |\n| --- | --- |\n| none | 3 |" in page()
 
 
+def test_a_comparison_within_a_record_is_one_cell_and_empty_columns_are_left_out() -> None:
+    records = [{"name": "a", "error": None, "refusal": COMPARED | {"n": 4}}, {"name": "b", "error": None}]
+    text = page(ours={"models": records})
+    assert "| name | refusal (difference) |\n| --- | --- |\n| a | 0.612 (0.100 [0.050, 0.200]) |\n| b |  |" in text
+
+
+def test_statistics_are_rows_and_the_outcome_in_words_stands_first() -> None:
+    text = page(ours={"in_words": "It helps by a tenth.", "less": {"value": 0.25, "ci95": [0.1, 0.4], "n": 16}})
+    assert text.index("**In words:** It helps by a tenth.") < text.index("| less | 0.250 | 0.100, 0.400 | 16 |")
+
+
+def test_hundreds_of_figures_are_left_to_the_file() -> None:
+    text = page(ours={str(n): {"value": 0.25, "ci95": [0.1, 0.4], "n": 16} for n in range(41)})
+    assert "41 more figures with their intervals are in `evidence/s.json`." in text
+    assert "0.250" not in text
+
+
 def test_a_claim_that_does_not_hold_is_printed_so_with_what_was_tried() -> None:
     text = page(holds=False, tried=("twice the rows",))
     assert "**no**" in text

@@ -8,6 +8,9 @@ from typing import Any, Final
 from corral.core.evidence import Claim, Evidence
 
 _COMPARISON: Final = ("ours", "baseline", "difference", "ci95")
+_STATISTIC: Final = ("value", "ci95")
+_MOST_STATISTICS: Final = 40
+"""Of a claim, printed; a study that crosses styles, topics and judges has hundreds."""
 
 
 def evidence_page(evidence: Evidence) -> str:
@@ -33,12 +36,12 @@ def evidence_page(evidence: Evidence) -> str:
                 for claim in evidence.claims
             ],
         ),
-        *(_claim(claim) for claim in evidence.claims),
+        *(_claim(claim, evidence.system) for claim in evidence.claims),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _claim(claim: Claim) -> str:
+def _claim(claim: Claim, system: str) -> str:
     parts = [
         f"### `{claim.claim}`" + (" (toy)" if claim.toy else ""),
         f"**Measured:** {claim.metric}.",
@@ -46,26 +49,37 @@ def _claim(claim: Claim) -> str:
     ]
     if claim.tried:
         parts.append("**Tried:**\n\n" + "\n".join(f"- {each}" for each in claim.tried))
+    if isinstance(claim.ours, Mapping) and claim.ours.get("in_words"):
+        parts.append(f"**In words:** {claim.ours['in_words']}")
     whole = {"ours": claim.ours, "baseline": claim.baseline, "difference": None, "ci95": claim.ci95}
     ours = claim.ours if isinstance(claim.ours, Mapping) else whole
-    comparisons = [(path, found) for path, found in _comparisons(ours, ()) if found is not None]
-    if comparisons:
+    if comparisons := list(_found(ours, (), _COMPARISON)):
         rows = [
             (" / ".join(path) or "the claim", *(_shown(found.get(key)) for key in (*_COMPARISON, "by_seed")))
             for path, found in comparisons
         ]
         parts.append(_table(("", "ours", "baseline", "difference", "95 % interval", "by seed"), rows))
+    statistics = list(_found(ours, (), _STATISTIC))
+    if len(statistics) > _MOST_STATISTICS:
+        parts.append(f"{len(statistics)} more figures with their intervals are in `evidence/{system}.json`.")
+    elif statistics:
+        rows = [
+            (" / ".join(path), *(_shown(found.get(key)) for key in (*_STATISTIC, "n"))) for path, found in statistics
+        ]
+        parts.append(_table(("", "value", "95 % interval", "n"), rows))
     parts += [_records(path, records) for path, records in _tables(ours, ())]
     return "\n\n".join(parts)
 
 
-def _comparisons(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Every comparison of two systems within a value, with the keys that lead to it."""
+def _found(
+    value: Any, path: tuple[str, ...], keys: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Every mapping within a value that has all the keys, with the keys that lead to it."""
     if isinstance(value, Mapping):
-        if all(key in value for key in _COMPARISON):
+        if all(key in value for key in keys):
             yield path, value
         for key, inner in value.items():
-            yield from _comparisons(inner, (*path, key.replace("_", " ")))
+            yield from _found(inner, (*path, key.replace("_", " ")), keys)
 
 
 def _tables(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Sequence[Mapping[str, Any]]]]:
@@ -79,17 +93,27 @@ def _tables(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 def _records(path: tuple[str, ...], records: Sequence[Mapping[str, Any]]) -> str:
     flat = [dict(_flat(record, "")) for record in records]
-    columns = list(dict.fromkeys(name for record in flat for name in record))
+    named = dict.fromkeys(name for record in flat for name in record)
+    columns = [name for name in named if any(_shown(record.get(name)) for record in flat)]
     rows = [tuple(_shown(record.get(column)) for column in columns) for record in flat]
     return f"**{' / '.join(path)}**\n\n" + _table([column.replace("_", " ") for column in columns], rows)
 
 
 def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """The values of a record by the keys that lead to them; a comparison within it is one of them."""
     for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}: ")
-        else:
+        if not isinstance(value, Mapping):
             yield f"{prefix}{key}", value
+        elif all(each in value for each in _COMPARISON):
+            yield f"{prefix}{key} (difference)", _compared(value)
+        else:
+            yield from _flat(value, f"{prefix}{key}: ")
+
+
+def _compared(comparison: Mapping[str, Any]) -> str:
+    """What there is and by how much it differs, with the interval."""
+    ours, difference, interval = (_shown(comparison[key]) for key in ("ours", "difference", "ci95"))
+    return f"{ours} ({difference}{f' [{interval}]' if interval else ''})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
