@@ -173,7 +173,7 @@ def prepare(given: argparse.Namespace, work: Path) -> Bench:
     cut = load_causal_lm(MODEL, layers=given.blocks)
     cut.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
-    settings = CalibrationSettings(source="wikitext2_valid", windows=given.windows, length=given.length, seed=0)
+    settings = CalibrationSettings(source="wikitext2_valid", windows=given.windows, length=given.length, seed=given.seed)
     drawn = calibration(settings, ChatTokenizer(tokenizer), context=int(cut.config.max_position_embeddings))
     names = [f"model.layers.{block}.{linear}" for block in range(len(cut.model.layers)) for linear in LINEARS]
     return Bench(given, work, load_causal_lm(MODEL), names, drawn.windows_WT.tolist(), asdict(drawn.manifest))
@@ -246,6 +246,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, help="quantize only so many of the lowest blocks; default: all")
     parser.add_argument("--windows", type=int, default=16, help="of calibration")
     parser.add_argument("--length", type=int, default=512, help="tokens of a window of calibration")
+    parser.add_argument("--seed", type=int, default=0, help="of the windows of calibration")
     parser.add_argument("--eval-windows", type=int, default=16)
     parser.add_argument("--eval-length", type=int, default=512)
     parser.add_argument("--iterations", type=int, default=200, help="of auto-round, for each block")
