@@ -173,7 +173,9 @@ def prepare(given: argparse.Namespace, work: Path) -> Bench:
     cut = load_causal_lm(MODEL, layers=given.blocks)
     cut.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
-    settings = CalibrationSettings(source="wikitext2_valid", windows=given.windows, length=given.length, seed=given.seed)
+    settings = CalibrationSettings(
+        source="wikitext2_valid", windows=given.windows, length=given.length, seed=given.seed
+    )
     drawn = calibration(settings, ChatTokenizer(tokenizer), context=int(cut.config.max_position_embeddings))
     names = [f"model.layers.{block}.{linear}" for block in range(len(cut.model.layers)) for linear in LINEARS]
     return Bench(given, work, load_causal_lm(MODEL), names, drawn.windows_WT.tolist(), asdict(drawn.manifest))
