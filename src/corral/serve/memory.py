@@ -37,8 +37,8 @@ def bound_kept_products() -> None:
 def large_blocks_apart() -> Iterator[None]:
     """Weights that are loaded meanwhile lie in mappings of their own; nothing happens where the C library is not glibc.
 
-    Loading a model takes and frees large blocks. Among small ones that stay they leave holes, of 80 MB for the default
-    guard, which a server would fill page by page over thousands of requests. Afterwards the bounds are those that glibc
+    Loading a model takes and frees large blocks. Among small ones that stay they leave holes, which a server
+    would fill page by page over thousands of requests. Afterwards the bounds are those that glibc
     comes to by itself: a batch's blocks are then used again and not mapped anew.
     """
     library = _glibc()
