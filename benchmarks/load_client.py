@@ -164,16 +164,17 @@ def _timed(url: str, inputs: int, main: Any) -> dict[str, Any]:
 def watch(url: str, seconds: float) -> dict[str, Any]:
     """Ask ``/healthz`` twenty times a second, and now and then how many wait; run in a process of its own.
 
-    A look that fails or takes long counts with all the time that it took.
+    A look that fails or takes long counts with all the time that it took. However short the time, there is one look,
+    and how many wait is asked with it.
     """
     looks: list[float] = []
     queued: list[float] = []
     ends = time.perf_counter() + seconds
     with httpx2.Client(base_url=url, timeout=_TIMEOUT_SECONDS) as client:
-        while (started := time.perf_counter()) < ends:
+        while (started := time.perf_counter()) < ends or not looks:
             healthy = _is_fine(client, "/healthz")
             looks.append(time.perf_counter() - started if healthy else _TIMEOUT_SECONDS)
-            if len(looks) % _LOOKS_A_SCRAPE == 0:
+            if len(looks) % _LOOKS_A_SCRAPE == 1:
                 queued += [float(value) for value in _QUEUE.findall(client.get("/metrics").text)]
             time.sleep(max(0.0, _LOOK_SECONDS - (time.perf_counter() - started)))
     return {
