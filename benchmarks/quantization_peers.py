@@ -1,6 +1,6 @@
 """GPTQ and AWQ beside maintained libraries, on the same tokens: perplexity, time, memory.
 
-    python benchmarks/quantization_peers.py [--blocks 30] [--windows 16] [--group-sizes 64] [--out FILE]
+    python benchmarks/quantization_peers.py [--blocks 30] [--windows 16] [--group-sizes 64] [--seeds 0 1 2] [--out FILE]
 
 Each library quantizes the same float32 folder on the same calibration windows, in a process of its own with the same
 number of threads. The weights that it then computes with are put back into the model, and Corral scores all of them on
@@ -12,6 +12,9 @@ its interpreter: ``CORRAL_GPTQMODEL_PYTHON`` (gptqmodel), ``CORRAL_LLMCOMPRESSOR
 ``CORRAL_AUTO_ROUND_PYTHON`` (auto-round, which trains its rounding: a reference row). A library without one is left
 out, with the reason.
 
+Which windows calibrate moves the perplexity of one and the same library by several percent: with more than one seed a
+second table has, for every peer, the geometric mean of the ratios of perplexity, and its 95 % t-interval over seeds.
+
 With ``--blocks N`` every library gets a model cut to its N lowest blocks, and the whole model is scored with these
 blocks quantized. CPU seconds are to be compared where other programs share the machine; wall seconds stand beside them.
 """
@@ -19,13 +22,16 @@ blocks quantized. CPU seconds are to be compared where other programs share the 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +43,8 @@ if TYPE_CHECKING:
 MODEL: Final = "embedded:smollm2-135m-instruct"
 METHODS: Final = {"gptq": ("llmcompressor", "gptqmodel"), "awq": ("llmcompressor", "gptqmodel")}
 """Method to the peers that have it."""
+SIGNROUND: Final = "signround"
+"""auto-round's own method."""
 VARIABLES: Final = {
     "llmcompressor": "CORRAL_LLMCOMPRESSOR_PYTHON",
     "gptqmodel": "CORRAL_GPTQMODEL_PYTHON",
@@ -48,8 +56,9 @@ CHILD: Final = Path(__file__).with_name("quantization_peer.py")
 
 @dataclass(frozen=True)
 class Bench:
-    """What all rows share."""
+    """What all rows of one seed share."""
 
+    seed: int
     given: argparse.Namespace
     work: Path
     model: PreTrainedModel
@@ -59,7 +68,7 @@ class Bench:
 
     def row(self, library: str, method: str, group_size: int) -> dict[str, Any]:
         """One library's figures, or why there are none."""
-        row: dict[str, Any] = {"method": method, "group_size": group_size, "library": library}
+        row: dict[str, Any] = {"method": method, "group_size": group_size, "seed": self.seed, "library": library}
         misfit = self._misfit(group_size)
         python = sys.executable if library == "corral" else os.environ.get(VARIABLES[library], "")
         if misfit or not python:
@@ -144,8 +153,6 @@ def same_weights(ours: Path, theirs: Path, linears: list[str]) -> float:
 
 def perplexity(model: PreTrainedModel, given: argparse.Namespace) -> float:
     """Of the evaluation half of WikiText-2's validation split, windows spread evenly over it."""
-    import math
-
     from corral.data.wikitext import wikitext_half
     from corral.evals.tasks.perplexity.passages import passage_scorer
     from corral.evals.tasks.perplexity.texts import Document, TextSet
@@ -162,8 +169,8 @@ def perplexity(model: PreTrainedModel, given: argparse.Namespace) -> float:
     return math.exp(-sum(each.nats for each in found) / sum(each.tokens for each in found))
 
 
-def prepare(given: argparse.Namespace, work: Path) -> Bench:
-    """The model's folder, cut to the blocks that are quantized, and the calibration windows."""
+def prepare(given: argparse.Namespace, seed: int, work: Path) -> Bench:
+    """The model's folder, cut to the blocks that are quantized, and the calibration windows of a seed."""
     from corral.models.chat import ChatTokenizer
     from corral.models.loading import load_causal_lm, load_tokenizer
     from corral.quant.blocks import LINEARS
@@ -173,69 +180,125 @@ def prepare(given: argparse.Namespace, work: Path) -> Bench:
     cut = load_causal_lm(MODEL, layers=given.blocks)
     cut.save_pretrained(work / "model")
     tokenizer.save_pretrained(work / "model")
-    settings = CalibrationSettings(
-        source="wikitext2_valid", windows=given.windows, length=given.length, seed=given.seed
-    )
+    settings = CalibrationSettings(source="wikitext2_valid", windows=given.windows, length=given.length, seed=seed)
     drawn = calibration(settings, ChatTokenizer(tokenizer), context=int(cut.config.max_position_embeddings))
     names = [f"model.layers.{block}.{linear}" for block in range(len(cut.model.layers)) for linear in LINEARS]
-    return Bench(given, work, load_causal_lm(MODEL), names, drawn.windows_WT.tolist(), asdict(drawn.manifest))
+    return Bench(seed, given, work, load_causal_lm(MODEL), names, drawn.windows_WT.tolist(), asdict(drawn.manifest))
 
 
 def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of peers with ratios of ours to theirs, and whether ours is within the tolerance."""
-    ours = {(row["method"], row["group_size"]): row for row in rows if row["library"] == "corral"}
-    for row in rows:
-        own = ours.get((row["method"], row["group_size"]))
-        if own is None or own is row or "absent" in row or "absent" in own:
-            continue
-        ratio = own["perplexity"] / row["perplexity"]
-        row |= {
-            "perplexity_ratio": round(ratio, 4),
-            "no_worse_than_1_percent": ratio <= 1 + TOLERANCE,
-            "cpu_ratio": round(own["cpu_seconds"] / row["cpu_seconds"], 2),
-            "wall_ratio": round(own["seconds"] / row["seconds"], 2),
-        }
-    return rows
+    """Corral beside each peer over the seeds that both have: mean ratios, and whether ours is within the tolerance.
+
+    The ratio of perplexity is a geometric mean with a 95 % t-interval over seeds (none for one seed). CPU and wall
+    seconds are of all seeds together, the memory is the largest. auto-round, which has a method of its own, stands
+    beside each of ours.
+    """
+    there = [row for row in rows if "absent" not in row]
+    pairs: dict[tuple[str, int, str], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for ours, theirs in itertools.product(there, there):
+        alike = ours["seed"] == theirs["seed"] and ours["group_size"] == theirs["group_size"]
+        of_a_kind = theirs["method"] in (ours["method"], SIGNROUND)
+        if alike and of_a_kind and ours["library"] == "corral" != theirs["library"]:
+            key = (ours["method"], ours["group_size"], theirs["library"])
+            pairs.setdefault(key, []).append((ours, theirs))
+    return [
+        {"method": method, "group_size": group_size, "library": library, **_beside(found)}
+        for (method, group_size, library), found in pairs.items()
+    ]
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
+def _beside(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    mean, interval = geometric_mean([ours["perplexity"] / theirs["perplexity"] for ours, theirs in pairs])
+    own, peer = zip(*pairs, strict=True)
+    return {
+        "seeds": [row["seed"] for row in own],
+        "perplexity_ratio": round(mean, 4),
+        "ci95": interval and [round(end, 4) for end in interval],
+        "no_worse_than_1_percent": mean <= 1 + TOLERANCE,
+        "cpu_ratio": round(_total(own, "cpu_seconds") / _total(peer, "cpu_seconds"), 2),
+        "wall_ratio": round(_total(own, "seconds") / _total(peer, "seconds"), 2),
+        "max_rss_mb": [max(row["max_rss_mb"] for row in each) for each in (own, peer)],
+    }
+
+
+def _total(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return float(sum(row[name] for row in rows))
+
+
+def geometric_mean(ratios: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """Of positive ratios, and a 95 % interval by Student's t on their logarithms; ``None`` for one ratio."""
+    from scipy.stats import t
+
+    logs = [math.log(ratio) for ratio in ratios]
+    mean, count = sum(logs) / len(logs), len(logs)
+    if count < 2:
+        return math.exp(mean), None
+    error = math.sqrt(sum((each - mean) ** 2 for each in logs) / (count - 1) / count)
+    reach = float(t.ppf(0.975, count - 1)) * error
+    return math.exp(mean), (math.exp(mean - reach), math.exp(mean + reach))
+
+
+ROW_COLUMNS: Final = (
+    "method", "group_size", "seed", "library", "version", "perplexity", "cpu_seconds", "seconds", "max_rss_mb",
+    "same_weights",
+)  # fmt: skip
+BESIDE_COLUMNS: Final = (
+    "method", "group_size", "library", "seeds", "perplexity_ratio", "ci95", "no_worse_than_1_percent", "cpu_ratio",
+    "wall_ratio", "max_rss_mb",
+)  # fmt: skip
+
+
+def as_table(rows: list[dict[str, Any]], columns: tuple[str, ...] = ROW_COLUMNS) -> str:
     """The rows for a person."""
-    columns = ("method", "group_size", "library", "version", "perplexity", "perplexity_ratio", "cpu_seconds")
-    columns = (*columns, "cpu_ratio", "seconds", "wall_ratio", "max_rss_mb", "same_weights")
     lines = [columns, *(tuple(str(row.get(name, "-")) for name in columns) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     absent = [
         f"{row['library']} {row['method']} g{row['group_size']}: {row['absent']}" for row in rows if "absent" in row
     ]
-    return "\n".join([*text, *absent])
+    return "\n".join([*text, *dict.fromkeys(absent)])
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Every row, and what it was measured on."""
-    with tempfile.TemporaryDirectory(prefix="quantization-peers-") as folder:
-        bench = prepare(given, Path(folder))
-        before = round(perplexity(bench.model, given), 4)
-        rows = []
-        for group_size in given.group_sizes:
-            for method in given.methods:
-                for library in ("corral", *(peer for peer in METHODS[method] if peer in given.peers)):
-                    rows.append(bench.row(library, method, group_size))
-                    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-            if "auto-round" in given.peers:
-                rows.append(bench.row("auto-round", "signround", group_size))
+    rows: list[dict[str, Any]] = []
+    calibration = []
+    for seed in given.seeds:
+        with tempfile.TemporaryDirectory(prefix="quantization-peers-") as folder:
+            bench = prepare(given, seed, Path(folder))
+            before = round(perplexity(bench.model, given), 4)
+            calibration.append(bench.manifest)
+            for group_size in given.group_sizes:
+                rows += rows_of(bench, group_size)
     return {
-        "rows": compared(rows),
+        "beside": compared(rows),
+        "rows": rows,
         "unquantized_perplexity": before,
         "bits": given.bits,
         "blocks": len(bench.linears) // 7,
-        "calibration": bench.manifest,
+        "calibration": calibration,
         "evaluation": {"windows": given.eval_windows, "length": given.eval_length},
         "threads": given.threads,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.platform()}",
         "load": os.getloadavg()[0],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def rows_of(bench: Bench, group_size: int) -> list[dict[str, Any]]:
+    """Corral and every peer at every method; each is told on standard error when it is done."""
+    wanted = [
+        (library, method)
+        for method in bench.given.methods
+        for library in ("corral", *(peer for peer in METHODS[method] if peer in bench.given.peers))
+    ]
+    if "auto-round" in bench.given.peers:
+        wanted.append(("auto-round", SIGNROUND))
+    rows = []
+    for library, method in wanted:
+        rows.append(bench.row(library, method, group_size))
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return rows
 
 
 def arguments() -> argparse.Namespace:
@@ -248,7 +311,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, help="quantize only so many of the lowest blocks; default: all")
     parser.add_argument("--windows", type=int, default=16, help="of calibration")
     parser.add_argument("--length", type=int, default=512, help="tokens of a window of calibration")
-    parser.add_argument("--seed", type=int, default=0, help="of the windows of calibration")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the windows of calibration")
     parser.add_argument("--eval-windows", type=int, default=16)
     parser.add_argument("--eval-length", type=int, default=512)
     parser.add_argument("--iterations", type=int, default=200, help="of auto-round, for each block")
@@ -261,6 +324,7 @@ if __name__ == "__main__":
     chosen = arguments()
     report = measure(chosen)
     print(as_table(report["rows"]), file=sys.stderr)
+    print("\n" + as_table(report["beside"], BESIDE_COLUMNS), file=sys.stderr)
     print(json.dumps(report, indent=2))
     if chosen.out:
         chosen.out.write_text(json.dumps(report, indent=2) + "\n")
