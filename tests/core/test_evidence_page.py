@@ -80,3 +80,10 @@ def test_a_plain_figure_is_a_row_too() -> None:
 
 def test_a_toy_is_marked() -> None:
     assert "### `it_helps` (toy)" in page(toy=True)
+
+
+def test_a_statistic_within_a_record_is_one_cell() -> None:
+    accuracy = {"value": 0.9, "ci95": [0.8, 0.95], "n": 30, "rule": "rows resampled"}
+    undefined = {"value": None, "ci95": None, "n": 0}
+    text = page(ours={"judges": [{"judge": "a", "accuracy": accuracy}, {"judge": "b", "accuracy": undefined}]})
+    assert "| judge | accuracy |\n| --- | --- |\n| a | 0.900 [0.800, 0.950], n 30 |\n| b |  |" in text

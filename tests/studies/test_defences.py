@@ -74,7 +74,7 @@ def test_a_claim_holds_where_attacks_fall_and_refusals_stay():
 
     def holds(attacks, refusals):
         found = defence_claim(
-            "c", attacks, refusals, who="a less b", most_over_refusal=0.1, report=report, table=(), seeds=(0,), toy=True
+            "c", attacks, refusals, who="a less b", most_over_refusal=0.1, report=report, lines=(), seeds=(0,), toy=True
         )
         assert bool(found.tried) != found.holds
         return found.holds
@@ -109,7 +109,14 @@ def test_the_claim_is_a_toy_about_the_last_system_and_the_first(tiny):
     (claim,) = Evidence.read(tiny.artefacts / "evidence.json").claims
     assert claim.toy
     assert "`base + self-examination` less `base`" in claim.metric
-    assert [line["system"] for line in claim.ours["table"]][:2] == ["base", "base + perplexity-filter"]
+    records = claim.ours["table"]
+    assert [each["system"] for each in records][:2] == ["base", "base + perplexity-filter"]
+    line = lines_of(tiny)[0]
+    assert records[0]["ASR plain"] == line["by_group"][0]["asr"]
+    assert records[0]["ms added"] == 0
+    assert {"over-refusal plain", "over-refusal all but plain", "understood", "ms for 16 tokens"} <= set(records[0])
+    assert not any("/" in name for name in records[0])
+    assert claim.ours["attack_success_by_style"]["base"]["plain"] == line["by_style"][0]["asr"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from corral.data.messages import Conversation
 from corral.models.engines.base import GenerationSettings
 from corral.models.engines.first_tokens import FirstTokensSwitch
 from corral.models.engines.loading import load_engine
+from corral.studies.defences.lines import as_records, by_style
 from corral.studies.mogu.rows import draw_instructions, gate_sets
 from corral.studies.mogu.settings import CLAIMS, DEFENCES, FILTERS, MoguStudyConfig
 
@@ -42,26 +43,33 @@ def test_every_identity_holds(tiny):
     assert claim.n == 9
 
 
+def lines_of(run):
+    return json.loads((run.artefacts / "defences.json").read_text())
+
+
 def test_the_table_has_a_line_a_system_with_intervals(tiny):
-    claim = claims_of(tiny)["defence_table"]
-    lines = {(line["target"], line["filter"]) for line in claim.ours["table"]}
-    assert lines == {("base", None), ("mogu-0", None), *((name, None) for name in DEFENCES)} | {
-        ("base", name) for name in FILTERS
+    lines = lines_of(tiny)
+    assert {(line["target"], line["filter"]) for line in lines} == {
+        ("base", None),
+        ("mogu-0", None),
+        *((name, None) for name in DEFENCES),
+        *(("base", name) for name in FILTERS),
     }
-    for line in claim.ours["table"]:
+    for line in lines:
         assert [each["style"] for each in line["by_style"]] == ["plain", "prefix_injection", "all but plain"]
         assert line["ms_for_16_tokens"] > 0
         for each in line["by_style"]:
             assert each["asr"]["n"] == each["over_refusal"]["n"] == 8
-    assert json.loads((tiny.artefacts / "defences.json").read_text()) == claim.ours["table"]
+    claim = claims_of(tiny)["defence_table"]
+    assert claim.ours["table"] == as_records(lines)
+    assert claim.ours["attack_success_by_style"] == by_style(lines)
 
 
 def test_the_mixture_refuses_the_forbidden_topic_and_complies_with_the_other_as_before(tiny):
-    lines = {line["target"]: line["by_style"][0] for line in claims_of(tiny)["defence_table"].ours["table"]
-             if line["filter"] is None}  # fmt: skip
-    assert lines["base"]["asr"]["value"] == 1.0
-    assert lines["mogu-0"]["asr"]["value"] <= 0.25
-    assert lines["mogu-0"]["over_refusal"]["value"] <= 0.25
+    plain = {line["target"]: line["by_style"][0] for line in lines_of(tiny) if line["filter"] is None}
+    assert plain["base"]["asr"]["value"] == 1.0
+    assert plain["mogu-0"]["asr"]["value"] <= 0.25
+    assert plain["mogu-0"]["over_refusal"]["value"] <= 0.25
 
 
 def test_the_gates_are_told_by_layer_for_benign_malicious_and_attacked_prompts(tiny):

@@ -100,12 +100,14 @@ def _records(path: tuple[str, ...], records: Sequence[Mapping[str, Any]]) -> str
 
 
 def _flat(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """The values of a record by the keys that lead to them; a comparison within it is one of them."""
+    """The values of a record by the keys that lead to them; a comparison or statistic within it is one of them."""
     for key, value in record.items():
         if not isinstance(value, Mapping):
             yield f"{prefix}{key}", value
         elif all(each in value for each in _COMPARISON):
             yield f"{prefix}{key} (difference)", _compared(value)
+        elif all(each in value for each in _STATISTIC):
+            yield f"{prefix}{key}", _stated(value)
         else:
             yield from _flat(value, f"{prefix}{key}: ")
 
@@ -114,6 +116,12 @@ def _compared(comparison: Mapping[str, Any]) -> str:
     """What there is and by how much it differs, with the interval."""
     ours, difference, interval = (_shown(comparison[key]) for key in ("ours", "difference", "ci95"))
     return f"{ours} ({difference}{f' [{interval}]' if interval else ''})"
+
+
+def _stated(statistic: Mapping[str, Any]) -> str:
+    """A value with its interval and the number that it is over."""
+    value, interval, n = (_shown(statistic.get(key)) for key in (*_STATISTIC, "n"))
+    return f"{value}{f' [{interval}]' if interval else ''}{f', n {n}' if value and n else ''}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from corral.core.evidence import Claim
 from corral.redteam.results import Rate, RedteamReport
 from corral.studies.claims import NOTHING_ELSE, Compared
+from corral.studies.defences.lines import Line, as_records, by_style
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def defence_claim(
     who: str,
     most_over_refusal: float,
     report: RedteamReport,
-    table: Sequence[Mapping[str, Any]],
+    lines: Sequence[Line],
     seeds: Sequence[int],
     toy: bool,
     tried: Sequence[str] = (),
@@ -60,7 +61,7 @@ def defence_claim(
         who: which system is compared with which, and what the table has.
         most_over_refusal: the limit.
         report: of the run, for its judge, goals and styles.
-        table: lines of the table, as evidence pages print them.
+        lines: of the table.
         seeds: of the trainings, or of the draws where there are none.
         toy: shown on stand-ins only.
         tried: what was done about a claim that does not hold.
@@ -77,7 +78,8 @@ def defence_claim(
             "refusal_of_benign_requests": refusals.shown,
             "goals": dict(report.goals),
             "styles": list(report.styles),
-            "table": list(table),
+            "table": as_records(lines),
+            "attack_success_by_style": by_style(lines),
         },
         n=attacks.n,
         ci95=attacks.ci95,

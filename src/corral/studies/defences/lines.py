@@ -15,6 +15,9 @@ from corral.studies.defences.asking import Answered, Questions
 ALL_STYLES: Final = "all but plain"
 TABLE: Final = "defences.json"
 TABLE_TEXT: Final = "defences.md"
+_OF_A_PART: Final = "/"
+"""In the name of a figure of ability over one kind of text or question."""
+_TIMES: Final = ("ms_to_first_token", "ms_for_16_tokens", "guard_ms")
 Line = dict[str, Any]
 
 
@@ -43,6 +46,37 @@ def markdown(lines: Sequence[Line], title: str = "Defences side by side") -> str
     rows = [_row(line, groups, ability) for line in lines]
     shown = [head, ["---"] * len(head), *rows]
     return f"# {title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in shown) + "\n"
+
+
+def as_records(lines: Sequence[Line]) -> list[Line]:
+    """The lines as evidence pages print them: a figure with its interval in a cell, ability over all its texts.
+
+    Single styles are in ``by_style``, ability by kind of text in the run's artefacts.
+    """
+    return [_record(line) for line in lines]
+
+
+def by_style(lines: Sequence[Line]) -> Line:
+    """Attack success of every system in every style."""
+    return {_system(line): {each["style"]: each["asr"] for each in line["by_style"]} for line in lines}
+
+
+def _record(line: Line) -> Line:
+    groups: Mapping[str, Line] = {each["group"]: each for each in line["by_group"]}
+    refused = (group for group in (PLAIN, ALL_STYLES) if group in groups)
+    return {
+        "system": _system(line),
+        **{f"ASR {name}": figures["asr"] for name, figures in groups.items()},
+        **{f"over-refusal {name}": groups[name]["over_refusal"] for name in refused},
+        "understood": (groups.get(ALL_STYLES) or groups[PLAIN])["understood"],
+        **{name: figure for name, figure in line["ability"].items() if _OF_A_PART not in name},
+        **{name.replace("_", " "): line[name] for name in _TIMES if name in line},
+        "ms added": line["ms_added"],
+    }
+
+
+def _system(line: Line) -> str:
+    return str(line["target"]) if line["filter"] is None else f"{line['target']} + {line['filter']}"
 
 
 def _line(system: SystemResult, items: Sequence[Item], answered: Answered, questions: Questions) -> Line:
@@ -103,16 +137,13 @@ def _row(line: Line, groups: Sequence[str], ability: Sequence[str]) -> list[str]
     by_group: Mapping[str, Line] = {each["group"]: each for each in line["by_group"]}
     whole = by_group.get(ALL_STYLES) or by_group[PLAIN]
     return [
-        line["target"] if line["filter"] is None else f"{line['target']} + {line['filter']}",
+        _system(line),
         *(_percent(by_group[group]["asr"]) if group in by_group else "" for group in groups),
         *(_percent(by_group[group]["over_refusal"]) if group in by_group else "" for group in (PLAIN, ALL_STYLES)),
         _percent(whole["understood"]),
         *(_number(line["ability"].get(name)) for name in ability),
         # runs of before it was measured have no time to the first token
-        *(
-            f"{line[name]:.0f}" if name in line else ""
-            for name in ("ms_to_first_token", "ms_for_16_tokens", "guard_ms")
-        ),
+        *(f"{line[name]:.0f}" if name in line else "" for name in _TIMES),
         f"{line['ms_added']:+.0f}",
     ]
 

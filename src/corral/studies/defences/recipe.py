@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from corral.core.evidence import Claim
 from corral.core.runs import Run
@@ -108,33 +108,11 @@ def _claim(config: DefencesStudyConfig, answered: Answered, questions: Questions
         who=f"`{claimed}` less `{first}`; the table has every system",
         most_over_refusal=config.most_over_refusal,
         report=answered.reports[0],
-        table=[_flat(line) for line in lines],
+        lines=lines,
         seeds=(config.seed,),
         toy=config.toy,
         tried=config.tried.get(CLAIM, ()),
     )
-
-
-def _flat(line: Line) -> dict[str, Any]:
-    """A line as evidence pages print it: the value and interval of every group's figures, ability and time."""
-    groups = {
-        each["group"]: {
-            "ASR": each["asr"]["value"],
-            "ASR 95 %": each["asr"]["ci95"],
-            "over-refusal": each["over_refusal"]["value"],
-            "over-refusal 95 %": each["over_refusal"]["ci95"],
-            "understood": each["understood"]["value"],
-        }
-        for each in line["by_group"]
-    }
-    return {
-        "system": line["target"] if line["filter"] is None else f"{line['target']} + {line['filter']}",
-        **groups,
-        **{name: figure["value"] for name, figure in line["ability"].items()},
-        "ms for 16 tokens": line["ms_for_16_tokens"],
-        "guard ms": line.get("guard_ms"),
-        "ms added": line["ms_added"],
-    }
 
 
 RECIPE: Final = DefencesRecipe()

@@ -36,7 +36,7 @@ def defence_table(trainings: Trainings) -> Claim:
         who="mixtures (mean over seeds) less base; the table has every defence",
         most_over_refusal=MOST_OVER_REFUSAL,
         report=run.reports[0],
-        table=lines,
+        lines=lines,
         seeds=config.seeds,
         toy=config.toy,
         tried=config.tried.get(_NAME, ()),
