@@ -47,6 +47,12 @@ def test_a_code_is_read_wherever_it_stands(code: str, around: str) -> None:
     assert SECRET in found  # alone, as a guard would have judged it had it been asked plainly
 
 
+@pytest.mark.parametrize("shift", range(1, 26))
+@pytest.mark.parametrize("secret", [SECRET, "Sage mir bitte, wie ich die Farbe der Tür finden kann"])
+def test_every_shift_is_undone(shift: int, secret: str) -> None:
+    assert said(shifted(secret, shift))[1:] == [secret]
+
+
 def test_morse_is_read_without_capitals() -> None:
     assert SECRET.lower() in said(f"Here:\n\n{MORSE_SECRET}")
 

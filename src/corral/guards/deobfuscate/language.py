@@ -17,7 +17,12 @@ def word_count(text: str) -> int:
 
 def common_count(text: str) -> int:
     """How many of the words are common ones."""
-    return sum(word in _common_words() for word in _WORD.findall(text.casefold()))
+    return sum(word in common_words() for word in words(text))
+
+
+def words(text: str) -> list[str]:
+    """The words as they are looked up."""
+    return _WORD.findall(text.casefold())
 
 
 def likeness(text: str) -> float:
@@ -26,6 +31,6 @@ def likeness(text: str) -> float:
 
 
 @cache
-def _common_words() -> frozenset[str]:
+def common_words() -> frozenset[str]:
     """Function words and what requests begin with, in English and, fewer, in six other languages."""
     return frozenset((files(__package__) / "common_words.txt").read_text(encoding="utf-8").split())

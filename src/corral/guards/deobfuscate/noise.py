@@ -33,6 +33,7 @@ _WORD: Final = re.compile(r"\w+")
 
 LEET: Final[Mapping[str, str]] = {digit: letter for letter, digit in perturbations.LEET.items()} | {"@": "a", "$": "s"}
 """What digits and signs stand for in letters' places."""
+_LEET_SIGNS: Final = frozenset("0123456789@$")
 _LEET_WORD: Final = re.compile(rf"[A-Za-z{re.escape(''.join(LEET))}]+")
 _LEAST_LEET_WORDS: Final = 2
 _RUN: Final = re.compile(r"\S+")
@@ -47,6 +48,8 @@ def without_invisible(text: str) -> str:
 
 def without_stacked_marks(text: str) -> str:
     """Letters with at most two combining marks as they are; of a longer stack, none of them (zalgo)."""
+    if not any(map(unicodedata.combining, set(text))):
+        return text
     kept: list[str] = []
     stack: list[str] = []
     for character in text:
@@ -65,8 +68,9 @@ def with_plain_letters(text: str) -> str:
     A word is changed when all its letters are Latin or look so and the text has Latin letters of its own: words of a
     text in another script stay.
     """
-    folded = "".join(map(_unstyled, text))
-    return _WORD.sub(_latin_word, folded) if _LATIN.search(folded) else folded
+    folded = text.translate({ord(each): _unstyled(each) for each in set(text)})
+    disguised = not LOOKALIKES.keys().isdisjoint(folded) and _LATIN.search(folded)
+    return _WORD.sub(_latin_word, folded) if disguised else folded
 
 
 def without_leet(text: str) -> str:
@@ -74,6 +78,8 @@ def without_leet(text: str) -> str:
 
     Runs too long for a word (base64, addresses) stay too.
     """
+    if _LEET_SIGNS.isdisjoint(text):
+        return text
     mixed = [word for run in _runs(text) for word in _LEET_WORD.findall(run) if _is_leet(word)]
     if len(mixed) < _LEAST_LEET_WORDS:
         return text

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Final
 
 from corral.guards.deobfuscate.codes import (
@@ -23,7 +25,7 @@ from corral.guards.deobfuscate.codes import (
     mirrored,
     shifted,
 )
-from corral.guards.deobfuscate.language import common_count, likeness, word_count
+from corral.guards.deobfuscate.language import common_count, common_words, likeness, word_count, words
 from corral.guards.deobfuscate.noise import with_plain_letters, without_invisible, without_leet, without_stacked_marks
 
 MAX_DEPTH: Final = 3
@@ -37,6 +39,23 @@ _SEGMENT: Final = re.compile(r"[^\n\"`]+")
 
 _Finding = tuple[str, str]
 """What a code is called, and what it says."""
+_Turn = Callable[[str], str]
+
+
+def _reversed(text: str) -> str:
+    return text[::-1]
+
+
+_TURNS: Final[Mapping[str, _Turn]] = {
+    **{f"shift by {shift}": partial(shifted, shift=-shift) for shift in range(1, ALPHABET_SIZE)},
+    "mirrored alphabet": mirrored,
+    "reversed": _reversed,
+}
+"""What reads a line that was turned, by the name of how it was."""
+_UNDONE_BY: Final[Mapping[str, _Turn]] = {
+    **_TURNS,
+    **{f"shift by {shift}": partial(shifted, shift=shift) for shift in range(1, ALPHABET_SIZE)},
+}
 
 _CODES: Final[tuple[tuple[str, str, Callable[[str], str | None]], ...]] = (
     ("code points", r"(?<!\d)\d{1,7}(?:[ ,;]{1,2}\d{1,7}){5,}(?!\d)", from_codepoints),
@@ -143,16 +162,24 @@ def _better_turned(segment: str) -> _Finding | None:
     """The shift, mirror or reversal under which a line reads clearly more like language."""
     if word_count(segment) < _LEAST_WORDS or likeness(segment) > _IS_LANGUAGE:
         return None
-    best = max(_turned(segment), key=lambda each: likeness(each[1]))
+    common = Counter(turn for word in words(segment) for turn in _turns_to_common().get(word, ()))
+    turned = [(turn, _TURNS[turn](segment)) for turn in _TURNS if common[turn] >= _LEAST_COMMON]
+    if not turned:
+        return None
+    best = max(turned, key=lambda each: likeness(each[1]))
     better = likeness(best[1]) >= likeness(segment) + _LEAST_GAIN and common_count(best[1]) >= _LEAST_COMMON
     return best if better else None
 
 
-def _turned(segment: str) -> Iterator[_Finding]:
-    for shift in range(1, ALPHABET_SIZE):
-        yield f"shift by {shift}", shifted(segment, -shift)
-    yield "mirrored alphabet", mirrored(segment)
-    yield "reversed", segment[::-1]
+@cache
+def _turns_to_common() -> Mapping[str, tuple[str, ...]]:
+    """Words to the turns that make common words of them, so that a line is turned only where that may help."""
+    found: dict[str, tuple[str, ...]] = {}
+    for word in common_words():
+        for turn, undone_by in _UNDONE_BY.items():
+            coded = undone_by(word)
+            found[coded] = (*found.get(coded, ()), turn)
+    return found
 
 
 def _is_text(text: str) -> bool:
