@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from corral.models.encoder import BertEncoder
     from corral.models.llama import LlamaDecoder
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "find_dtype",
     "load_backbone",
     "load_causal_lm",
+    "load_encoder",
     "load_fast_tokenizer",
     "load_inference_decoder",
     "load_sequence_classifier",
@@ -89,9 +91,9 @@ def load_skeleton(ref: str | Path | ModelRef) -> PreTrainedModel:
 
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
-        from corral.models.gguf_llama import LlamaGGUF
-
-        fields = LlamaGGUF(embedded.find_gguf(ref.name)).config(dtype="float32")
+        _expect_decoder(ref)
+        model_file = embedded.embedded_model(ref.name)
+        fields = model_file.open(embedded.find_packed(ref.name)).config(dtype="float32")
         config: Any = transformers.LlamaConfig(**fields)
     else:
         location, options = _location(_without_routing(ref))
@@ -163,11 +165,40 @@ def load_inference_decoder(
 
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
+        _expect_decoder(ref)
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
         return LlamaDecoder.from_directory(folder, final_norm=final_norm).to(device)
     if ref.kind != "folder":
         raise UserError(f"`{ref}` is neither an embedded model nor a folder", hint="Use `load_backbone`.")
     return LlamaDecoder.from_directory(Path(ref.name), layers=layers, dtype=dtype, final_norm=final_norm).to(device)
+
+
+def load_encoder(
+    ref: str | Path | ModelRef, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> BertEncoder:
+    """A BERT encoder in evaluation mode, without importing transformers.
+
+    Args:
+        ref: an embedded encoder, or a folder with a plain BERT in one safetensors file.
+        dtype: of the weights; ``None`` keeps the stored one (float32 for embedded models).
+        device: where to put it.
+
+    Raises:
+        UserError: ``ref`` is neither of the two.
+        MissingDependencyError: an embedded model's package is not installed.
+        DataError: not a plain BERT.
+    """
+    import torch
+
+    from corral.models.encoder import BertEncoder
+
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded" and embedded.embedded_model(ref.name).is_encoder:
+        folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32)
+        return BertEncoder.from_directory(folder).to(device)
+    if ref.kind != "folder":
+        raise UserError(f"`{ref}` is neither an embedded encoder nor a folder", hint="Give the folder of a BERT.")
+    return BertEncoder.from_directory(Path(ref.name)).to(device=device, dtype=dtype)
 
 
 def find_dtype(name: str) -> torch.dtype | None:
@@ -278,7 +309,7 @@ def weights_revision(ref: str | Path | ModelRef) -> str:
     """
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
-        embedded.find_gguf(ref.name)
+        embedded.find_packed(ref.name)
         return embedded.embedded_model(ref.name).revision[:_REVISION_DIGITS]
     if ref.kind == "gguf":
         return sha256_file(Path(ref.name))[:_REVISION_DIGITS]
@@ -302,6 +333,7 @@ def _load(
     from corral.models.quantized.folder import is_quantized_folder
 
     if ref.kind == "embedded":
+        _expect_decoder(ref)
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
         return read_llama(folder, llama_class)
     if ref.kind == "folder" and is_quantized_folder(Path(ref.name)):
@@ -334,6 +366,11 @@ def _load(
             hint="transformers would fill the gaps with random numbers. Get the whole checkpoint.",
         )
     return model.eval()
+
+
+def _expect_decoder(ref: ModelRef) -> None:
+    if embedded.embedded_model(ref.name).is_encoder:
+        raise UserError(f"`{ref}` is an encoder and writes no text", hint="Give a causal language model.")
 
 
 def _load_routed(auto_class: str, ref: ModelRef, *, dtype: torch.dtype | None, layers: int | None) -> PreTrainedModel:
