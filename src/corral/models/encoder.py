@@ -80,12 +80,13 @@ class BertEncoder(nn.Module):
             raise DataError("the weights are not those that config.json says", where=str(folder)) from error
         return made.eval().requires_grad_(False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> DecoderOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *, use_cache: bool = False) -> DecoderOutput:
         """Hidden states (B, T, D) after the last layer.
 
         Args:
             input_ids: (B, T).
             attention_mask: (B, T), 1 on tokens; padding is on the right.
+            use_cache: there is none; taken so that a decoder's caller can call it.
         """
         seen_B1TT = attention_mask.bool()[:, None, None, :]
         states_BTD = self.embeddings(input_ids)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from corral.core.errors import ConfigError, DataError, NotFoundError, UserError
-from corral.core.files import sha256_file, sha256_json
+from corral.core.files import read_json, sha256_file, sha256_json
 from corral.models import embedded
 from corral.models.reference import ModelRef
 from corral.models.routing.record import RECORD, RoutingRecord, has_routing
@@ -113,7 +113,7 @@ def load_backbone(
     device: str | torch.device = "cpu",
     final_norm: bool = False,
 ) -> PreTrainedModel:
-    """The decoder stack without a language-model head (``LlamaModel`` for Llama), in evaluation mode.
+    """The decoder stack without a language-model head (``LlamaModel`` for Llama), in evaluation mode; or an encoder.
 
     Args:
         ref: where it comes from.
@@ -131,6 +131,8 @@ def load_backbone(
     import torch
 
     ref = ModelRef.parse(ref)
+    if is_encoder(ref):
+        return _to(_trainable_encoder(ref, dtype=dtype, layers=layers), device)
     model = _load("AutoModel", "LlamaModel", ref, dtype=dtype, layers=layers)
     if not final_norm:
         if not hasattr(model, "norm"):
@@ -173,6 +175,19 @@ def load_inference_decoder(
     return LlamaDecoder.from_directory(Path(ref.name), layers=layers, dtype=dtype, final_norm=final_norm).to(device)
 
 
+def is_encoder(ref: str | Path | ModelRef) -> bool:
+    """Whether a reference names an embedded encoder, or a folder with a BERT.
+
+    Raises:
+        NotFoundError: no embedded model has that name.
+    """
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded":
+        return embedded.embedded_model(ref.name).is_encoder
+    config = Path(ref.name) / "config.json"
+    return ref.kind == "folder" and config.is_file() and read_json(config).get("model_type") == "bert"
+
+
 def load_encoder(
     ref: str | Path | ModelRef, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
 ) -> BertEncoder:
@@ -193,7 +208,7 @@ def load_encoder(
     from corral.models.encoder import BertEncoder
 
     ref = ModelRef.parse(ref)
-    if ref.kind == "embedded" and embedded.embedded_model(ref.name).is_encoder:
+    if ref.kind == "embedded" and is_encoder(ref):
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32)
         return BertEncoder.from_directory(folder).to(device)
     if ref.kind != "folder":
@@ -368,8 +383,24 @@ def _load(
     return model.eval()
 
 
+def _trainable_encoder(ref: ModelRef, *, dtype: torch.dtype | None, layers: int | None) -> PreTrainedModel:
+    """transformers' own, without the pooler."""
+    import torch
+    from transformers import BertModel
+
+    is_ours = ref.kind == "embedded"
+    folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32) if is_ours else Path(ref.name)
+    with quiet_transformers():
+        model = _found(ref, lambda: BertModel.from_pretrained(folder, dtype=dtype or "auto", add_pooling_layer=False))
+    if layers is not None and layers != model.config.num_hidden_layers:
+        raise DataError(
+            f"layers is `{layers}`, an encoder is used whole: {model.config.num_hidden_layers}", where=str(ref)
+        )
+    return model.eval()
+
+
 def _expect_decoder(ref: ModelRef) -> None:
-    if embedded.embedded_model(ref.name).is_encoder:
+    if is_encoder(ref):
         raise UserError(f"`{ref}` is an encoder and writes no text", hint="Give a causal language model.")
 
 

@@ -53,6 +53,7 @@ _OUTER_NAMES: Final = {
 _KINDS: Final = {"w": "weight", "b": "bias"}
 _CONTROL: Final = "[\\x01-\\x08\\x0b\\x0e-\\x1f\\x7f\\x8f\\x9f]"
 _BLANK: Final = "[\\t\\n\\x0c\\r\\u1680\\u200b-\\u200f\\u2028\\u2029\\u2581\\ufeff\\ufffd]"
+_NEVER: Final = 100.0
 METASPACE: Final = "\u2581"
 
 
@@ -131,12 +132,16 @@ class PackedBert:
         """The unigram tokenizer of the file, with XLM-R's template around a text.
 
         The file maps single code points; those maps are NFKC, control characters removed and other blanks as spaces,
-        which is what is done here to the whole text.
+        which is what is done here to the whole text. Text that spells a special token is text, where the engine's own
+        tokenizer takes it for the token.
         """
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-        pieces = self._pieces()
         special = self._special
+        pieces = self._pieces()
+        unlikely = min(score for _, score in pieces) - _NEVER
+        for index in special.values():
+            pieces[index] = (pieces[index][0], unlikely)  # else a text that spells one would be read as it
         tokenizer = Tokenizer(models.Unigram(pieces, unk_id=special["unk"], byte_fallback=False))
         tokenizer.normalizer = normalizers.Sequence(
             [
