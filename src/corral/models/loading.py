@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from corral.core.errors import ConfigError, DataError, NotFoundError, UserError
-from corral.core.files import sha256_file, sha256_json
+from corral.core.files import read_json, sha256_file, sha256_json
 from corral.models import embedded
 from corral.models.reference import ModelRef
 from corral.models.routing.record import RECORD, RoutingRecord, has_routing
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from corral.models.encoder import BertEncoder
     from corral.models.llama import LlamaDecoder
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "find_dtype",
     "load_backbone",
     "load_causal_lm",
+    "load_encoder",
     "load_fast_tokenizer",
     "load_inference_decoder",
     "load_sequence_classifier",
@@ -89,9 +91,9 @@ def load_skeleton(ref: str | Path | ModelRef) -> PreTrainedModel:
 
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
-        from corral.models.gguf_llama import LlamaGGUF
-
-        fields = LlamaGGUF(embedded.find_gguf(ref.name)).config(dtype="float32")
+        _expect_decoder(ref)
+        model_file = embedded.embedded_model(ref.name)
+        fields = model_file.open(embedded.find_packed(ref.name)).config(dtype="float32")
         config: Any = transformers.LlamaConfig(**fields)
     else:
         location, options = _location(_without_routing(ref))
@@ -111,7 +113,7 @@ def load_backbone(
     device: str | torch.device = "cpu",
     final_norm: bool = False,
 ) -> PreTrainedModel:
-    """The decoder stack without a language-model head (``LlamaModel`` for Llama), in evaluation mode.
+    """The decoder stack without a language-model head (``LlamaModel`` for Llama), in evaluation mode; or an encoder.
 
     Args:
         ref: where it comes from.
@@ -129,6 +131,8 @@ def load_backbone(
     import torch
 
     ref = ModelRef.parse(ref)
+    if is_encoder(ref):
+        return _to(_trainable_encoder(ref, dtype=dtype, layers=layers), device)
     model = _load("AutoModel", "LlamaModel", ref, dtype=dtype, layers=layers)
     if not final_norm:
         if not hasattr(model, "norm"):
@@ -163,11 +167,53 @@ def load_inference_decoder(
 
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
+        _expect_decoder(ref)
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
         return LlamaDecoder.from_directory(folder, final_norm=final_norm).to(device)
     if ref.kind != "folder":
         raise UserError(f"`{ref}` is neither an embedded model nor a folder", hint="Use `load_backbone`.")
     return LlamaDecoder.from_directory(Path(ref.name), layers=layers, dtype=dtype, final_norm=final_norm).to(device)
+
+
+def is_encoder(ref: str | Path | ModelRef) -> bool:
+    """Whether a reference names an embedded encoder, or a folder with a BERT.
+
+    Raises:
+        NotFoundError: no embedded model has that name.
+    """
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded":
+        return embedded.embedded_model(ref.name).is_encoder
+    config = Path(ref.name) / "config.json"
+    return ref.kind == "folder" and config.is_file() and read_json(config).get("model_type") == "bert"
+
+
+def load_encoder(
+    ref: str | Path | ModelRef, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> BertEncoder:
+    """A BERT encoder in evaluation mode, without importing transformers.
+
+    Args:
+        ref: an embedded encoder, or a folder with a plain BERT in one safetensors file.
+        dtype: of the weights; ``None`` keeps the stored one (float32 for embedded models).
+        device: where to put it.
+
+    Raises:
+        UserError: ``ref`` is neither of the two.
+        MissingDependencyError: an embedded model's package is not installed.
+        DataError: not a plain BERT.
+    """
+    import torch
+
+    from corral.models.encoder import BertEncoder
+
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded" and is_encoder(ref):
+        folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32)
+        return BertEncoder.from_directory(folder).to(device)
+    if ref.kind != "folder":
+        raise UserError(f"`{ref}` is neither an embedded encoder nor a folder", hint="Give the folder of a BERT.")
+    return BertEncoder.from_directory(Path(ref.name)).to(device=device, dtype=dtype)
 
 
 def find_dtype(name: str) -> torch.dtype | None:
@@ -278,7 +324,7 @@ def weights_revision(ref: str | Path | ModelRef) -> str:
     """
     ref = ModelRef.parse(ref)
     if ref.kind == "embedded":
-        embedded.find_gguf(ref.name)
+        embedded.find_packed(ref.name)
         return embedded.embedded_model(ref.name).revision[:_REVISION_DIGITS]
     if ref.kind == "gguf":
         return sha256_file(Path(ref.name))[:_REVISION_DIGITS]
@@ -302,6 +348,7 @@ def _load(
     from corral.models.quantized.folder import is_quantized_folder
 
     if ref.kind == "embedded":
+        _expect_decoder(ref)
         folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32, layers=layers)
         return read_llama(folder, llama_class)
     if ref.kind == "folder" and is_quantized_folder(Path(ref.name)):
@@ -334,6 +381,27 @@ def _load(
             hint="transformers would fill the gaps with random numbers. Get the whole checkpoint.",
         )
     return model.eval()
+
+
+def _trainable_encoder(ref: ModelRef, *, dtype: torch.dtype | None, layers: int | None) -> PreTrainedModel:
+    """transformers' own, without the pooler."""
+    import torch
+    from transformers import BertModel
+
+    is_ours = ref.kind == "embedded"
+    folder = embedded.model_directory(ref.name, dtype=dtype or torch.float32) if is_ours else Path(ref.name)
+    with quiet_transformers():
+        model = _found(ref, lambda: BertModel.from_pretrained(folder, dtype=dtype or "auto", add_pooling_layer=False))
+    if layers is not None and layers != model.config.num_hidden_layers:
+        raise DataError(
+            f"layers is `{layers}`, an encoder is used whole: {model.config.num_hidden_layers}", where=str(ref)
+        )
+    return model.eval()
+
+
+def _expect_decoder(ref: ModelRef) -> None:
+    if is_encoder(ref):
+        raise UserError(f"`{ref}` is an encoder and writes no text", hint="Give a causal language model.")
 
 
 def _load_routed(auto_class: str, ref: ModelRef, *, dtype: torch.dtype | None, layers: int | None) -> PreTrainedModel:

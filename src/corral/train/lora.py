@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from corral.core.errors import ConfigError, NotFoundError
 from corral.core.files import atomic_write_json, read_json
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from corral.train.lora_targets import LINEARS
+from corral.train.lora_targets import ENCODER_LINEARS, LINEARS
 from corral.train.trained_layers import check_trained_layers
 
 if TYPE_CHECKING:
@@ -31,14 +31,15 @@ def with_lora(
     layers = model.config.num_hidden_layers
     check_trained_layers(first_layer, layers)
     model.requires_grad_(False)
+    encoder = model.config.model_type == "bert"
     return get_peft_model(
         model,
         LoraConfig(
             r=rank,
             lora_alpha=alpha,
-            target_modules=list(targets),
+            target_modules=list(ENCODER_LINEARS if encoder else targets),
             layers_to_transform=list(range(first_layer, layers)),
-            layers_pattern="layers",
+            layers_pattern="layer" if encoder else "layers",
         ),
     )
 

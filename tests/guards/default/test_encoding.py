@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from tokenizers import Tokenizer, models
 from corral.core.errors import ConfigError
 from corral.data.messages import Conversation, Message, Role
 from corral.guards.default.encoding import ConversationEncoder, clip_context
+from corral.models.packed_bert import PackedBert
 
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -91,3 +94,19 @@ def test_a_long_reply_is_not_read_to_judge_the_prompt() -> None:
     clipped, dropped = clip_context(Conversation.exchange("q", "r" * 50), "prompt", max_chars=6)
     assert [message.text for message in clipped.messages] == ["q"]
     assert dropped == 0
+
+
+def test_an_e5_encoder_reads_queries_and_passages(packed_bert_file: Path) -> None:
+    tokenizer = PackedBert(packed_bert_file).tokenizer()
+    encoder = ConversationEncoder(tokenizer)
+    exchange = Conversation.exchange("the </s> hurt", "bake")
+    whole = encoder.encode_whole(exchange, "response")
+    judged = encoder.encode(exchange, "response")
+    assert whole is not None
+    assert judged is not None
+    begin, end = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
+    assert whole.ids == [*encoder.beginning, *judged.context, *judged.header, *judged.text, *judged.end]
+    assert encoder.beginning == [begin]
+    assert whole.ids.count(end) == 2  # the one that the text spells is text
+    assert "".join(tokenizer.id_to_token(i) for i in whole.ids[whole.start : whole.stop]) == "▁bake</s>"
+    assert len(encoder.openings) == 2  # what people wrote, and everything else

@@ -11,7 +11,9 @@ from transformers import TrainerCallback
 from corral.core.errors import ConfigError
 from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
+from corral.guards.default.guard import DefaultGuard
 from corral.guards.default.network import BINARY_HEADS
+from corral.studies.default_guard import DefaultGuardConfig, write_guard
 from corral.train.guard import classifier as guard_module
 from corral.train.guard.classifier import build_network, collate, encode_rows, load_encoder, train_guard
 from corral.train.guard.classifier_settings import GuardTrainingConfig
@@ -158,3 +160,39 @@ def test_a_torn_checkpoint_is_passed_over(tiny_base: Path, tmp_path: Path) -> No
 def test_nothing_to_train_is_refused(tiny_base: Path) -> None:
     with pytest.raises(ConfigError, match="first_trained_layer"):
         build_network(settings(tiny_base, first_trained_layer=2))
+
+
+def test_a_guard_on_an_encoder_is_trained_written_and_loaded(tiny_encoder: Path, tmp_path: Path) -> None:
+    config = settings(tiny_encoder, first_trained_layer=0, epochs=2)
+    network = train_guard(rows(), config, tmp_path / "checkpoints")
+    adapted = [name for name, p in network.backbone.named_parameters() if p.requires_grad]
+    assert len(adapted) == 2 * 2 * 6  # A and B of six Linears in each of two layers
+    write_guard(tmp_path / "guard", network, DefaultGuardConfig(training=config, mixture=(), window=96, overlap=8))
+    guard = DefaultGuard.load(weights=tmp_path / "guard", dtype="float32")
+
+    batch = collate(encode_rows(rows(6), load_encoder(config), config))
+    with torch.inference_mode():
+        trained_scores = network.eval()(batch["input_ids"], batch["attention_mask"], batch["span"]).binary
+    for row, expected in zip(rows(6), trained_scores, strict=True):
+        (scores,) = guard.raw_scores([row.conversation], target=row.target)
+        assert scores is not None
+        assert scores[:4] == pytest.approx(expected.double().numpy(), abs=0.02)  # the adapter is kept in bfloat16
+
+
+def test_an_encoder_judges_a_prompt_as_if_nothing_followed(tiny_encoder: Path, tmp_path: Path) -> None:
+    config = settings(tiny_encoder, first_trained_layer=0)
+    network = build_network(config)
+    torch.nn.init.normal_(network.heads.binary)
+    write_guard(tmp_path / "guard", network, DefaultGuardConfig(training=config, mixture=(), window=96, overlap=8))
+    guard = DefaultGuard.load(weights=tmp_path / "guard", dtype="float32")
+    alone, followed = guard.raw_scores(
+        [Conversation.user("how to bake"), Conversation.exchange("how to bake", "hurt hurt")], target="prompt"
+    )
+    assert alone is not None
+    assert followed == pytest.approx(alone)
+    (both,) = guard.classify_both([Conversation.exchange("how to bake", "hurt hurt")])
+    assert set(both) == {"prompt", "response"}
+    long = guard.classify([Conversation.user("please bake " * 60)])[0]
+    assert long.windows > 1
+    with pytest.raises(ConfigError, match="int8"):
+        DefaultGuard.load(weights=tmp_path / "guard", dtype="int8")

@@ -1,8 +1,9 @@
-"""How the default guard reads a conversation: ChatML turns, the judged message last, nothing after it.
+"""How the default guard reads a conversation: turns, the judged message last, nothing after it.
 
-``<|im_start|>user\\n`` + text + ``<|im_end|>\\n`` for every turn, without the model's default system prompt (the guard
-judges what people wrote, not a prompt that nobody wrote). Text is encoded with control tokens switched off, so that a
-message that spells ``<|im_end|>`` cannot end its own turn.
+A decoder reads ChatML: ``<|im_start|>user\\n`` + text + ``<|im_end|>\\n`` for every turn, without the model's default
+system prompt (the guard judges what people wrote, not a prompt that nobody wrote). An encoder of the E5 family (arXiv
+2402.05672) reads ``<s>``, then ``query:`` + text + ``</s>`` for what people wrote and ``passage:`` for everything else.
+Text is encoded with control tokens switched off, so that a message that spells ``<|im_end|>`` cannot end its own turn.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_E5_PREFIXES: Final = {role: "query:" if role == "user" else "passage:" for role in _ROLES}
 
 
 class JudgedTokens(NamedTuple):
@@ -72,7 +74,11 @@ class ConversationEncoder:
     """Turns conversations into token ids.
 
     Args:
-        tokenizer: a fast tokenizer that knows the ChatML control tokens; this object owns it from here on.
+        tokenizer: a fast tokenizer that knows the control tokens of ChatML, or those of XLM-R; this object owns it from
+            here on.
+
+    Attributes:
+        beginning: token ids that stand before everything.
 
     Raises:
         ConfigError: the tokenizer lacks a control token.
@@ -83,18 +89,20 @@ class ConversationEncoder:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._start = self._control("<|im_start|>")
-        self._end = self._control("<|im_end|>")
-        self._newline = self._tokenizer.encode("\n", add_special_tokens=False).ids
-        self._headers = {
-            role: [self._start, *self._tokenizer.encode(name, add_special_tokens=False).ids, *self._newline]
-            for role, name in _ROLES.items()
-        }
+        plain = self._plain
+        if self._tokenizer.token_to_id("<s>") is not None and self._tokenizer.token_to_id("<|im_start|>") is None:
+            self.beginning = [self._control("<s>")]
+            self._end, self._between = self._control("</s>"), []
+            self._headers = {role: plain(prefix) for role, prefix in _E5_PREFIXES.items()}
+        else:
+            start, self._between = self._control("<|im_start|>"), plain("\n")
+            self.beginning, self._end = [], self._control("<|im_end|>")
+            self._headers = {role: [start, *plain(name), *self._between] for role, name in _ROLES.items()}
 
     @property
     def openings(self) -> list[list[int]]:
         """Token ids that a conversation may begin with: the header of each role."""
-        return [list(ids) for ids in dict.fromkeys(map(tuple, self._headers.values()))]
+        return [[*self.beginning, *ids] for ids in dict.fromkeys(map(tuple, self._headers.values()))]
 
     def encode(self, conversation: Conversation, target: Target) -> JudgedTokens | None:
         """Token ids of the message that ``target`` names, ``None`` when there is none."""
@@ -103,14 +111,14 @@ class ConversationEncoder:
     def encode_whole(self, conversation: Conversation, target: Target) -> WholeTokens | None:
         """Token ids of all turns, ``None`` when there is no message to judge.
 
-        Up to the judged message they are those of ``encode``.
+        Up to the judged message they are ``beginning`` and those of ``encode``.
         """
         index = conversation.judged_index(target)
         if index is None:
             return None
         texts = [message.text for message in conversation.messages]
         encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-        ids: list[int] = []
+        ids = list(self.beginning)
         start = stop = 0
         for i, (message, tokens) in enumerate(zip(conversation.messages, encoded, strict=True)):
             ids += self._headers[message.role]
@@ -119,7 +127,7 @@ class ConversationEncoder:
             if i == index:
                 start, stop = begin, len(ids)
             if i < len(texts) - 1:
-                ids += self._newline
+                ids += self._between
         return WholeTokens(ids, start, stop)
 
     def encode_batch(self, items: Sequence[tuple[Conversation, Target]]) -> list[JudgedTokens | None]:
@@ -138,13 +146,17 @@ class ConversationEncoder:
             return None
         context: list[int] = []
         for message, tokens in zip(messages[:-1], ids[:-1], strict=True):
-            context += [*self._headers[message.role], *tokens, self._end, *self._newline]
+            context += [*self._headers[message.role], *tokens, self._end, *self._between]
         return JudgedTokens(context, list(self._headers[messages[-1].role]), list(ids[-1]), [self._end])
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _control(self, token: str) -> int:
         found = self._tokenizer.token_to_id(token)
         if found is None:
             raise ConfigError(
-                f"the tokenizer has no `{token}`", hint="Train the guard on a base model with a ChatML tokenizer."
+                f"the tokenizer has no `{token}`",
+                hint="Train the guard on a base model with ChatML turns, or an E5 encoder.",
             )
         return int(found)

@@ -35,10 +35,20 @@ from corral.guards.limits import MAX_CHARS
 from corral.guards.windows import JudgedWindows, Window, window_spans
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_lora
 from corral.models.batching import pad
-from corral.models.loading import find_dtype, load_fast_tokenizer, load_inference_decoder, weights_revision
+from corral.models.loading import (
+    find_dtype,
+    is_encoder,
+    load_encoder,
+    load_fast_tokenizer,
+    load_inference_decoder,
+    weights_revision,
+)
 
 if TYPE_CHECKING:
     import torch
+
+    from corral.models.encoder import BertEncoder
+    from corral.models.llama import LlamaDecoder
 
 GUARD_FILE: Final = "guard.json"
 HEAD_WEIGHTS: Final = "heads.safetensors"
@@ -188,9 +198,11 @@ class DefaultGuard(ClassifierGuard):
         """One window with the whole conversation where it fits, else windows over the judged message.
 
         Whole conversations give the prompt and the response the same token ids, so that both are judged from one pass:
-        the decoder is causal, what follows a span does not change its scores.
+        the decoder is causal, what follows a span does not change its scores. An encoder reads nothing that follows.
         """
         clipped, dropped = clip_context(conversation, target, max_chars=_CHARS_PER_TOKEN * self._settings.window)
+        if not self._network.is_causal:
+            clipped = _up_to_the_judged(clipped, target)
         whole = self._encoder.encode_whole(clipped, target)
         if whole is not None and len(whole.ids) <= self._settings.window and not dropped:
             return JudgedWindows((Window(tuple(whole.ids), whole.start, whole.stop),))
@@ -238,13 +250,13 @@ class DefaultGuard(ClassifierGuard):
 
         Characters of context that were not even tokenised count as a quarter of a token each, rounded up.
         """
-        frame = len(tokens.header) + len(tokens.end)
+        frame = len(self._encoder.beginning) + len(tokens.header) + len(tokens.end)
         kept = min(
             len(tokens.context), max(self._settings.min_context, self._settings.window - frame - len(tokens.text))
         )
         tail = tokens.context[len(tokens.context) - kept :]
         room = self._settings.window - frame - kept
-        opening = [*tail, *tokens.header]
+        opening = [*self._encoder.beginning, *tail, *tokens.header]
         fits = len(tokens.text) <= room
         spans = [(0, len(tokens.text))] if fits else window_spans(len(tokens.text), room, self._settings.overlap)
         windows = [
@@ -256,6 +268,13 @@ class DefaultGuard(ClassifierGuard):
     @cached_property
     def _device(self) -> torch.device:
         return next(self._network.parameters()).device
+
+
+def _up_to_the_judged(conversation: Conversation, target: Target) -> Conversation:
+    index = conversation.judged_index(target)
+    if index is None or index == len(conversation.messages) - 1:
+        return conversation
+    return Conversation(conversation.messages[: index + 1], conversation.id)
 
 
 def read_settings(folder: Path) -> GuardSettings:
@@ -292,12 +311,19 @@ def _load_network(
     from safetensors.torch import load_file
 
     stored = find_dtype(_dtype("auto", device) if dtype == "int8" else dtype)
-    backbone = load_inference_decoder(decoder or settings.base, layers=settings.layers, dtype=stored)
-    if decoder is None:
+    backbone: BertEncoder | LlamaDecoder
+    if is_encoder(settings.base):
+        if dtype == "int8" or decoder is not None:
+            raise ConfigError("an encoder is computed neither in int8 nor from another decoder", where=str(folder))
+        backbone = load_encoder(settings.base, dtype=stored)
         merge_lora(backbone, folder)
-    backbone.to(device).expect(openings)
-    if dtype == "int8":
-        backbone.use_int8()
+    else:
+        backbone = load_inference_decoder(decoder or settings.base, layers=settings.layers, dtype=stored)
+        if decoder is None:
+            merge_lora(backbone, folder)
+        backbone.to(device).expect(openings)
+        if dtype == "int8":
+            backbone.use_int8()
     heads = GuardHeads(backbone.shape.hidden_size, len(settings.categories))
     heads.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / HEAD_WEIGHTS).items()})
     return GuardNetwork(backbone, heads).to(device).eval().requires_grad_(False)

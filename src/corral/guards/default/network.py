@@ -1,4 +1,4 @@
-"""The default guard's network: the lower layers of a Llama-family decoder, attention pooling, five heads.
+"""The default guard's network: the lower layers of a Llama-family decoder (or an encoder), attention pooling, heads.
 
 The decoder is causal, so one forward pass over a conversation judges every message in it: each head pools the tokens
 of the message that it judges (its *span*) and sees nothing after them. A head has a learned query that weighs the
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from corral.data.taxonomy import load_taxonomy
+from corral.models.encoder import BertEncoder
 
 BINARY_HEADS: Final = ("prompt_harm", "prompt_attack", "response_harm", "response_refusal")
 CATEGORY_TAXONOMY: Final = "llama_guard_3"
@@ -81,7 +82,7 @@ class GuardNetwork(nn.Module):
     """A decoder without its language-model head, and ``GuardHeads`` on top.
 
     Args:
-        backbone: a Llama-family decoder (lower layers, no final norm).
+        backbone: a Llama-family decoder (lower layers, no final norm), or a BERT encoder.
         heads: pooling and heads.
     """
 
@@ -94,6 +95,11 @@ class GuardNetwork(nn.Module):
         """Scores of one message a row; see ``GuardHeads.forward`` for ``span`` (B, T)."""
         logits: HeadLogits = self.heads(self.hidden(input_ids, attention_mask), span)
         return logits
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token's state depends on nothing after it."""
+        return not isinstance(self.backbone, BertEncoder)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Hidden states (B, T, D) after the last kept layer."""

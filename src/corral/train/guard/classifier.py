@@ -107,7 +107,7 @@ def encode_rows(
         if judged is None:
             raise ConfigError(f"row `{row.source}/{row.id}` has no {row.target} to judge")
         context = judged.context[-config.max_context_tokens :] if config.max_context_tokens else []
-        opening = [*context, *judged.header]
+        opening = [*encoder.beginning, *context, *judged.header]
         text = judged.text[: config.max_row_tokens - len(opening) - len(judged.end)]
         ids = [*opening, *text, *judged.end]
         encoded.append(EncodedRow(ids, (len(opening), len(ids)), binary_labels(row), category_labels(row, codes)))
