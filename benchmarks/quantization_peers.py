@@ -198,7 +198,7 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for ours, theirs in itertools.product(there, there):
         alike = ours["seed"] == theirs["seed"] and ours["group_size"] == theirs["group_size"]
         of_a_kind = theirs["method"] in (ours["method"], SIGNROUND)
-        if alike and of_a_kind and ours["library"] == "corral" != theirs["library"]:
+        if alike and of_a_kind and ours["library"] == "corral" and theirs["library"] != "corral":
             key = (ours["method"], ours["group_size"], theirs["library"])
             pairs.setdefault(key, []).append((ours, theirs))
     return [
@@ -227,15 +227,13 @@ def _total(rows: Sequence[dict[str, Any]], name: str) -> float:
 
 def geometric_mean(ratios: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
     """Of positive ratios, and a 95 % interval by Student's t on their logarithms; ``None`` for one ratio."""
-    from scipy.stats import t
+    from scipy.stats import gmean, ttest_1samp
 
-    logs = [math.log(ratio) for ratio in ratios]
-    mean, count = sum(logs) / len(logs), len(logs)
-    if count < 2:
-        return math.exp(mean), None
-    error = math.sqrt(sum((each - mean) ** 2 for each in logs) / (count - 1) / count)
-    reach = float(t.ppf(0.975, count - 1)) * error
-    return math.exp(mean), (math.exp(mean - reach), math.exp(mean + reach))
+    mean = float(gmean(ratios))
+    if len(ratios) < 2:
+        return mean, None
+    low, high = ttest_1samp([math.log(ratio) for ratio in ratios], 0).confidence_interval(0.95)
+    return mean, (math.exp(low), math.exp(high))
 
 
 ROW_COLUMNS: Final = (

@@ -89,6 +89,7 @@ def test_the_claims_hold_for_a_model_that_does_as_the_paper_says(config: DertaSt
     assert set(claims) == set(CLAIMS)
     assert all(claim.holds for claim in claims.values())
     assert claims["refusal_after_prefix_every_t"].ours["vanilla_rises_at"] == [0.0]
+    assert set(claims["refusal_after_prefix_every_t"].ours["vanilla_refuses_more_after"]) <= {0}
     assert claims["refusal_positions"].ours["histogram"]["derta"] == {"0-5": 0, "6-30": 0, ">30": 96, "none": 96}
     assert claims["ablation_prefix_vs_rto"].ours["pairs"]["derta - recaug"]["difference"] == pytest.approx(17 / 3)
 

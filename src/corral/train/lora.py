@@ -1,4 +1,4 @@
-"""LoRA (arXiv 2106.09685) on Linears of a Llama's upper layers; everything else stays frozen."""
+"""LoRA (arXiv 2106.09685) on Linears of a Llama's or an encoder's upper layers; everything else stays frozen."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 def with_lora(
-    model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int, targets: Sequence[str] = LINEARS
+    model: PreTrainedModel, *, first_layer: int, rank: int, alpha: int, targets: Sequence[str] | None = None
 ) -> Any:
     """peft's model around ``model``, with fresh weights on ``targets`` of the layers from ``first_layer`` on.
+
+    ``targets`` are names of Linears; ``None`` for all of a layer.
 
     Raises:
         ConfigError: ``first_layer`` is not one of the layers.
@@ -37,7 +39,7 @@ def with_lora(
         LoraConfig(
             r=rank,
             lora_alpha=alpha,
-            target_modules=list(ENCODER_LINEARS if encoder else targets),
+            target_modules=list(targets or (ENCODER_LINEARS if encoder else LINEARS)),
             layers_to_transform=list(range(first_layer, layers)),
             layers_pattern="layer" if encoder else "layers",
         ),

@@ -98,7 +98,7 @@ def test_a_long_reply_is_not_read_to_judge_the_prompt() -> None:
 
 def test_an_e5_encoder_reads_queries_and_passages(packed_bert_file: Path) -> None:
     tokenizer = PackedBert(packed_bert_file).tokenizer()
-    encoder = ConversationEncoder(tokenizer)
+    encoder = ConversationEncoder(tokenizer, turns="e5")
     exchange = Conversation.exchange("the </s> hurt", "bake")
     whole = encoder.encode_whole(exchange, "response")
     judged = encoder.encode(exchange, "response")
@@ -110,3 +110,10 @@ def test_an_e5_encoder_reads_queries_and_passages(packed_bert_file: Path) -> Non
     assert whole.ids.count(end) == 2  # the one that the text spells is text
     assert "".join(tokenizer.id_to_token(i) for i in whole.ids[whole.start : whole.stop]) == "▁bake</s>"
     assert len(encoder.openings) == 2  # what people wrote, and everything else
+    followed = encoder.encode_whole(exchange, "prompt")
+    assert followed == encoder.encode_whole(Conversation.user("the </s> hurt"), "prompt")  # it would see the reply
+
+
+def test_a_decoder_without_chatml_is_refused_though_it_has_what_an_encoder_has(packed_bert_file: Path) -> None:
+    with pytest.raises(ConfigError, match="im_start"):
+        ConversationEncoder(PackedBert(packed_bert_file).tokenizer())

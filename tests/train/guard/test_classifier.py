@@ -196,3 +196,6 @@ def test_an_encoder_judges_a_prompt_as_if_nothing_followed(tiny_encoder: Path, t
     assert long.windows > 1
     with pytest.raises(ConfigError, match="int8"):
         DefaultGuard.load(weights=tmp_path / "guard", dtype="int8")
+    write_guard(tmp_path / "guard", network, DefaultGuardConfig(training=config, mixture=(), window=300, overlap=8))
+    with pytest.raises(ConfigError, match="at most 200 tokens"):
+        DefaultGuard.load(weights=tmp_path / "guard", dtype="float32")

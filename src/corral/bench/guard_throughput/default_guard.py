@@ -102,7 +102,7 @@ def measure_plain_llama(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(settings["threads"])
     model = load_backbone(settings["base"], layers=settings["layers"], dtype=getattr(torch, settings["dtype"]))
-    encoder = ConversationEncoder(load_fast_tokenizer(settings["base"]))
+    encoder = ConversationEncoder.for_base(settings["base"])
 
     def prepare(batch: Batch) -> list[list[int]]:
         encoded = [encoder.encode_whole(Conversation.user(text), "prompt") for text in batch]

@@ -9,15 +9,19 @@ Text is encoded with control tokens switched off, so that a message that spells 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
 from corral.core.errors import ConfigError
 from corral.data.messages import Conversation, Message, Target
+from corral.models.loading import is_encoder, load_fast_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+Turns = Literal["chatml", "e5"]
+"""What a decoder reads, and what an encoder does."""
 _E5_PREFIXES: Final = {role: "query:" if role == "user" else "passage:" for role in _ROLES}
 
 
@@ -74,8 +78,8 @@ class ConversationEncoder:
     """Turns conversations into token ids.
 
     Args:
-        tokenizer: a fast tokenizer that knows the control tokens of ChatML, or those of XLM-R; this object owns it from
-            here on.
+        tokenizer: a fast tokenizer that knows the control tokens of its turns; this object owns it from here on.
+        turns: how a conversation is written.
 
     Attributes:
         beginning: token ids that stand before everything.
@@ -84,13 +88,14 @@ class ConversationEncoder:
         ConfigError: the tokenizer lacks a control token.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, turns: Turns = "chatml") -> None:
         self._tokenizer = tokenizer
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         plain = self._plain
-        if self._tokenizer.token_to_id("<s>") is not None and self._tokenizer.token_to_id("<|im_start|>") is None:
+        self._reads_ahead = turns == "e5"
+        if turns == "e5":
             self.beginning = [self._control("<s>")]
             self._end, self._between = self._control("</s>"), []
             self._headers = {role: plain(prefix) for role, prefix in _E5_PREFIXES.items()}
@@ -98,6 +103,17 @@ class ConversationEncoder:
             start, self._between = self._control("<|im_start|>"), plain("\n")
             self.beginning, self._end = [], self._control("<|im_end|>")
             self._headers = {role: [start, *plain(name), *self._between] for role, name in _ROLES.items()}
+
+    @classmethod
+    def for_base(cls, base: str | Path) -> Self:
+        """For a guard's base model: a decoder's ChatML, or an encoder's queries and passages.
+
+        Raises:
+            NotFoundError: no such model, or no tokenizer there.
+            MissingDependencyError: an embedded model's package is not installed.
+            ConfigError: the tokenizer lacks a control token.
+        """
+        return cls(load_fast_tokenizer(base), turns="e5" if is_encoder(base) else "chatml")
 
     @property
     def openings(self) -> list[list[int]]:
@@ -111,16 +127,18 @@ class ConversationEncoder:
     def encode_whole(self, conversation: Conversation, target: Target) -> WholeTokens | None:
         """Token ids of all turns, ``None`` when there is no message to judge.
 
-        Up to the judged message they are ``beginning`` and those of ``encode``.
+        An encoder sees what follows a token, so for one the judged message is the last. Up to the judged message they
+        are ``beginning`` and those of ``encode``.
         """
         index = conversation.judged_index(target)
         if index is None:
             return None
-        texts = [message.text for message in conversation.messages]
+        messages = conversation.messages[: index + 1] if self._reads_ahead else conversation.messages
+        texts = [message.text for message in messages]
         encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         ids = list(self.beginning)
         start = stop = 0
-        for i, (message, tokens) in enumerate(zip(conversation.messages, encoded, strict=True)):
+        for i, (message, tokens) in enumerate(zip(messages, encoded, strict=True)):
             ids += self._headers[message.role]
             begin = len(ids)
             ids += [*tokens.ids, self._end]

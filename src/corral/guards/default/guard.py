@@ -39,7 +39,6 @@ from corral.models.loading import (
     find_dtype,
     is_encoder,
     load_encoder,
-    load_fast_tokenizer,
     load_inference_decoder,
     weights_revision,
 )
@@ -150,7 +149,8 @@ class DefaultGuard(ClassifierGuard):
         Raises:
             NotFoundError: a weight file is missing.
             MissingDependencyError: the base model is not installed; the hint is the line that installs it.
-            ConfigError: the weights fit another base model or taxonomy, or ``int8`` cannot be computed here.
+            ConfigError: the weights fit another base model or taxonomy, the window is longer than an encoder reads, or
+                ``int8`` cannot be computed here.
             DataError: ``decoder`` has fewer layers.
         """
         import torch
@@ -166,7 +166,7 @@ class DefaultGuard(ClassifierGuard):
                 where=str(folder),
                 hint="Install the revision it was trained on.",
             )
-        encoder = ConversationEncoder(load_fast_tokenizer(settings.base))
+        encoder = ConversationEncoder.for_base(settings.base)
         chosen = _dtype(dtype, device)
         revision = f"{guard_weights_revision(folder)}-{chosen}"
         return cls(
@@ -198,11 +198,10 @@ class DefaultGuard(ClassifierGuard):
         """One window with the whole conversation where it fits, else windows over the judged message.
 
         Whole conversations give the prompt and the response the same token ids, so that both are judged from one pass:
-        the decoder is causal, what follows a span does not change its scores. An encoder reads nothing that follows.
+        the decoder is causal, what follows a span does not change its scores. Of an encoder's only the response's are
+        whole.
         """
         clipped, dropped = clip_context(conversation, target, max_chars=_CHARS_PER_TOKEN * self._settings.window)
-        if not self._network.is_causal:
-            clipped = _up_to_the_judged(clipped, target)
         whole = self._encoder.encode_whole(clipped, target)
         if whole is not None and len(whole.ids) <= self._settings.window and not dropped:
             return JudgedWindows((Window(tuple(whole.ids), whole.start, whole.stop),))
@@ -270,13 +269,6 @@ class DefaultGuard(ClassifierGuard):
         return next(self._network.parameters()).device
 
 
-def _up_to_the_judged(conversation: Conversation, target: Target) -> Conversation:
-    index = conversation.judged_index(target)
-    if index is None or index == len(conversation.messages) - 1:
-        return conversation
-    return Conversation(conversation.messages[: index + 1], conversation.id)
-
-
 def read_settings(folder: Path) -> GuardSettings:
     """What ``guard.json`` says.
 
@@ -316,6 +308,8 @@ def _load_network(
         if dtype == "int8" or decoder is not None:
             raise ConfigError("an encoder is computed neither in int8 nor from another decoder", where=str(folder))
         backbone = load_encoder(settings.base, dtype=stored)
+        if settings.window > (most := backbone.shape.max_position_embeddings):
+            raise ConfigError(f"`{settings.base}` reads at most {most} tokens", where=f"{folder / GUARD_FILE}: window")
         merge_lora(backbone, folder)
     else:
         backbone = load_inference_decoder(decoder or settings.base, layers=settings.layers, dtype=stored)

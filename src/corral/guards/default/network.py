@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from corral.data.taxonomy import load_taxonomy
-from corral.models.encoder import BertEncoder
 
 BINARY_HEADS: Final = ("prompt_harm", "prompt_attack", "response_harm", "response_refusal")
 CATEGORY_TAXONOMY: Final = "llama_guard_3"
@@ -95,11 +94,6 @@ class GuardNetwork(nn.Module):
         """Scores of one message a row; see ``GuardHeads.forward`` for ``span`` (B, T)."""
         logits: HeadLogits = self.heads(self.hidden(input_ids, attention_mask), span)
         return logits
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether a token's state depends on nothing after it."""
-        return not isinstance(self.backbone, BertEncoder)
 
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Hidden states (B, T, D) after the last kept layer."""

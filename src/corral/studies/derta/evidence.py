@@ -93,7 +93,8 @@ def refusal_after_prefix(found: Findings) -> Claim:
     rises = {share: found.harmful(_DERTA, BASE, _at(j)) for j, share in enumerate(shares)}
     more = {share: found.harmful(_DERTA, _VANILLA, _at(j)) for j, share in enumerate(shares) if share > 0}
     vanilla = {share: found.harmful(_VANILLA, BASE, _at(j)) for j, share in enumerate(shares)}
-    rates = {forced: _rate_rise(found, forced) for forced in found.config.probing.forced}
+    rates = {forced: _rate_rise(found, _DERTA, forced) for forced in found.config.probing.forced}
+    vanilla_rates = {forced: _rate_rise(found, _VANILLA, forced) for forced in found.config.probing.forced}
     narrowest = min([*rises.values(), *more.values()], key=_low)
     return _claim(
         "refusal_after_prefix_every_t",
@@ -113,6 +114,8 @@ def refusal_after_prefix(found: Findings) -> Claim:
             "probability": {arm: _probability(found, arm) for arm in found.of},
             "refusal_rate_after_forced_tokens": {arm: _rates(found, arm) for arm in found.of},
             "refusal_rate_derta_minus_base": {str(forced): each.to_json() for forced, each in rates.items()},
+            "refusal_rate_vanilla_minus_base": {str(forced): each.to_json() for forced, each in vanilla_rates.items()},
+            "vanilla_refuses_more_after": [forced for forced, each in vanilla_rates.items() if each.above_zero],
         },
     )
 
@@ -272,15 +275,15 @@ def _position_clusters(found: Findings) -> list[str]:
     return [found.rows.harmful[each.probe].cluster for each in some.positions]
 
 
-def _rate_rise(found: Findings, forced: int) -> Compared:
-    """Share of continuations with a refusal after so many forced tokens, derta less base."""
+def _rate_rise(found: Findings, arm: str, forced: int) -> Compared:
+    """Share of continuations with a refusal after so many forced tokens, an arm less the base."""
     some = next(iter(found.of[BASE].values()))
     taken = np.array([each.forced == forced for each in some.positions], dtype=bool)
     clusters = [
         cluster for cluster, is_taken in zip(_position_clusters(found), taken.tolist(), strict=True) if is_taken
     ]
     return found.compared(
-        _DERTA,
+        arm,
         BASE,
         lambda each: np.array([float(place.start is not None) for place in each.positions])[taken],
         clusters,

@@ -22,7 +22,7 @@ from corral.data.examples import ModerationExample
 from corral.guards.default.encoding import ConversationEncoder
 from corral.guards.default.guard import HEAD_WEIGHTS
 from corral.guards.default.network import GuardHeads, GuardNetwork, HeadLogits, category_codes
-from corral.models.loading import load_backbone, load_fast_tokenizer
+from corral.models.loading import load_backbone
 from corral.train.guard.arguments import training_arguments
 from corral.train.guard.classifier_labels import binary_labels, category_labels
 from corral.train.guard.classifier_settings import GuardTrainingConfig
@@ -89,7 +89,7 @@ def average_with(network: GuardNetwork, folder: Path, share: float) -> None:
 
 def load_encoder(config: GuardTrainingConfig) -> ConversationEncoder:
     """What turns rows into token ids for the base model."""
-    return ConversationEncoder(load_fast_tokenizer(config.base))
+    return ConversationEncoder.for_base(config.base)
 
 
 def encode_rows(
