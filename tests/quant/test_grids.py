@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,15 @@ def test_zero_is_a_level_and_errors_stay_below_one_step(weight, bits):
     assert (grid.values(grid.zeros) == 0).all()
     assert 0 <= grid.zeros.min() <= grid.zeros.max() <= 2**bits - 1
     assert ((weight - grid.round(weight)).abs() <= grid.scales * (1 + 2e-3 * 2**bits) + 1e-6).all()
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_tiny_weights_have_a_grid_that_reaches_them(symmetric):
+    for largest in torch.logspace(-7, -3, 200).tolist():
+        weight = torch.tensor([[0.0, largest]])
+        grid = fit_grid(weight, 7, symmetric=symmetric)
+        assert torch.equal(grid.scales, grid.scales.half().float())
+        assert ((weight - grid.round(weight)).abs() <= grid.scales * 1.3).all()
 
 
 def test_a_group_of_zeros_keeps_a_scale_of_one():

@@ -17,6 +17,8 @@ MSE_GRID: Final = 100
 MSE_LEAST: Final = 0.2
 MSE_POWER: Final = 2.4
 """Of GPTQ's search for a smaller range: p in {1, .99, ..., .2}, argmin of the sum of |w - w'|^2.4."""
+_NARROWED: Final = 2e-3
+_HALF_SPACING: Final = 2.0**-24  # of float16 below 2^-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,16 @@ def fit_grid(weights: Tensor, bits: int, *, symmetric: bool = False, mse: bool =
 def _grid(least: Tensor, largest: Tensor, bits: int, *, symmetric: bool) -> AffineGrid:
     steps = 2**bits - 1
     width = 2 * torch.maximum(-least, largest) if symmetric else largest - least
-    scales = torch.where(width > 0, half(width / steps).to(width.dtype), torch.ones_like(width))
+    scales = torch.where(width > 0, _stored(width / steps), torch.ones_like(width))
     if symmetric:
         return AffineGrid(bits, scales, torch.full_like(scales, 2 ** (bits - 1)))
     return AffineGrid(bits, scales, (-least / scales).round().clamp(0, steps))
+
+
+def _stored(scales: Tensor) -> Tensor:
+    """Scales as float16 holds them; among its smallest, where neighbours lie far apart, none that is much too small."""
+    nearest = half(scales).to(scales.dtype)
+    return torch.where(nearest < scales * (1 - _NARROWED), nearest + _HALF_SPACING, nearest)
 
 
 def _error(weights: Tensor, grid: AffineGrid) -> Tensor:
