@@ -81,7 +81,7 @@ def with_gptqmodel(task: Task) -> torch.nn.Module:
 
 
 def with_auto_round(task: Task) -> torch.nn.Module:
-    """SignRound: rounding is trained, so neither GPTQ nor AWQ; a reference beside them."""
+    """Its AWQ and then rounding to nearest; or signround, which trains its rounding."""
     from auto_round import AutoRound
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -93,7 +93,8 @@ def with_auto_round(task: Task) -> torch.nn.Module:
         bits=task["bits"],
         group_size=task["group_size"],
         sym=False,
-        iters=task["iterations"],
+        alg_configs=task["method"],
+        iters=task["iterations"] if task["method"] == "signround" else None,
         nsamples=len(windows),
         seqlen=windows.shape[1],
         batch_size=min(8, len(windows)),

@@ -9,8 +9,8 @@ error.
 
 Peers run in environments of their own, as their pins exclude ours. Make one, install the library for the CPU, and name
 its interpreter: ``CORRAL_GPTQMODEL_PYTHON`` (gptqmodel), ``CORRAL_LLMCOMPRESSOR_PYTHON`` (llmcompressor),
-``CORRAL_AUTO_ROUND_PYTHON`` (auto-round, which trains its rounding: a reference row). A library without one is left
-out, with the reason.
+``CORRAL_AUTO_ROUND_PYTHON`` (auto-round). A library without one is left out, with the reason. ``--methods signround``
+adds auto-round's own method as a reference row; over 30 blocks it takes more than an hour of a core.
 
 Which windows calibrate moves the perplexity of one and the same library by several percent: with more than one seed a
 second table has, for every peer, the geometric mean of the ratios of perplexity, and its 95 % t-interval over seeds.
@@ -41,10 +41,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MODEL: Final = "embedded:smollm2-135m-instruct"
-METHODS: Final = {"gptq": ("llmcompressor", "gptqmodel"), "awq": ("llmcompressor", "gptqmodel")}
-"""Method to the peers that have it."""
 SIGNROUND: Final = "signround"
-"""auto-round's own method."""
+"""auto-round's own method, which trains its rounding: a reference row."""
+METHODS: Final = {
+    "gptq": ("llmcompressor", "gptqmodel"),
+    "awq": ("llmcompressor", "gptqmodel", "auto-round"),
+    SIGNROUND: ("auto-round",),
+}
+"""Method to the peers that have it; Corral has all but signround."""
 VARIABLES: Final = {
     "llmcompressor": "CORRAL_LLMCOMPRESSOR_PYTHON",
     "gptqmodel": "CORRAL_GPTQMODEL_PYTHON",
@@ -190,8 +194,8 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Corral beside each peer over the seeds that both have: mean ratios, and whether ours is within the tolerance.
 
     The ratio of perplexity is a geometric mean with a 95 % t-interval over seeds (none for one seed). CPU and wall
-    seconds are of all seeds together, the memory is the largest. auto-round, which has a method of its own, stands
-    beside each of ours.
+    seconds are of all seeds together, the memory is the largest. signround, which Corral lacks, stands beside each of
+    ours.
     """
     there = [row for row in rows if "absent" not in row]
     pairs: dict[tuple[str, int, str], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
@@ -199,7 +203,8 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         alike = ours["seed"] == theirs["seed"] and ours["group_size"] == theirs["group_size"]
         of_a_kind = theirs["method"] in (ours["method"], SIGNROUND)
         if alike and of_a_kind and ours["library"] == "corral" and theirs["library"] != "corral":
-            key = (ours["method"], ours["group_size"], theirs["library"])
+            own_method = "" if theirs["method"] == ours["method"] else f" {theirs['method']}"
+            key = (ours["method"], ours["group_size"], theirs["library"] + own_method)
             pairs.setdefault(key, []).append((ours, theirs))
     return [
         {"method": method, "group_size": group_size, "library": library, **_beside(found)}
@@ -289,9 +294,8 @@ def rows_of(bench: Bench, group_size: int) -> list[dict[str, Any]]:
         (library, method)
         for method in bench.given.methods
         for library in ("corral", *(peer for peer in METHODS[method] if peer in bench.given.peers))
+        if (library, method) != ("corral", SIGNROUND)
     ]
-    if "auto-round" in bench.given.peers:
-        wanted.append(("auto-round", SIGNROUND))
     rows = []
     for library, method in wanted:
         rows.append(bench.row(library, method, group_size))
@@ -302,7 +306,7 @@ def rows_of(bench: Bench, group_size: int) -> list[dict[str, Any]]:
 def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["gptq", "awq"])
     parser.add_argument("--peers", nargs="*", choices=VARIABLES, default=list(VARIABLES))
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group-sizes", type=int, nargs="+", default=[64, 128])
@@ -312,7 +316,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the windows of calibration")
     parser.add_argument("--eval-windows", type=int, default=16)
     parser.add_argument("--eval-length", type=int, default=512)
-    parser.add_argument("--iterations", type=int, default=200, help="of auto-round, for each block")
+    parser.add_argument("--iterations", type=int, default=200, help="of signround, for each block")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the JSON here as well")
     return parser.parse_args()

@@ -6,6 +6,7 @@ import importlib
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,9 +56,29 @@ def test_absent_rows_other_methods_and_seeds_of_one_library_alone_are_not_compar
     assert "b gptq g64: no interpreter" in peers.as_table(rows)
 
 
-def test_auto_round_stands_beside_each_method_of_ours(peers: Any) -> None:
-    rows = [row("corral", 30.0), row("corral", 31.0, method="awq"), row("auto-round", 30.0, method="signround")]
-    found = {each["method"]: each for each in peers.compared(rows)}
-    assert {name: each["library"] for name, each in found.items()} == {"gptq": "auto-round", "awq": "auto-round"}
-    assert found["gptq"]["no_worse_than_1_percent"]
-    assert not found["awq"]["no_worse_than_1_percent"]
+def test_trained_rounding_stands_beside_each_method_of_ours_and_apart_from_its_librarys_awq(peers: Any) -> None:
+    own = [row("corral", 30.0), row("corral", 31.0, method="awq")]
+    rows = [*own, row("auto-round", 30.0, method="signround"), row("auto-round", 31.0, method="awq")]
+    found = {(each["method"], each["library"]): each["no_worse_than_1_percent"] for each in peers.compared(rows)}
+    assert found == {
+        ("gptq", "auto-round signround"): True,
+        ("awq", "auto-round signround"): False,
+        ("awq", "auto-round"): True,
+    }
+
+
+def test_only_the_library_that_trains_its_rounding_is_asked_for_it(peers: Any) -> None:
+    class Asked:
+        given = SimpleNamespace(methods=["gptq", "awq", "signround"], peers=["auto-round"])
+
+        @staticmethod
+        def row(library: str, method: str, group_size: int) -> dict[str, Any]:
+            return {"asked": (library, method, group_size)}
+
+    asked = [each["asked"] for each in peers.rows_of(Asked, 64)]
+    assert asked == [
+        ("corral", "gptq", 64),
+        ("corral", "awq", 64),
+        ("auto-round", "awq", 64),
+        ("auto-round", "signround", 64),
+    ]

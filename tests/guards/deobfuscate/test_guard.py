@@ -70,6 +70,14 @@ def test_prompt_and_reply_are_both_decoded(guard: DeobfuscatingGuard) -> None:
     assert alone["prompt"].flagged
 
 
+def test_what_hides_nothing_is_judged_in_one_call_for_prompt_and_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = ScriptedGuard("secret")
+    monkeypatch.setattr(inner, "classify", lambda *_args, **_options: pytest.fail("asked once more"))
+    guard = DeobfuscatingGuard(inner)
+    (both,) = guard.classify_both([Conversation.exchange("Hello.", SECRET)])
+    assert (both["prompt"].flagged, both["response"].flagged) == (False, True)
+
+
 def test_nothing_in_nothing_out(guard: DeobfuscatingGuard) -> None:
     assert guard.classify([]) == []
     assert guard.classify_both([]) == []

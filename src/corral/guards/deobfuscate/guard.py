@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from corral.data.messages import TARGETS, Conversation, Message, Target, TargetChoice, TextPart
-from corral.guards.asking import ask
+from corral.guards.asking import ask, ask_both
 from corral.guards.base import Guard, Verdict
 from corral.guards.composition.base import ComposedGuard
 from corral.guards.composition.verdict import ComposedVerdict, Part, first_failed, highest_answers
@@ -44,13 +44,17 @@ class DeobfuscatingGuard(ComposedGuard):
         return [self._pooled([Part(self.part_names[0], next(verdicts), how) for _, how in some]) for some in read]
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
-        """Judge prompt and response of each conversation; see ``Guard.classify_both``."""
+        """Judge prompt and response of each conversation, as written in one call; see ``Guard.classify_both``."""
+        as_written = ask_both(self.guards[0], conversations)
         answers: list[dict[Target, Verdict]] = [{} for _ in conversations]
         for target in TARGETS:
             rows = [i for i, each in enumerate(conversations) if each.judged_index(target) is not None]
-            verdicts = self.classify([conversations[i] for i in rows], target=target)
-            for row, verdict in zip(rows, verdicts, strict=True):
-                answers[row][target] = verdict
+            others = [_read(conversations[i], target)[1:] for i in rows]
+            verdicts = iter(ask(self.guards[0], [each for some in others for each, _ in some], target=target))
+            for row, some in zip(rows, others, strict=True):
+                parts = [Part(self.part_names[0], as_written[row][target])]
+                parts += [Part(self.part_names[0], next(verdicts), how) for _, how in some]
+                answers[row][target] = self._pooled(parts)
         return answers
 
     def _pooled(self, parts: Sequence[Part]) -> ComposedVerdict:
