@@ -43,7 +43,14 @@ def rows(config: DertaStudyConfig) -> StudyRows:
     return draw_rows(config)
 
 
-def measured(harmful: list[float], helpful: list[float], *, late: bool = False, refused: float = 0.0) -> Measured:
+def measured(
+    harmful: list[float],
+    helpful: list[float],
+    *,
+    late: bool = False,
+    refused: float = 0.0,
+    refuses_after: tuple[int, ...] = (),
+) -> Measured:
     """A model whose log-probabilities are these at the four shares, on sixteen probes with a little noise."""
 
     def curve(values: list[float]) -> Floats:
@@ -55,7 +62,7 @@ def measured(harmful: list[float], helpful: list[float], *, late: bool = False, 
         curve(helpful),
         np.full(16, 2.0),
         tuple(
-            RefusalPosition(probe, forced, 44 if late and probe % 2 else None)
+            RefusalPosition(probe, forced, forced if forced in refuses_after else 44 if late and probe % 2 else None)
             for probe in range(16)
             for forced in FORCED
         ),
@@ -67,7 +74,7 @@ def findings(config: DertaStudyConfig, rows: StudyRows, **changes: Measured) -> 
     base = measured([-9, -9, -9, -9], [-9, -9, -9, -9])
     arms = {
         "base": base,
-        "vanilla": measured([-3, -9, -9, -9], [-9, -9, -9, -9]),
+        "vanilla": measured([-3, -9, -9, -9], [-9, -9, -9, -9], refuses_after=(0,)),
         "recaug": measured([-4, -6, -7, -8], [-9, -9, -9, -9]),
         "rto_only": measured([-2, -2, -2, -3], [-9, -9, -9, -9]),
         "derta": measured([-2, -1, -1, -2], [-4, -9, -9, -9], late=True),
@@ -98,7 +105,10 @@ def test_the_claims_hold_for_a_model_that_does_as_the_paper_says(config: DertaSt
     ("claim", "changes"),
     [
         ("refusal_after_prefix_every_t", {"derta": measured([-2, -1, -9, -2], [-9, -9, -9, -9])}),
-        ("refusal_after_prefix_every_t", {"vanilla": measured([-3, -1, -1, -1], [-9, -9, -9, -9])}),
+        ("refusal_after_prefix_every_t", {"vanilla": measured([-3, -1, -1, -1], [-9, -9, -9, -9], refuses_after=(0,))}),
+        ("refusal_after_prefix_every_t", {"vanilla": measured([-3, -3, -9, -9], [-9, -9, -9, -9], refuses_after=(0,))}),
+        ("refusal_after_prefix_every_t", {"vanilla": measured([-3, -9, -9, -9], [-9] * 4, refuses_after=FORCED[:2])}),
+        ("refusal_after_prefix_every_t", {"vanilla": measured([-3, -9, -9, -9], [-9, -9, -9, -9])}),
         ("flat_on_benign_prefix", {"recaug": measured([-4, -6, -7, -8], [-9, -7, -9, -9])}),
         ("ablation_prefix_vs_rto", {"recaug": measured([-4, -1, -1, -2], [-9, -9, -9, -9])}),
         ("refusal_positions", {"derta": measured([-2, -1, -1, -2], [-9, -9, -9, -9])}),

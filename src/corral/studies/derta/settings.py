@@ -86,6 +86,9 @@ class DertaStudyConfig(Config):
         default_factory=dict, description="settings of the guards that judge, by name"
     )
     most_over_refusal: float = Field(0.1, gt=0, lt=1, description="rise over vanilla that is called none")
+    most_vanilla_probability: float = Field(
+        0.01, gt=0, lt=1, description="of the refusal token inside harmful answers, that is called no rise of vanilla's"
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of trainings")
     tried: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict, description="by claim, what was done about it in earlier runs, for one that does not hold"
