@@ -11,7 +11,7 @@ from corral.core.errors import ConfigError
 from corral.quant.blocks import LINEAR_GROUPS, LINEARS, BlockStream, CalibratedBlock, llama_blocks
 from corral.quant.folding import check_folds
 from corral.quant.methods import awq
-from corral.quant.methods.awq import STEPS, Awq, best_scales, clipped
+from corral.quant.methods.awq import STEPS, Awq, best_scales, candidate_scales, clipped
 from corral.quant.methods.rtn import round_to_nearest
 from corral.quant.methods.smoothquant import SmoothQuant, smoothing_scales
 
@@ -133,17 +133,31 @@ def test_the_statistics_of_a_folded_input_are_those_that_are_seen_then():
         torch.testing.assert_close(block.inputs[name].max_abs, again[name].max_abs, atol=1e-4, rtol=1e-4)
 
 
-def test_the_search_of_awq_is_no_worse_than_without_scales():
+def test_scales_over_the_weights_magnitude_are_autoawqs():
+    """Closed form on a Linear of two rows: its weights beside the largest of each group of two, averaged."""
+    linear = torch.nn.Linear(4, 2, bias=False)
+    linear.weight.data = torch.tensor([[1.0, 2.0, -4.0, 1.0], [-3.0, 3.0, 0.0, 5.0]])
+    mean_abs = torch.tensor([0.5, 2.0, 1.0, 4.0])
+    relative = torch.tensor([0.75, 1.0, 0.5, 0.625])
+    found = candidate_scales(mean_abs, [linear], 2, "duo")
+    assert len(found) == STEPS
+    for step, scales in enumerate(found):
+        wanted = mean_abs ** (step / STEPS) / (relative ** (1 - step / STEPS) + 1e-4)
+        torch.testing.assert_close(scales, wanted / (wanted.max() * wanted.min()).sqrt(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["activations", "duo", "both"])
+def test_the_search_of_awq_is_no_worse_than_without_scales(scaling):
     block = calibrated(model())
     linears = [block.linear(name) for name in LINEAR_GROUPS[2]]
     rows = block.inputs["mlp.up_proj"].rows
     before = [linear.weight.clone() for linear in linears]
     with torch.no_grad():
-        scales, errors = best_scales(
-            linears, block.inputs["mlp.up_proj"].mean_abs, lambda: block.block.get_submodule("mlp")(rows), 3, 16
-        )
-    assert len(errors) == STEPS
-    assert min(errors) <= errors[0]  # r = 0: every scale is 1
+        candidates = candidate_scales(block.inputs["mlp.up_proj"].mean_abs, linears, 16, scaling)
+        scales, errors = best_scales(linears, candidates, lambda: block.block.get_submodule("mlp")(rows), 3, 16)
+    assert len(errors) == STEPS * (2 if scaling == "both" else 1)
+    assert any(torch.equal(scales, each) for each in candidates)
+    assert scaling == "duo" or min(errors) <= errors[0]  # of activations alone, r = 0: every scale is 1
     assert scales.max() * scales.min() == pytest.approx(1, rel=1e-4)
     assert all(torch.equal(linear.weight, weight) for linear, weight in zip(linears, before, strict=True))
 

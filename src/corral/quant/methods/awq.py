@@ -4,14 +4,17 @@ For every norm, and for the Linears behind which the scale can be folded, t = cl
 mean of its extremes, r the best of {0, 1/20, ..., 19/20}: the one whose rounded weights change the module's output
 least. Then each group's range is clipped where that changes the outputs of some rows least. Searched in float32.
 
+AutoAWQ's later form also divides by how large the weights of a channel are beside those of their groups, to the power
+1 - r (``scaling: duo``). Unless told otherwise, both forms are searched; ``scaling: activations`` is the paper's alone.
+
 Deviations: the output of attention is compared on some thousand tokens, and that of the other modules on 512 rows. The
 fold into ``v_proj`` needs as many value channels as ``o_proj`` reads, so grouped-query models go without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Final
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +30,13 @@ from corral.quant.methods.rtn import round_to_nearest
 STEPS: Final = 20
 CLIP_STEPS: Final = 10
 _LEAST_SCALE: Final = 1e-4
+_NO_ZERO: Final = 1e-6  # so that a group of zeros divides by something
 _CLIP_ROWS: Final = 128  # of the weight at a time, so that the partial sums stay in memory
 _NOT_CLIPPED: Final = ("q_proj", "k_proj")
 _QUERY_KEY_VALUE, _OUTPUT, _GATE_UP, _DOWN = LINEAR_GROUPS
 
 Output = Callable[[], Tensor]
+Scaling = Literal["activations", "duo", "both"]
 
 
 class Awq(Grouped):
@@ -39,6 +44,8 @@ class Awq(Grouped):
 
     Attributes:
         clip: search for smaller ranges of groups.
+        scaling: what channels are scaled by: their magnitude in the input (the paper), or that over the weights'
+            magnitude too (AutoAWQ), or whichever changes the output least.
     """
 
     needs: ClassVar[Needs] = "hessian"  # to report what is lost; the search itself looks at magnitudes and rows
@@ -46,6 +53,7 @@ class Awq(Grouped):
     folds: ClassVar[Folds] = NORMS | BEFORE
 
     clip: bool = True
+    scaling: Scaling = "both"
 
     def fold(self, block: CalibratedBlock) -> None:
         """See ``Method``: attention's input, attention's output, the feed-forward layer's input, its output."""
@@ -67,20 +75,47 @@ class Awq(Grouped):
         """Search the scale of a group's input and fold it into the norm, or the Linear, that makes that input."""
         linears = [block.linear(name) for name in group]
         size = self.columns_of(linears[0].in_features)
-        scales_n, _ = best_scales(linears, block.inputs[group[0]].mean_abs, output, self.bits, size)
+        candidates = candidate_scales(block.inputs[group[0]].mean_abs, linears, size, self.scaling)
+        scales_n, _ = best_scales(linears, candidates, output, self.bits, size)
         fold(block.block, group, self.folds[group], scales_n)
         for name in group:
             block.inputs[name] = block.inputs[name].divided(scales_n)
 
 
+def candidate_scales(
+    mean_abs_n: Tensor, linears: Sequence[nn.Linear], group_size: int, scaling: Scaling
+) -> list[Tensor]:
+    """Scales (n,) of the input that several Linears share, one for every r, and for both forms after one another.
+
+    Args:
+        mean_abs_n: mean |x| of each channel.
+        linears: the Linears.
+        group_size: columns of a group.
+        scaling: the form.
+    """
+    powers = [step / STEPS for step in range(STEPS)]
+    found = [] if scaling == "duo" else [_scales(mean_abs_n.pow(power)) for power in powers]
+    if scaling != "activations":
+        weights_n = _relative_magnitude(linears, group_size)
+        found += [_scales(mean_abs_n.pow(power) / (weights_n.pow(1 - power) + _LEAST_SCALE)) for power in powers]
+    return found
+
+
+def _relative_magnitude(linears: Sequence[nn.Linear], group_size: int) -> Tensor:
+    """Mean over all rows of |w| over the largest of its group (n,)."""
+    weight_mn = torch.cat([linear.weight.detach() for linear in linears])
+    groups_mGg = weight_mn.abs().view(len(weight_mn), -1, group_size)
+    return (groups_mGg / (groups_mGg.amax(-1, keepdim=True) + _NO_ZERO)).view_as(weight_mn).mean(0)
+
+
 def best_scales(
-    linears: list[nn.Linear], mean_abs_n: Tensor, output: Output, bits: int, group_size: int
+    linears: list[nn.Linear], candidates: Sequence[Tensor], output: Output, bits: int, group_size: int
 ) -> tuple[Tensor, list[float]]:
-    """Scales t (n,) of the input that several Linears share, and the error of every r in their order.
+    """The best of some scales (n,) of the input that several Linears share, and the error of each in their order.
 
     Args:
         linears: the Linears; they are as before when this returns.
-        mean_abs_n: mean |x| of each channel.
+        candidates: the scales.
         output: computes what the rounded Linears are judged by, from the Linears as they are.
         bits: of a code.
         group_size: columns of a group.
@@ -88,7 +123,6 @@ def best_scales(
     reference = output()
     originals = [linear.weight.detach().clone() for linear in linears]
     errors: list[float] = []
-    candidates = [_scales(mean_abs_n, step / STEPS) for step in range(STEPS)]
     for scales_n in candidates:
         for linear, original_mn in zip(linears, originals, strict=True):
             rounded = round_to_nearest(original_mn * scales_n, bits, group_size).dequantize()
@@ -128,8 +162,8 @@ def _clipped(weight_mn: Tensor, inputs_GRg: Tensor, bits: int, group_size: int) 
     return groups_mGg.clamp(-best, best).view_as(weight_mn)
 
 
-def _scales(mean_abs_n: Tensor, power: float) -> Tensor:
-    scales_n = mean_abs_n.pow(power).clamp_min(_LEAST_SCALE)
+def _scales(wanted_n: Tensor) -> Tensor:
+    scales_n = wanted_n.clamp_min(_LEAST_SCALE)
     return scales_n / (scales_n.max() * scales_n.min()).sqrt()
 
 
