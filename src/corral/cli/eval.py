@@ -188,6 +188,12 @@ def errors(
 def card(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that made the guard.")],
     *,
+    notes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="Markdown that it begins with; else the recipe's card."
+        ),
+    ] = None,
     out: Outs = None,
 ) -> None:
     """Print the model card of a trained guard: its data, settings and scores.
@@ -202,9 +208,10 @@ def card(
 
     made = Run.open(run)
     system = made.manifest.recipe.partition("/")[0]
-    notes = (resources.files("corral") / "recipes" / system / "card.md").read_text(encoding="utf-8")
+    own = resources.files("corral") / "recipes" / system / "card.md"
+    said = (own if notes is None else notes).read_text(encoding="utf-8")
     account, revision = read_json(made.artefacts / "mixture.json"), str(read_report(run)["revision"])
-    print(guard_card(notes, account, made.config, revision, _read_as_one(out)), end="")
+    print(guard_card(said, account, made.config, revision, _read_as_one(out)), end="")
 
 
 @app.command("claims")

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -58,6 +58,7 @@ _MISSING_WEIGHTS: Final = (
 _CHARS_PER_TOKEN: Final = 16  # more than text has on average, so clipped context still fills a window
 _TURN_TOKENS: Final = 16  # more than any header and end of turn take
 PACKAGED_WEIGHTS: Final = Path(__file__).parent / "weights"
+MULTILINGUAL_WEIGHTS: Final = Path(__file__).parent / "multilingual_weights"
 
 
 class GuardSettings(Config):
@@ -82,7 +83,7 @@ class GuardSettings(Config):
 
 
 class DefaultGuard(ClassifierGuard):
-    """Judges prompts and responses with one small decoder.
+    """Judges prompts and responses with one small decoder, or encoder.
 
     Args:
         network: decoder and heads, in evaluation mode.
@@ -92,7 +93,13 @@ class DefaultGuard(ClassifierGuard):
         max_chars: a judged message of more characters is refused, never cut.
         tokens_per_batch: padded tokens in one forward pass.
         presets_file: thresholds that were fitted for these weights.
+
+    Attributes:
+        packaged: folder of the weights that come with Corral.
     """
+
+    packaged: ClassVar[Path] = PACKAGED_WEIGHTS
+    _registered_as: ClassVar[str] = "default"
 
     def __init__(
         self,
@@ -155,7 +162,7 @@ class DefaultGuard(ClassifierGuard):
         """
         import torch
 
-        folder = Path(weights) if weights is not None else PACKAGED_WEIGHTS
+        folder = Path(weights) if weights is not None else cls.packaged
         settings = read_settings(folder)
         if threads is not None:
             torch.set_num_threads(threads)
@@ -181,8 +188,8 @@ class DefaultGuard(ClassifierGuard):
 
     @property
     def name(self) -> str:
-        """``default``."""
-        return "default"
+        """As in the registry: ``default``, or ``multilingual``."""
+        return self._registered_as
 
     @property
     def revision(self) -> str:
@@ -267,6 +274,16 @@ class DefaultGuard(ClassifierGuard):
     @cached_property
     def _device(self) -> torch.device:
         return next(self._network.parameters()).device
+
+
+class MultilingualGuard(DefaultGuard):
+    """The same on an encoder of many languages, multilingual-e5-small: smaller, faster, better outside English.
+
+    See ``card.md`` beside its weights. It reads a prompt without the reply, so that the two take a pass each.
+    """
+
+    packaged: ClassVar[Path] = MULTILINGUAL_WEIGHTS
+    _registered_as: ClassVar[str] = "multilingual"
 
 
 def read_settings(folder: Path) -> GuardSettings:
