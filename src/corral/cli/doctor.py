@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -60,7 +60,11 @@ def run_checks() -> list[Check]:
     found: list[Check] = [_python(), *_packages()]
     if all(check.state != "missing" for check in found):
         found += [_torch(), _default_guard()]
-    return [*found, _embedded_model(), _memory(), _cache(), *_extras()]
+    base = _embedded_model("embedded model", "smollm2-135m-instruct")
+    of_languages = _embedded_model("multilingual model", "multilingual-e5-small")
+    if of_languages.state == "missing":  # only the guard `multilingual` needs it
+        of_languages = replace(of_languages, state="optional")
+    return [*found, base, of_languages, _memory(), _cache(), *_extras()]
 
 
 def _python() -> Check:
@@ -113,20 +117,19 @@ def _default_guard() -> Check:
     return Check("default guard", "ok", f"{size / 1e6:.1f} MB of weights")
 
 
-def _embedded_model() -> Check:
+def _embedded_model(label: str, name: str) -> Check:
     from corral.core.files import sha256_file
     from corral.models.embedded import embedded_model, find_packed
 
-    name = "smollm2-135m-instruct"
     model = embedded_model(name)
     try:
         path = find_packed(name)
     except MissingDependencyError as error:
-        return Check("embedded model", "missing", error.message, model.install_line)
+        return Check(label, "missing", error.message, model.install_line)
     if sha256_file(path) != model.sha256:
         again = f"{model.install_line} --force-reinstall"
-        return Check("embedded model", "missing", f"{path}: not the expected file", again)
-    return Check("embedded model", "ok", f"{name} ({model.licence}), {path.stat().st_size / 1e6:.0f} MB")
+        return Check(label, "missing", f"{path}: not the expected file", again)
+    return Check(label, "ok", f"{name} ({model.licence}), {path.stat().st_size / 1e6:.0f} MB")
 
 
 def _memory() -> Check:
