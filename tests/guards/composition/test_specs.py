@@ -292,11 +292,13 @@ def test_a_policy_without_a_preset_keeps_the_hash_it_had_before_there_were_any()
     assert Policy(preset="strict").hash != Policy.default().hash
 
 
-def test_presets_packaged_with_the_default_guard_are_for_the_weights_beside_them() -> None:
+@pytest.mark.parametrize("name", ["default", "multilingual"])
+def test_packaged_presets_are_for_the_weights_beside_them(name: str) -> None:
     from corral.guards.composition.presets import PRESETS_FILE, Presets
-    from corral.guards.default.guard import PACKAGED_WEIGHTS, guard_weights_revision
+    from corral.guards.default.guard import MULTILINGUAL_WEIGHTS, PACKAGED_WEIGHTS, guard_weights_revision
 
-    presets = Presets.load(PACKAGED_WEIGHTS / PRESETS_FILE)
-    assert presets.guard == "default"
-    assert presets.revision.partition("-")[0] == guard_weights_revision(PACKAGED_WEIGHTS)
+    folder = {"default": PACKAGED_WEIGHTS, "multilingual": MULTILINGUAL_WEIGHTS}[name]
+    presets = Presets.load(folder / PRESETS_FILE)
+    assert presets.guard == name
+    assert presets.revision.partition("-")[0] == guard_weights_revision(folder)
     assert all(set(fits) == {"strict", "balanced", "permissive"} for fits in presets.targets.values())
