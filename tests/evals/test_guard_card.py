@@ -68,3 +68,9 @@ def test_settings_are_listed_without_the_mixture(report: ModerationReport) -> No
 def test_scores_of_other_weights_are_refused(report: ModerationReport) -> None:
     with pytest.raises(DataError, match="the run made `def`"):
         guard_card("", ACCOUNT, {}, "def", report)
+
+
+def test_where_a_folder_lay_is_left_out(report: ModerationReport) -> None:
+    card = guard_card("", ACCOUNT, {"training": {"start_from": "/somewhere/private/guard"}}, "abc", report)
+    assert "| training.start_from | .../guard |" in card
+    assert "private" not in card

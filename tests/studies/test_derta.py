@@ -150,6 +150,7 @@ def test_every_profile_is_valid_and_trains_on_nothing_that_measures() -> None:
     ("changes", "message"),
     [
         ({"arms": ["derta"]}, "arm `vanilla`"),
+        ({"probing": {"forced": [8]}}, "has 0 among"),
         ({"probing": {"shares": [0.1, 0.2]}}, "begins with 0"),
         ({"data": "public"}, "needed for public data"),
         ({"training": {"template": "released"}}, "chat template"),

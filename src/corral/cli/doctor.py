@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -60,10 +61,13 @@ def run_checks() -> list[Check]:
     found: list[Check] = [_python(), *_packages()]
     if all(check.state != "missing" for check in found):
         found += [_torch(), _default_guard()]
+    from corral.models.embedded import embedded_model
+
     base = _embedded_model("embedded model", "smollm2-135m-instruct")
     of_languages = _embedded_model("multilingual model", "multilingual-e5-small")
     if of_languages.state == "missing":  # only the guard `multilingual` needs it
-        of_languages = replace(of_languages, state="optional")
+        absent = find_spec(embedded_model("multilingual-e5-small").package) is None
+        of_languages = replace(of_languages, state="optional" if absent else "warn")
     return [*found, base, of_languages, _memory(), _cache(), *_extras()]
 
 

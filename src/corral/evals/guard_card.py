@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from corral.core.errors import DataError
@@ -117,5 +118,7 @@ def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from ((f"{name}.{inner}", shown) for inner, shown in _flat(value))
         elif parts and all(isinstance(each, Mapping) for _, each in parts) and name != "mixture":
             yield from _flat(dict(parts))
+        elif name.endswith("start_from") and value:
+            yield name, f".../{Path(value).name}"  # where a folder lay says nothing to who reads the card
         elif name != "mixture":
             yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

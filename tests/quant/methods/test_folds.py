@@ -139,7 +139,8 @@ def test_scales_over_the_weights_magnitude_are_autoawqs():
     linear.weight.data = torch.tensor([[1.0, 2.0, -4.0, 1.0], [-3.0, 3.0, 0.0, 5.0]])
     mean_abs = torch.tensor([0.5, 2.0, 1.0, 4.0])
     relative = torch.tensor([0.75, 1.0, 0.5, 0.625])
-    found = candidate_scales(mean_abs, [linear], 2, "duo")
+    unscaled, *found = candidate_scales(mean_abs, [linear], 2, "duo")
+    assert torch.equal(unscaled, torch.ones(4))
     assert len(found) == STEPS
     for step, scales in enumerate(found):
         wanted = mean_abs ** (step / STEPS) / (relative ** (1 - step / STEPS) + 1e-4)
@@ -155,9 +156,15 @@ def test_the_search_of_awq_is_no_worse_than_without_scales(scaling):
     with torch.no_grad():
         candidates = candidate_scales(block.inputs["mlp.up_proj"].mean_abs, linears, 16, scaling)
         scales, errors = best_scales(linears, candidates, lambda: block.block.get_submodule("mlp")(rows), 3, 16)
-    assert len(errors) == STEPS * (2 if scaling == "both" else 1)
-    assert any(torch.equal(scales, each) for each in candidates)
-    assert scaling == "duo" or min(errors) <= errors[0]  # of activations alone, r = 0: every scale is 1
+        reference = block.block.get_submodule("mlp")(rows)
+        for linear, weight in zip(linears, before, strict=True):
+            linear.weight.data = round_to_nearest(weight, 3, 16).dequantize()
+        unscaled = float((block.block.get_submodule("mlp")(rows) - reference).square().mean())
+        for linear, weight in zip(linears, before, strict=True):
+            linear.weight.data = weight.clone()
+    assert len(errors) == {"activations": STEPS, "duo": STEPS + 1, "both": 2 * STEPS}[scaling]
+    assert torch.equal(scales, candidates[errors.index(min(errors))])
+    assert min(errors) <= unscaled * (1 + 1e-5)
     assert scales.max() * scales.min() == pytest.approx(1, rel=1e-4)
     assert all(torch.equal(linear.weight, weight) for linear, weight in zip(linears, before, strict=True))
 

@@ -277,7 +277,7 @@ class DefaultGuard(ClassifierGuard):
 
 
 class MultilingualGuard(DefaultGuard):
-    """The same on an encoder of many languages, multilingual-e5-small: smaller, faster, better outside English.
+    """The same on an encoder of many languages, multilingual-e5-small; its card says what it does better and worse.
 
     See ``card.md`` beside its weights. It reads a prompt without the reply, so that the two take a pass each.
     """

@@ -85,7 +85,9 @@ class Awq(Grouped):
 def candidate_scales(
     mean_abs_n: Tensor, linears: Sequence[nn.Linear], group_size: int, scaling: Scaling
 ) -> list[Tensor]:
-    """Scales (n,) of the input that several Linears share, one for every r, and for both forms after one another.
+    """Scales (n,) of the input that several Linears share: one for every r, for both forms after one another.
+
+    The first is always that of no scaling.
 
     Args:
         mean_abs_n: mean |x| of each channel.
@@ -94,7 +96,8 @@ def candidate_scales(
         scaling: the form.
     """
     powers = [step / STEPS for step in range(STEPS)]
-    found = [] if scaling == "duo" else [_scales(mean_abs_n.pow(power)) for power in powers]
+    by_activations = [_scales(mean_abs_n.pow(power)) for power in powers]
+    found = by_activations[: 1 if scaling == "duo" else STEPS]  # with a power of 0, none
     if scaling != "activations":
         weights_n = _relative_magnitude(linears, group_size)
         found += [_scales(mean_abs_n.pow(power) / (weights_n.pow(1 - power) + _LEAST_SCALE)) for power in powers]

@@ -87,11 +87,11 @@ class DertaStudyConfig(Config):
     )
     most_over_refusal: float = Field(0.1, gt=0, lt=1, description="rise over vanilla that is called none")
     most_vanilla_probability: float = Field(
-        0.01, gt=0, lt=1, description="of the refusal token inside harmful answers, that is called no rise of vanilla's"
+        1e-3, gt=0, lt=1, description="of the refusal token inside harmful answers that is called no rise of vanilla's"
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="of trainings")
     tried: Mapping[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="by claim, what was done about it in earlier runs, for one that does not hold"
+        default_factory=dict, description="by claim, what earlier runs did otherwise, and what came out"
     )
     replicates: int = Field(REPLICATES, ge=100, description="resamples of an interval")
     seed: int = Field(0, description="of draws and the bootstrap")
@@ -102,6 +102,8 @@ class DertaStudyConfig(Config):
             raise ValueError(f"the claims compare arm `{missing[0]}` too")
         if self.probing.shares[:1] != (0.0,) or len(self.probing.shares) < 2:
             raise ValueError("`probing.shares` begins with 0 and has another")
+        if 0 not in self.probing.forced:
+            raise ValueError("`probing.forced` has 0 among its numbers")
         if self.data == "public" and not (self.rows.harmful and self.rows.helpful and self.rows.held_out):
             raise ValueError("`rows.harmful`, `rows.helpful` and `rows.held_out` are needed for public data")
         if self.training.template != "chat":
