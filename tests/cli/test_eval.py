@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from corral.cli.main import main
-from corral.core.files import sha256_file
+from corral.core.files import atomic_write_json, sha256_file
+from corral.core.runs import Run
 from corral.data.sources import SOURCES
+from corral.guards.policy import Policy
 
 
 @pytest.fixture
@@ -225,3 +227,31 @@ def test_claims_name_what_the_report_lacks(prompts: Path, capsys: pytest.Capture
     assert "the report lacks" in said
     assert "openai_moderation" in said
     assert not Path("found").exists()
+
+
+@pytest.fixture
+def trained(prompts: Path) -> Path:
+    """A run of the default guard's recipe, as far as a card reads it, whose guard is the scripted one."""
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts", "--json") == 0
+    report = json.loads(Path("eval/moderation/report.json").read_text())
+    made = Run.create("runs", "default_guard/small", Policy.default())
+    stage = {"training_rows": 7, "development_rows": 3, "entries": [{"source": "red_instruct", "taken": 4}]}
+    atomic_write_json(made.artefacts / "mixture.json", {"stages": [stage]})
+    made.report({"revision": report["guards"][0]["revision"]})
+    return made.path
+
+
+def test_a_card_begins_with_the_recipes_notes(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run("card", str(trained)) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# default_guard\n")
+    assert "Trained on 7 rows" in shown
+
+
+def test_a_card_begins_with_notes_of_ones_own(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("notes.md").write_text("# mine\n")
+    capsys.readouterr()
+    assert run("card", str(trained), "--notes", "notes.md") == 0
+    assert capsys.readouterr().out.startswith("# mine\n")
+    assert run("card", str(trained), "--notes", "absent.md") == 2
