@@ -18,13 +18,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from corral.core.files import read_json
-from corral.guards.default.guard import GUARD_FILE, PACKAGED_WEIGHTS
+from corral.guards.default.guard import ENGLISH_WEIGHTS, GUARD_FILE
 from corral.models.loading import load_backbone, load_tokenizer
 
 
 def make_app(dtype: str) -> FastAPI:
     """The server, its model loaded."""
-    made_from = read_json(PACKAGED_WEIGHTS / GUARD_FILE)
+    made_from = read_json(ENGLISH_WEIGHTS / GUARD_FILE)
     tokenizer = load_tokenizer(made_from["base"])
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = load_backbone(made_from["base"], layers=made_from["layers"], dtype=getattr(torch, dtype))

@@ -68,7 +68,9 @@ def test_wheel_holds_what_only_data_files_carry(wheel: Path) -> None:
         "corral/recipes/default_guard/*.yaml",
         "corral/data/taxonomies/*.yaml",
         "corral/evals/published/*.yaml",
-        "corral/guards/default/weights/*.safetensors",
+        "corral/guards/default/english_weights/*.safetensors",
+        "corral/guards/default/multilingual_weights/*.safetensors",
+        "corral/guards/default/pair/ensemble.json",
         "corral-*.dist-info/licenses/LICENSE",
     ):
         assert any(Path(name).match(pattern) for name in inside), f"no {pattern}"

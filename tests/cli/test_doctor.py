@@ -123,12 +123,3 @@ def test_cache_that_does_not_exist_yet_is_fine(tmp_path: Path, monkeypatch: pyte
 def test_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_available_memory", lambda: 2**30)
     assert check("memory").state == "warn"
-
-
-@pytest.mark.parametrize(("installed", "state"), [(True, "warn"), (False, "optional")])
-@pytest.mark.usefixtures("without_embedded_model")
-def test_the_multilingual_model_may_be_absent_but_not_damaged(
-    installed: bool, state: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor, "find_spec", lambda _: object() if installed else None)
-    assert check("multilingual model").state == state

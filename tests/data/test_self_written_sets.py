@@ -14,8 +14,10 @@ from corral.data.self_written import self_written_rows
 from corral.data.self_written.benign_controls import benign_controls
 from corral.data.self_written.short_rows import example_from_short_row
 
-SETS = ("contrasts", "statements", "replies", "everyday", "injections")
+SETS = ("contrasts", "statements", "replies", "everyday", "injections", "neighbours", "passages", "comments")
 LANGUAGES = {"en", "de", "es", "fr", "it", "nl", "pt"}
+FOUR = {"en", "de", "es", "fr"}
+LANGUAGES_OF = dict.fromkeys(SETS, LANGUAGES) | dict.fromkeys(("neighbours", "passages", "comments"), FOUR)
 HAZARDS = {f"llama_guard_3/S{number}" for number in range(1, 15)} - {"llama_guard_3/S4"}
 
 ROWS = {name: list(self_written_rows(name)) for name in SETS}
@@ -32,7 +34,7 @@ def test_no_text_is_there_twice_or_in_another_self_written_set() -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_set_has_every_language_and_its_own_name_and_licence(name: str) -> None:
-    assert {row.language for row in ROWS[name]} == LANGUAGES
+    assert {row.language for row in ROWS[name]} == LANGUAGES_OF[name]
     assert {(row.source, row.licence) for row in ROWS[name]} == {(f"self_written/{name}", "Apache-2.0")}
     assert len({row.id for row in ROWS[name]}) == len(ROWS[name])
 
@@ -70,8 +72,14 @@ def test_harmful_rows_name_one_category_or_none_and_harmless_rows_deny_all() -> 
         assert (row.refusal is not None) == (row.target == "response")
 
 
-@pytest.mark.parametrize("name", ["contrasts", "statements"])
-@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        (name, language)
+        for name in ("contrasts", "statements", "neighbours", "passages", "comments")
+        for language in sorted(LANGUAGES_OF[name])
+    ],
+)
 def test_neither_length_nor_a_question_mark_tells_the_sides_apart(name: str, language: str) -> None:
     sides = {
         harmful: [row.text for row in ROWS[name] if row.language == language and row.harmful is harmful]
@@ -81,6 +89,16 @@ def test_neither_length_nor_a_question_mark_tells_the_sides_apart(name: str, lan
     assert 0.75 < lengths[True] / lengths[False] < 1.33
     asks = {harmful: mean("?" in text for text in texts) for harmful, texts in sides.items()}
     assert abs(asks[True] - asks[False]) < 0.3
+
+
+@pytest.mark.parametrize("name", ["neighbours", "passages", "comments"])
+def test_most_groups_of_the_later_sets_have_both_sides_in_each_language(name: str) -> None:
+    sides: dict[tuple[str, str], set[bool | None]] = defaultdict(set)
+    for row in ROWS[name]:
+        sides[row.group, row.language].add(row.harmful)
+    plain = {key for key in sides if key[0].startswith("pl-")}  # harmless rows on their own
+    assert mean(sides[key] == {True, False} for key in sides.keys() - plain) > 0.9
+    assert {"llama_guard_3/S4"}.isdisjoint(str(row.raw["category"]) for row in ROWS[name])
 
 
 def test_phrases_are_two_sided_by_verb_distinct_and_the_same_at_every_reading() -> None:

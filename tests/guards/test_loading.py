@@ -8,7 +8,7 @@ from corral.guards.loading import GUARDS, load_guard
 
 
 def test_names():
-    names = ["cultureguard", "default", "duoguard", "latent-guard", "llama-guard"]
+    names = ["cultureguard", "default", "duoguard", "english", "latent-guard", "llama-guard"]
     names += ["moderation-api", "multilingual", "perplexity-filter", "scripted", "self-examination", "wildguard"]
     assert GUARDS.names() == names
 

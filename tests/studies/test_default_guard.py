@@ -19,7 +19,7 @@ from corral.core.runs import Run, verify_run
 from corral.core.yaml import read_yaml
 from corral.data.messages import Conversation
 from corral.guards.base import Status
-from corral.guards.default.guard import GUARD_FILE, WEIGHT_FILES, DefaultGuard
+from corral.guards.default.guard import GUARD_FILE, WEIGHT_FILES, TrainedGuard
 from corral.guards.default.network import BINARY_HEADS, category_codes
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from corral.studies.default_guard import DefaultGuardConfig, calibrate, draw, stage_rows
@@ -39,7 +39,7 @@ def test_the_run_is_finished_and_whole(finished: Run) -> None:
 
 
 def test_the_guard_it_wrote_loads_and_judges(finished: Run) -> None:
-    guard = DefaultGuard.load(weights=finished.artefacts / "guard", dtype="float32")
+    guard = TrainedGuard.load(weights=finished.artefacts / "guard", dtype="float32")
     verdicts = guard.classify([Conversation.user("How do I bake bread?"), Conversation.exchange("a", "b")])
     assert [verdict.status for verdict in verdicts] == [Status.OK, Status.OK]
     assert verdicts[0].revision == f"{finished_revision(finished)}-float32"
@@ -141,7 +141,7 @@ def test_a_refit_changes_its_head_and_no_other_number(refitted: Run) -> None:
 
 
 def raw(folder: Path, conversations: list[Conversation]) -> list[np.ndarray]:
-    scores = DefaultGuard.load(weights=folder, dtype="float32").raw_scores(conversations)
+    scores = TrainedGuard.load(weights=folder, dtype="float32").raw_scores(conversations)
     return [row for row in scores if row is not None]
 
 

@@ -8,9 +8,8 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -61,14 +60,11 @@ def run_checks() -> list[Check]:
     found: list[Check] = [_python(), *_packages()]
     if all(check.state != "missing" for check in found):
         found += [_torch(), _default_guard()]
-    from corral.models.embedded import embedded_model
-
-    base = _embedded_model("embedded model", "smollm2-135m-instruct")
-    of_languages = _embedded_model("multilingual model", "multilingual-e5-small")
-    if of_languages.state == "missing":  # only the guard `multilingual` needs it
-        absent = find_spec(embedded_model("multilingual-e5-small").package) is None
-        of_languages = replace(of_languages, state="optional" if absent else "warn")
-    return [*found, base, of_languages, _memory(), _cache(), *_extras()]
+    models = [
+        _embedded_model("embedded model", "smollm2-135m-instruct"),
+        _embedded_model("multilingual model", "multilingual-e5-small"),
+    ]
+    return [*found, *models, _memory(), _cache(), *_extras()]
 
 
 def _python() -> Check:
@@ -110,15 +106,16 @@ def _cpu_features() -> str:
 
 
 def _default_guard() -> Check:
-    from corral.guards.default.guard import PACKAGED_WEIGHTS, WEIGHT_FILES
+    from corral.guards.default.guard import ENGLISH_WEIGHTS, MULTILINGUAL_WEIGHTS, WEIGHT_FILES
+    from corral.guards.default.pair import ENSEMBLE_FILE, PAIR
 
-    missing = [name for name in WEIGHT_FILES if not (PACKAGED_WEIGHTS / name).is_file()]
-    if missing:
+    files = [folder / name for folder in (ENGLISH_WEIGHTS, MULTILINGUAL_WEIGHTS) for name in WEIGHT_FILES]
+    files.append(PAIR / ENSEMBLE_FILE)
+    if missing := [f"{file.parent.name}/{file.name}" for file in files if not file.is_file()]:
         return Check(
             "default guard", "missing", f"not in this installation: {', '.join(missing)}", "Install Corral anew."
         )
-    size = sum((PACKAGED_WEIGHTS / name).stat().st_size for name in WEIGHT_FILES)
-    return Check("default guard", "ok", f"{size / 1e6:.1f} MB of weights")
+    return Check("default guard", "ok", f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB of weights")
 
 
 def _embedded_model(label: str, name: str) -> Check:

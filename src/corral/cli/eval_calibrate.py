@@ -123,6 +123,15 @@ def ensemble(
     max_fpr: Annotated[
         float | None, typer.Option(help="Largest false-positive rate at 0.5; default: the best F1.", show_default=False)
     ] = None,
+    early: Annotated[
+        float | None,
+        typer.Option(
+            help="Let the first guard decide alone where it is sure: least share of rows decided as all would.",
+            min=0,
+            max=1,
+            show_default=False,
+        ),
+    ] = None,
     rows: Rows = _RECIPE,
     split: Split = None,
     out: Out = Path("ensemble.json"),
@@ -157,6 +166,7 @@ def ensemble(
         split=split_name,
         rule=rule.value,
         max_fpr=max_fpr,
+        early_agreement=early,
     )
     atomic_write_json(out, fitted.model_dump(mode="json"))
     if as_json:
@@ -179,6 +189,12 @@ def ensemble(
                 for name, member in each.members.items()
             ],
         )
+        first, *others = guards
+        for target, each in fitted.targets.items():
+            if each.early is not None:
+                band = each.early.band
+                print(f"{target}: {first} alone below {band.low:.4g} and above {band.high:.4g} of its harm score")
+                print(f"  {', '.join(others)} asked about {band.share or 0:.1%} of {band.n:,} rows")
     _tell_use(out, Ensemble(ensemble=tuple(specs), rule=rule.value, fit=str(out)))
 
 

@@ -46,6 +46,27 @@ def ask_both(guard: Guard, conversations: Sequence[Conversation]) -> list[dict[T
     return _asked(guard.classify_both, conversations, sound, failed)
 
 
+def ask_where(
+    guard: Guard, conversations: Sequence[Conversation], wanted: Sequence[Sequence[Target]]
+) -> list[dict[Target, Verdict]]:
+    """As ``ask_both``, about the wanted targets of each conversation alone; at once where both are.
+
+    Args:
+        guard: to ask.
+        conversations: (N,) conversations.
+        wanted: (N,) targets that each has and that are asked about.
+    """
+    answers: list[dict[Target, Verdict]] = [{} for _ in conversations]
+    pairs = [row for row, targets in enumerate(wanted) if len(targets) > 1]
+    for row, both in zip(pairs, ask_both(guard, [conversations[row] for row in pairs]), strict=True):
+        answers[row] = both
+    for target in TARGETS:
+        rows = [row for row, targets in enumerate(wanted) if list(targets) == [target]]
+        for row, verdict in zip(rows, ask(guard, [conversations[row] for row in rows], target=target), strict=True):
+            answers[row][target] = verdict
+    return answers
+
+
 def present_targets(conversation: Conversation) -> list[Target]:
     """The targets that the conversation has."""
     return [target for target in TARGETS if conversation.judged_index(target) is not None]

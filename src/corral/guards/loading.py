@@ -27,8 +27,9 @@ class GuardLoader(Protocol):
 
 GUARDS: Final = Registry[GuardLoader]("guard")
 GUARDS.register("cultureguard", "corral.guards.cultureguard.guard:CultureGuard")
-GUARDS.register("default", "corral.guards.default.guard:DefaultGuard")
+GUARDS.register("default", "corral.guards.default.pair:DefaultGuard")
 GUARDS.register("duoguard", "corral.guards.duoguard:DuoGuard")
+GUARDS.register("english", "corral.guards.default.guard:EnglishGuard")
 GUARDS.register("latent-guard", "corral.guards.latent_guard.guard:LatentHarmGuard")
 GUARDS.register("llama-guard", "corral.guards.llama_guard.guard:LlamaGuard")
 GUARDS.register("moderation-api", "corral.guards.moderation_api.guard:ModerationApiGuard")

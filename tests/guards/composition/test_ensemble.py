@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,16 @@ from corral.core.errors import ConfigError, MetricError
 from corral.data.messages import Conversation
 from corral.guards.base import Guard, Status
 from corral.guards.calibration import Calibration, fit_weights
-from corral.guards.composition.ensemble import EnsembleFit, EnsembleGuard, MemberFit, TargetFit, log_odds
+from corral.guards.composition.cascade import Band
+from corral.guards.composition.ensemble import (
+    EarlyExit,
+    EnsembleFit,
+    EnsembleGuard,
+    MemberFit,
+    Missing,
+    TargetFit,
+    log_odds,
+)
 from corral.guards.composition.weights import MemberScores, fit_ensemble
 from corral.guards.scripted import ScriptedGuard
 
@@ -162,3 +172,93 @@ def test_a_member_that_would_count_against_harm_gets_no_weight() -> None:
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(MetricError, match="too few rows"):
         fit_ensemble(development(n=20), {"a": "1", "b": "1"}, split="dev")
+
+
+EARLY = EarlyExit(band=Band(low=0.2, high=0.9), slope=2.0, intercept=-0.5)
+
+
+def early_ensemble(*, missing: Missing = "fail") -> EnsembleGuard:
+    members = {"a": MemberFit(weight=1.5), "b": MemberFit(weight=0.5)}
+    prompt = TargetFit(members=members, bias=0.25, final=Calibration(threshold=0.75), early=EARLY)
+    fit = EnsembleFit(rule="logit", targets={"prompt": prompt}, split="dev")
+    return ensemble(rule="logit", fit=fit, missing=missing)
+
+
+@given(P, P)
+def test_the_others_are_asked_only_where_the_first_is_unsure_on_one_scale(a: float, b: float) -> None:
+    verdict = judge(early_ensemble(), a, b)
+    if 0.2 <= a <= 0.9:
+        assert [part.guard for part in verdict.parts] == ["a", "b"]
+        log_odds_of_all = 1.5 * log_odds(a) + 0.5 * log_odds(b) + 0.25
+        assert verdict.decided_by == "logit of a, b"
+    else:
+        assert [part.guard for part in verdict.parts] == ["a"]
+        log_odds_of_all = 2 * log_odds(a) - 0.5
+        assert verdict.decided_by == "a alone"
+    assert verdict.p_harm == pytest.approx(1 / (1 + math.exp(-(log_odds_of_all - 0.75))))
+
+
+@given(st.lists(st.tuples(P, P), max_size=6), st.lists(st.tuples(P, P), max_size=6))
+def test_an_early_exit_is_taken_row_by_row_and_target_by_target(
+    prompts: list[tuple[float, float]], replies: list[tuple[float, float]]
+) -> None:
+    guard = early_ensemble()
+    talks = [Conversation.user(f"{a!r}|{b!r} ") for a, b in prompts]
+    talks += [Conversation.exchange("0.05|0.5 ", f"{a!r}|{b!r} ") for a, b in replies]
+    one_by_one = [guard.classify([talk])[0] for talk in talks]
+    assert [(v.p_harm, v.decided_by) for v in guard.classify(talks)] == [(v.p_harm, v.decided_by) for v in one_by_one]
+    for talk, alone, both in zip(talks, one_by_one, guard.classify_both(talks), strict=True):
+        target = talk.target("auto")
+        assert (both[target].p_harm, both[target].decided_by) == (alone.p_harm, alone.decided_by)
+        if target == "response":  # has no early exit of its own, while its prompt needs the first member alone
+            assert [part.guard for part in both["response"].parts] == ["a", "b"]
+            assert [part.guard for part in both["prompt"].parts] == ["a"]
+
+
+def test_what_is_answered_beside_harm_does_not_depend_on_who_was_asked() -> None:
+    scores = {"a": (0.3, {"t/X": 0.7}), "b": (0.8, {"t/X": 0.9})}
+
+    class Answering(ScriptedGuard):
+        def classify(self, conversations, *, target="auto"):
+            attack, categories = scores[self.name]
+            return [replace(v, p_attack=attack, categories=categories) for v in super().classify(conversations)]
+
+    members = [
+        Answering(rule=lambda text, _, place=place: float(text.split("|")[place]), name=name)
+        for place, name in enumerate("ab")
+    ]
+    fit = EnsembleFit(
+        rule="logit",
+        targets={"prompt": TargetFit(members={"a": MemberFit(), "b": MemberFit()}, early=EARLY)},
+        split="dev",
+    )
+    guard = EnsembleGuard(members, rule="logit", fit=fit)
+    for said in ("0.5|0.5", "0.01|0.5"):
+        (verdict,) = guard.classify([Conversation.user(said)])
+        assert (verdict.p_attack, verdict.categories) == (0.3, {"t/X": 0.7})
+
+
+def test_a_first_member_without_a_verdict_is_never_enough() -> None:
+    failed = judge(early_ensemble(), 0.01, 0.01, said="a=timeout")
+    assert (failed.status, failed.flagged) == (Status.TIMEOUT, None)
+    flagged = judge(early_ensemble(missing="flag"), 0.01, 0.99, said="a=timeout")
+    assert (flagged.flagged, flagged.decided_by) == (True, "logit of b")
+
+
+def test_an_early_exit_is_fitted_so_that_decisions_stay() -> None:
+    scores = development(n=2000)
+    full = fit_ensemble(scores, {"a": "1", "b": "1"}, split="dev", max_fpr=0.1)
+    early = fit_ensemble(scores, {"a": "1", "b": "1"}, split="dev", max_fpr=0.1, early_agreement=0.99)
+    exit_ = early.targets["prompt"].early
+    assert exit_ is not None
+    assert early.targets["prompt"].model_copy(update={"early": None}) == full.targets["prompt"]
+    guards = [ensemble(rule="logit", fit=fit) for fit in (full, early)]
+    assert guards[0].revision != guards[1].revision
+    talks = [Conversation.user("|".join(map(str, 1 / (1 + np.exp(-row)))) + " ") for row in scores.logits_NM]
+    by_all, by_some = (guard.classify(talks) for guard in guards)
+    assert np.mean([a.flagged == b.flagged for a, b in zip(by_all, by_some, strict=True)]) >= 0.99
+    asked = np.mean([len(verdict.parts) == 2 for verdict in by_some])
+    assert asked == pytest.approx(exit_.band.share)
+    assert asked < 0.9
+    ranks = np.corrcoef(*(np.argsort(np.argsort([v.p_harm for v in some])) for some in (by_all, by_some)))[0, 1]
+    assert ranks > 0.9

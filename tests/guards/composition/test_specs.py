@@ -292,12 +292,12 @@ def test_a_policy_without_a_preset_keeps_the_hash_it_had_before_there_were_any()
     assert Policy(preset="strict").hash != Policy.default().hash
 
 
-@pytest.mark.parametrize("name", ["default", "multilingual"])
+@pytest.mark.parametrize("name", ["english", "multilingual"])
 def test_packaged_presets_are_for_the_weights_beside_them(name: str) -> None:
     from corral.guards.composition.presets import PRESETS_FILE, Presets
-    from corral.guards.default.guard import MULTILINGUAL_WEIGHTS, PACKAGED_WEIGHTS, guard_weights_revision
+    from corral.guards.default.guard import ENGLISH_WEIGHTS, MULTILINGUAL_WEIGHTS, guard_weights_revision
 
-    folder = {"default": PACKAGED_WEIGHTS, "multilingual": MULTILINGUAL_WEIGHTS}[name]
+    folder = {"english": ENGLISH_WEIGHTS, "multilingual": MULTILINGUAL_WEIGHTS}[name]
     presets = Presets.load(folder / PRESETS_FILE)
     assert presets.guard == name
     assert presets.revision.partition("-")[0] == guard_weights_revision(folder)

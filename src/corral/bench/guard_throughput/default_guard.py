@@ -16,7 +16,7 @@ from corral.data.messages import Conversation
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from corral.guards.default.guard import DefaultGuard
+    from corral.guards.default.guard import EnglishGuard
 
 Batch = list[str]
 # How many texts to cut messages from: some are no longer of the wanted number of tokens once they are cut.
@@ -42,10 +42,10 @@ def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
         GuardError: the guard gave no verdict on a message.
     """
     from corral.core.files import read_json
-    from corral.guards.default.guard import GUARD_FILE, PACKAGED_WEIGHTS
+    from corral.guards.default.guard import ENGLISH_WEIGHTS, GUARD_FILE
     from corral.models.loading import load_fast_tokenizer
 
-    made_from = read_json(Path(settings["weights"] or PACKAGED_WEIGHTS) / GUARD_FILE)
+    made_from = read_json(Path(settings["weights"] or ENGLISH_WEIGHTS) / GUARD_FILE)
     guard = _guard(settings)
     tokenizer = load_fast_tokenizer(made_from["base"])
     first, *_ = settings["loads"].values()
@@ -156,13 +156,13 @@ def _each_load(
     return seconds
 
 
-def _guard(settings: Mapping[str, Any]) -> DefaultGuard:
-    from corral.guards.default.guard import DefaultGuard
+def _guard(settings: Mapping[str, Any]) -> EnglishGuard:
+    from corral.guards.default.guard import EnglishGuard
 
-    return DefaultGuard.load(weights=settings["weights"], dtype=settings["dtype"], threads=settings["threads"])
+    return EnglishGuard.load(weights=settings["weights"], dtype=settings["dtype"], threads=settings["threads"])
 
 
-def _classify(guard: DefaultGuard, batch: Batch) -> list[float]:
+def _classify(guard: EnglishGuard, batch: Batch) -> list[float]:
     """``p_harm`` of each text."""
     verdicts = guard.classify([Conversation.user(text) for text in batch], target="prompt")
     if failed := [verdict for verdict in verdicts if verdict.flagged is None]:

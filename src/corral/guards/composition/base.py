@@ -34,8 +34,10 @@ class ComposedGuard(ABC):
         self.guards = tuple(guards)
         self.part_names = _distinct(names, where=kind)
         self._name = name
-        parts = [[part, guard.revision] for part, guard in zip(names, guards, strict=True)]
-        self._revision = sha256_json([kind, _VERSION, parts, settings])[:16]
+        known = [guard.revision.partition("-") for guard in guards]
+        parts = [[part, weights] for part, (weights, _, _) in zip(names, known, strict=True)]
+        computed = dict.fromkeys(how for _, _, how in known if how)
+        self._revision = "-".join([sha256_json([kind, _VERSION, parts, settings])[:16], *computed])
 
     @property
     def name(self) -> str:
@@ -44,7 +46,11 @@ class ComposedGuard(ABC):
 
     @property
     def revision(self) -> str:
-        """Hash of its parts' names and revisions and of its settings."""
+        """Hash of its parts' names and revisions and of its settings.
+
+        What follows the first dash of a part's revision says how the same weights are computed (the dtype); it follows
+        a dash here too, so that a fit made with the composition holds for any of them, as one of the part does.
+        """
         return self._revision
 
     @property

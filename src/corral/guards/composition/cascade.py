@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from corral.core.config import Config
-from corral.data.messages import TARGETS, Conversation, Target, TargetChoice
-from corral.guards.asking import ask, ask_both, present_targets
+from corral.data.messages import Conversation, Target, TargetChoice
+from corral.guards.asking import ask, ask_both, ask_where, present_targets
 from corral.guards.base import Guard, Status, Verdict
 from corral.guards.composition.base import ComposedGuard
 from corral.guards.composition.verdict import ComposedVerdict, Part
@@ -55,6 +55,10 @@ class Band(Config):
         if self.low > self.high:
             raise ValueError(f"the band begins at {self.low} and ends at {self.high}; give the lower end first")
         return self
+
+    def holds(self, p_harm: float | None) -> bool:
+        """Whether a score is inside, ends included; a guard without a score is uncertain of everything."""
+        return p_harm is None or self.low <= p_harm <= self.high
 
 
 class CascadeGuard(ComposedGuard):
@@ -96,28 +100,18 @@ class CascadeGuard(ComposedGuard):
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response; the costly guard is asked about both at once where both are uncertain."""
         first = ask_both(self.cheap, conversations)
-        second: list[dict[Target, Verdict]] = [{} for _ in conversations]
         wanted = [
             [target for target in present_targets(each) if self._uncertain(answers[target])]
             for each, answers in zip(conversations, first, strict=True)
         ]
-        pairs = [row for row, targets in enumerate(wanted) if len(targets) > 1]
-        for row, answers in zip(pairs, ask_both(self.costly, [conversations[row] for row in pairs]), strict=True):
-            second[row] = answers
-        for target in TARGETS:
-            rows = [row for row, targets in enumerate(wanted) if targets == [target]]
-            asked = ask(self.costly, [conversations[row] for row in rows], target=target)
-            for row, verdict in zip(rows, asked, strict=True):
-                second[row][target] = verdict
+        second = ask_where(self.costly, conversations, wanted)
         return [
             {target: self._joined(answers[target], second[row].get(target)) for target in present_targets(each)}
             for row, (each, answers) in enumerate(zip(conversations, first, strict=True))
         ]
 
     def _uncertain(self, verdict: Verdict) -> bool:
-        if verdict.status is not Status.OK:
-            return False
-        return verdict.p_harm is None or self.band.low <= verdict.p_harm <= self.band.high
+        return verdict.status is Status.OK and self.band.holds(verdict.p_harm)
 
     def _joined(self, cheap: Verdict, costly: Verdict | None) -> ComposedVerdict:
         said = (cheap,) if costly is None else (cheap, costly)

@@ -5,12 +5,16 @@ calibration puts the operating point of the combination at 0.5 (``fit_ensemble``
 split). Without a fit every member counts the same and as it is.
 
 A member that gave no verdict is never counted as one that found nothing: see ``Missing``.
+
+A fit may let the first member's word stand where it is sure (``EarlyExit``): the others are then not asked, and what is
+answered beside harm is the first member's everywhere, so that it does not depend on who was asked. Unlike a cascade's,
+the scores inside and outside its band are on one scale, that of the combination.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,10 +22,11 @@ from pydantic import Field
 from corral.core.config import Config
 from corral.core.errors import ConfigError
 from corral.data.messages import Conversation, Target, TargetChoice
-from corral.guards.asking import ask, ask_both, present_targets
+from corral.guards.asking import ask, ask_both, ask_where, present_targets
 from corral.guards.base import Guard, Status, Verdict
 from corral.guards.calibration import Calibration, CalibrationRow, FloatArray, sigmoid
 from corral.guards.composition.base import ComposedGuard
+from corral.guards.composition.cascade import Band
 from corral.guards.composition.verdict import ComposedVerdict, Part, first_failed, highest_answers
 
 Rule = Literal["mean", "max", "logit"]
@@ -39,6 +44,20 @@ class MemberFit(Config):
     weight: Annotated[float, Field(ge=0)] = 1.0
 
 
+class EarlyExit(Config):
+    """Where the first member's score is enough, and what it is worth there.
+
+    Attributes:
+        band: of the first member's harm score, ends included: inside the others are asked.
+        slope: combined log-odds (before the last calibration) per unit of the first member's log-odds, outside.
+        intercept: of the same line.
+    """
+
+    band: Band
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    intercept: Annotated[float, Field(allow_inf_nan=False)]
+
+
 class TargetFit(Config):
     """How the scores about prompts, or about responses, are combined.
 
@@ -46,11 +65,13 @@ class TargetFit(Config):
         members: by name within the ensemble.
         bias: added to the weighted sum of log-odds; used by the rule ``logit`` alone.
         final: calibration of the combined log-odds.
+        early: where the first member is asked alone; ``None`` asks all of them about everything.
     """
 
     members: Mapping[str, MemberFit]
     bias: float = 0.0
     final: Calibration = Calibration()
+    early: EarlyExit | None = None
 
 
 class EnsembleFit(Config):
@@ -105,7 +126,7 @@ class EnsembleGuard(ComposedGuard):
             members,
             kind="ensemble",
             name=name or f"{rule}({','.join(members)})",
-            settings=[rule, missing, None if fit is None else fit.model_dump(mode="json", include={"targets"})],
+            settings=[rule, missing, None if fit is None else _what_decides(fit)],
         )
         self._rule: Rule = rule
         self._fit = fit
@@ -115,42 +136,66 @@ class EnsembleGuard(ComposedGuard):
 
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; see ``Guard.classify``."""
-        answers = [ask(guard, conversations, target=target) for guard in self.guards]
-        return [self._combined(verdicts) for verdicts in zip(*answers, strict=True)]
+        first = ask(self.guards[0], conversations, target=target)
+        rows = [row for row, verdict in enumerate(first) if not self._is_enough(verdict)]
+        asked = [conversations[row] for row in rows]
+        others = zip(*(ask(guard, asked, target=target) for guard in self.guards[1:]), strict=True)
+        more: dict[int, tuple[Verdict, ...]] = dict(zip(rows, others, strict=True))
+        return [self._combined([verdict, *more.get(row, ())]) for row, verdict in enumerate(first)]
 
     def classify_both(self, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
         """Judge prompt and response of each conversation, each member being asked once."""
-        answers = [ask_both(guard, conversations) for guard in self.guards]
+        first = ask_both(self.guards[0], conversations)
+        wanted = [
+            [target for target in present_targets(each) if not self._is_enough(answers[target])]
+            for each, answers in zip(conversations, first, strict=True)
+        ]
+        others = [ask_where(guard, conversations, wanted) for guard in self.guards[1:]]
         return [
-            {target: self._combined([each[target] for each in verdicts]) for target in present_targets(conversation)}
-            for conversation, *verdicts in zip(conversations, *answers, strict=True)
+            {
+                target: self._combined(
+                    [answers[target], *(more[row][target] for more in others if target in more[row])]
+                )
+                for target in present_targets(conversation)
+            }
+            for row, (conversation, answers) in enumerate(zip(conversations, first, strict=True))
         ]
 
+    def _is_enough(self, verdict: Verdict) -> bool:
+        """Whether the first member's verdict needs no other."""
+        early = self._target_fit(verdict.target).early
+        return early is not None and verdict.status is Status.OK and not early.band.holds(verdict.p_harm)
+
     def _combined(self, verdicts: Sequence[Verdict]) -> ComposedVerdict:
-        parts = [Part(name, verdict) for name, verdict in zip(self.part_names, verdicts, strict=True)]
+        """The ensemble's verdict on one target; where the first member was enough, it is the only one."""
+        parts = [Part(name, verdict) for name, verdict in zip(self.part_names, verdicts, strict=False)]
         answered = [part for part in parts if part.verdict.status is Status.OK]
         failed = first_failed(parts)
         if failed is not None and (self._missing == "fail" or not answered):
             return self._unanswered(failed, parts)
-        p_harm, decided_by = self._score(answered)
+        p_harm, decided_by = self._score(answered, alone=len(parts) == 1)
         if failed is not None and p_harm < 0.5:
             return self._unanswered(failed, parts)
         said = [part.verdict for part in answered]
+        early = self._target_fit(said[0].target).early
         return self._composed(
             said[0],
             parts,
-            **highest_answers(said),
+            **highest_answers(said if early is None else said[:1]),
             flagged=p_harm >= 0.5,
             p_harm=p_harm,
             context_dropped=max(each.context_dropped for each in said),
             decided_by=decided_by,
         )
 
-    def _score(self, answered: Sequence[Part]) -> tuple[float, str]:
+    def _score(self, answered: Sequence[Part], *, alone: bool) -> tuple[float, str]:
         """The combined probability of those that answered, and whose it is."""
         fit = self._target_fit(answered[0].verdict.target)
         members = [fit.members[part.guard] for part in answered]
         logits_1M = np.array([[log_odds(harm_score(part.verdict.p_harm, part.verdict.flagged)) for part in answered]])
+        if alone and fit.early is not None:
+            combined = fit.early.slope * logits_1M[0, 0] + fit.early.intercept
+            return float(fit.final.apply(combined)), f"{answered[0].guard} alone"
         combined_1 = combine(logits_1M, members, rule=self._rule, bias=fit.bias)
         p = float(fit.final.apply(combined_1)[0])
         if self._rule != "max":
@@ -202,6 +247,15 @@ def combine(logits_NM: FloatArray, members: Sequence[MemberFit], *, rule: Rule, 
     mean_N = np.clip(sigmoid(scaled_NM) @ shares_M, _LEAST, 1 - _LEAST)
     odds_N: FloatArray = np.log(mean_N) - np.log1p(-mean_N)
     return odds_N
+
+
+def _what_decides(fit: EnsembleFit) -> dict[str, Any]:
+    """The part of a fit that verdicts depend on; the account of an early exit's band is left out."""
+    values = fit.model_dump(mode="json", include={"targets"}, exclude_none=True)
+    for target in values["targets"].values():
+        if "early" in target:
+            target["early"]["band"] = [target["early"]["band"]["low"], target["early"]["band"]["high"]]
+    return values
 
 
 def _check_fit(fit: EnsembleFit, rule: Rule, names: Sequence[str]) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self
+
+from tokenizers import Tokenizer
 
 from corral.core.errors import ConfigError
 from corral.data.messages import Conversation, Message, Target
-from corral.models.loading import is_encoder, load_fast_tokenizer
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from corral.models.loading import is_encoder, load_text_tokens
+from corral.models.text_tokens import FastTokens, TextTokens
 
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 Turns = Literal["chatml", "e5"]
@@ -78,7 +78,8 @@ class ConversationEncoder:
     """Turns conversations into token ids.
 
     Args:
-        tokenizer: a fast tokenizer that knows the control tokens of its turns; this object owns it from here on.
+        tokenizer: knows the control tokens of its turns; a bare ``tokenizers.Tokenizer`` is owned by this object from
+            here on.
         turns: how a conversation is written.
 
     Attributes:
@@ -88,11 +89,8 @@ class ConversationEncoder:
         ConfigError: the tokenizer lacks a control token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, turns: Turns = "chatml") -> None:
-        self._tokenizer = tokenizer
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+    def __init__(self, tokenizer: Tokenizer | TextTokens, *, turns: Turns = "chatml") -> None:
+        self._tokens = FastTokens(tokenizer) if isinstance(tokenizer, Tokenizer) else tokenizer
         plain = self._plain
         self._reads_ahead = turns == "e5"
         if turns == "e5":
@@ -113,7 +111,7 @@ class ConversationEncoder:
             MissingDependencyError: an embedded model's package is not installed.
             ConfigError: the tokenizer lacks a control token.
         """
-        return cls(load_fast_tokenizer(base), turns="e5" if is_encoder(base) else "chatml")
+        return cls(load_text_tokens(base), turns="e5" if is_encoder(base) else "chatml")
 
     @property
     def openings(self) -> list[list[int]]:
@@ -135,13 +133,13 @@ class ConversationEncoder:
             return None
         messages = conversation.messages[: index + 1] if self._reads_ahead else conversation.messages
         texts = [message.text for message in messages]
-        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        encoded = self._tokens.encode_batch(texts)
         ids = list(self.beginning)
         start = stop = 0
         for i, (message, tokens) in enumerate(zip(messages, encoded, strict=True)):
             ids += self._headers[message.role]
             begin = len(ids)
-            ids += [*tokens.ids, self._end]
+            ids += [*tokens, self._end]
             if i == index:
                 start, stop = begin, len(ids)
             if i < len(texts) - 1:
@@ -156,8 +154,8 @@ class ConversationEncoder:
             for (conversation, _), index in zip(items, indices, strict=True)
         ]
         texts = [message.text for messages in turns for message in messages]
-        encoded = iter(self._tokenizer.encode_batch(texts, add_special_tokens=False))
-        return [self._assemble(messages, [next(encoded).ids for _ in messages]) for messages in turns]
+        encoded = iter(self._tokens.encode_batch(texts))
+        return [self._assemble(messages, [next(encoded) for _ in messages]) for messages in turns]
 
     def _assemble(self, messages: Sequence[Message], ids: Sequence[list[int]]) -> JudgedTokens | None:
         if not messages:
@@ -168,13 +166,14 @@ class ConversationEncoder:
         return JudgedTokens(context, list(self._headers[messages[-1].role]), list(ids[-1]), [self._end])
 
     def _plain(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        (ids,) = self._tokens.encode_batch([text])
+        return ids
 
     def _control(self, token: str) -> int:
-        found = self._tokenizer.token_to_id(token)
+        found = self._tokens.token_to_id(token)
         if found is None:
             raise ConfigError(
                 f"the tokenizer has no `{token}`",
                 hint="Train the guard on a base model with ChatML turns, or an E5 encoder.",
             )
-        return int(found)
+        return found

@@ -1,11 +1,11 @@
-"""The default guard's decoder as an ordinary model directory: what is quantized, or run elsewhere, is made of it."""
+"""The English guard's decoder as an ordinary model directory: what is quantized, or run elsewhere, is made of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from corral.core.files import atomic_directory
-from corral.guards.default.guard import PACKAGED_WEIGHTS, read_settings
+from corral.guards.default.guard import ENGLISH_WEIGHTS, read_settings
 from corral.models.adapters import merge_lora
 from corral.models.loading import load_causal_lm, load_tokenizer, quiet_transformers
 
@@ -14,7 +14,7 @@ def write_decoder(out: Path, weights: Path | None = None) -> Path:
     """Write the lower layers that the guard reads, its adapter merged in float32, with the tokenizer; returns ``out``.
 
     Final norm and head are the base's and are not used by the guard: they make it a model that everything loads. The
-    guard's own heads stay in its folder. Read back with ``DefaultGuard.load(decoder=out)``.
+    guard's own heads stay in its folder. Read back with ``EnglishGuard.load(decoder=out)``.
 
     Args:
         out: folder that does not exist.
@@ -27,7 +27,7 @@ def write_decoder(out: Path, weights: Path | None = None) -> Path:
     """
     import torch
 
-    folder = weights or PACKAGED_WEIGHTS
+    folder = weights or ENGLISH_WEIGHTS
     settings = read_settings(folder)
     model = load_causal_lm(settings.base, dtype=torch.float32, layers=settings.layers)
     merge_lora(model.base_model, folder)

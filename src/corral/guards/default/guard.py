@@ -1,8 +1,9 @@
-"""The guard that is used when the user names none: prompt harm, response harm, refusal, attack and categories.
+"""A trained guard: prompt harm, response harm, refusal, attack and categories from one small network.
 
 One forward pass over a conversation; see ``network`` for the model, ``encoding`` for what it reads, and ``card.md``
-for what it was trained on, its scores and its known failures. A folder with other weights of the same format is
-loaded with ``load_guard("default", weights=FOLDER)``.
+beside each weights for what they were trained on, their scores and their known failures. A folder with other weights
+of the same format is loaded with ``load_guard("english", weights=FOLDER)``. The guard that is used when the user names
+none is made of two of these (``pair``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -57,7 +58,7 @@ _MISSING_WEIGHTS: Final = (
 )
 _CHARS_PER_TOKEN: Final = 16  # more than text has on average, so clipped context still fills a window
 _TURN_TOKENS: Final = 16  # more than any header and end of turn take
-PACKAGED_WEIGHTS: Final = Path(__file__).parent / "weights"
+ENGLISH_WEIGHTS: Final = Path(__file__).parent / "english_weights"
 MULTILINGUAL_WEIGHTS: Final = Path(__file__).parent / "multilingual_weights"
 
 
@@ -82,7 +83,7 @@ class GuardSettings(Config):
         return self
 
 
-class DefaultGuard(ClassifierGuard):
+class TrainedGuard(ClassifierGuard):
     """Judges prompts and responses with one small decoder, or encoder.
 
     Args:
@@ -95,11 +96,11 @@ class DefaultGuard(ClassifierGuard):
         presets_file: thresholds that were fitted for these weights.
 
     Attributes:
-        packaged: folder of the weights that come with Corral.
+        packaged: folder of the weights that come with Corral; ``None`` where the caller names a folder.
     """
 
-    packaged: ClassVar[Path] = PACKAGED_WEIGHTS
-    _registered_as: ClassVar[str] = "default"
+    packaged: ClassVar[Path | None] = None
+    _registered_as: ClassVar[str] = "trained"
 
     def __init__(
         self,
@@ -138,7 +139,7 @@ class DefaultGuard(ClassifierGuard):
         threads: int | None = None,
         max_chars: int = MAX_CHARS,
         tokens_per_batch: int = TOKENS_PER_BATCH,
-    ) -> DefaultGuard:
+    ) -> Self:
         """Load the packaged weights, or those in a folder.
 
         Args:
@@ -163,6 +164,8 @@ class DefaultGuard(ClassifierGuard):
         import torch
 
         folder = Path(weights) if weights is not None else cls.packaged
+        if folder is None:
+            raise ConfigError("no folder of weights", where="weights", hint="Name one, or load the guard `english`.")
         settings = read_settings(folder)
         if threads is not None:
             torch.set_num_threads(threads)
@@ -188,7 +191,7 @@ class DefaultGuard(ClassifierGuard):
 
     @property
     def name(self) -> str:
-        """As in the registry: ``default``, or ``multilingual``."""
+        """As in the registry: ``english``, or ``multilingual``."""
         return self._registered_as
 
     @property
@@ -276,13 +279,20 @@ class DefaultGuard(ClassifierGuard):
         return next(self._network.parameters()).device
 
 
-class MultilingualGuard(DefaultGuard):
-    """The same on an encoder of many languages, multilingual-e5-small; its card says what it does better and worse.
+class EnglishGuard(TrainedGuard):
+    """On the lower layers of SmolLM2, which was pre-trained on English; see ``card.md`` beside its weights."""
 
-    See ``card.md`` beside its weights. It reads a prompt without the reply, so that the two take a pass each.
+    packaged: ClassVar[Path | None] = ENGLISH_WEIGHTS
+    _registered_as: ClassVar[str] = "english"
+
+
+class MultilingualGuard(TrainedGuard):
+    """On an encoder of many languages, multilingual-e5-small; see ``card.md`` beside its weights.
+
+    It reads a prompt without the reply, so that the two take a pass each.
     """
 
-    packaged: ClassVar[Path] = MULTILINGUAL_WEIGHTS
+    packaged: ClassVar[Path | None] = MULTILINGUAL_WEIGHTS
     _registered_as: ClassVar[str] = "multilingual"
 
 

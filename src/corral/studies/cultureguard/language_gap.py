@@ -85,9 +85,9 @@ def _guards(guards: Guards, rows: StudyRows, config: CultureGuardConfig) -> Iter
 
 
 def _default_judge(guards: Guards) -> Judge:
-    from corral.guards.default.guard import DefaultGuard
+    from corral.guards.loading import load_guard
 
-    guard = DefaultGuard.load()
+    guard = load_guard(DEFAULT)
     key = {"guard": DEFAULT, "revision": guard.revision}
     return lambda some: guards.store.judge_by(DEFAULT, key, some, lambda: guard)
 

@@ -19,7 +19,7 @@ from corral.evals.scored import ScoredSet
 from corral.evals.tasks.moderation import choose_sets
 from corral.evals.tasks.scoring import RowLoader, SetRows, score_guard
 from corral.guards.default.export import write_decoder
-from corral.guards.default.guard import DefaultGuard
+from corral.guards.default.guard import EnglishGuard
 from corral.models.loading import weights_revision
 from corral.studies.low_bit_study.cell_files import REFERENCE, KeptCell, kept_cell
 from corral.studies.low_bit_study.quantized_models import depends_on, quantized_model
@@ -100,7 +100,7 @@ class _Judging:
         """The guard as it ships, in a dtype."""
 
         def measure() -> Mapping[str, Any]:
-            found: dict[str, Any] = {"sets": self._scores(DefaultGuard.load(weights=self.asked.weights, dtype=dtype))}
+            found: dict[str, Any] = {"sets": self._scores(EnglishGuard.load(weights=self.asked.weights, dtype=dtype))}
             if name == INT8:
                 found["quantization"] = {"bits": {"nominal": 8.0, "stored": None}}  # made at load, stored nowhere
             return found
@@ -113,7 +113,7 @@ class _Judging:
         def measure() -> Mapping[str, Any]:
             work = self.run.path / "cells" / "work"
             with quantized_model(self.config, str(self.decoder), quantizer, _SEED, work) as (folder, report):
-                guard = DefaultGuard.load(weights=self.asked.weights, decoder=folder)
+                guard = EnglishGuard.load(weights=self.asked.weights, decoder=folder)
                 return {"sets": self._scores(guard), "quantization": report}
 
         return self._kept(quantizer.name, depends_on(self.config, quantizer, self._weights, _SEED), measure)
@@ -129,7 +129,7 @@ class _Judging:
             self.run, GuardCell, name, {**key, "guard": self._weights, "rows": shown}, measure, folder=folder
         )
 
-    def _scores(self, guard: DefaultGuard) -> dict[str, SetScores]:
+    def _scores(self, guard: EnglishGuard) -> dict[str, SetScores]:
         sets = [each.eval_set for each in self.rows]
         verdicts = self.run.path / "cells" / "guard" / "verdicts" / sha256_json(guard.revision)[:12]
         scored = score_guard(guard, sets, self.loader, verdicts)
