@@ -255,3 +255,15 @@ def test_a_card_begins_with_notes_of_ones_own(trained: Path, capsys: pytest.Capt
     assert run("card", str(trained), "--notes", "notes.md") == 0
     assert capsys.readouterr().out.startswith("# mine\n")
     assert run("card", str(trained), "--notes", "absent.md") == 2
+
+
+def test_a_card_of_a_composition_needs_notes_and_no_run(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("moderation", "--guard", "scripted", "--sets", "xstest_prompts", "--json") == 0
+    Path("notes.md").write_text("# both\n")
+    capsys.readouterr()
+    assert run("card", "--notes", "notes.md") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("# both\n")
+    assert "| xstest_prompts |" in shown
+    assert run("card") == 2
+    assert "no run and no notes" in capsys.readouterr().err

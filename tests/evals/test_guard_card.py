@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from corral.core.errors import DataError
-from corral.evals.guard_card import guard_card
+from corral.evals.guard_card import guard_card, scores_card
 from corral.evals.results import ModerationReport
 from corral.evals.tasks.moderation import ModerationSettings, choose_sets, run_moderation
 
@@ -74,3 +74,10 @@ def test_where_a_folder_lay_is_left_out(report: ModerationReport) -> None:
     card = guard_card("", ACCOUNT, {"training": {"start_from": "/somewhere/private/guard"}}, "abc", report)
     assert "| training.start_from | .../guard |" in card
     assert "private" not in card
+
+
+def test_a_card_without_a_run_has_notes_revision_and_scores(report: ModerationReport) -> None:
+    card = scores_card("# Notes\n\n", report)
+    assert card.startswith("# Notes\n\nScores are those of revision `abc-bf16`.\n")
+    assert "| aegis_test |" in card
+    assert "Training data" not in card

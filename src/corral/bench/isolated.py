@@ -36,7 +36,7 @@ for _name, _target in {
     "default-guard": "default_guard:measure_default_guard",
     "default-guard-scores": "default_guard:score_by_default_guard",
     "int8-possible": "default_guard:int8_possible",
-    "plain-llama": "default_guard:measure_plain_llama",
+    "plain-transformers": "default_guard:measure_plain_transformers",
 }.items():
     MEASUREMENTS.register(_name, f"corral.bench.guard_throughput.{_target}")
 

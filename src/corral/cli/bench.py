@@ -127,7 +127,15 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
         f"{uniform['transformers_per_second']:.1f}/s",
         uniform["ratio"],
     )
-    latency = f"default guard, median of one ({report['default_guard']['dtype']}, the default)"
+    english = report["english_guard"]["uniform"]
+    yield row(
+        "its English half, transformers",
+        "english_guard_ratio_vs_transformers",
+        f"{english['per_second']:.1f}/s",
+        f"{english['transformers_per_second']:.1f}/s",
+        english["ratio"],
+    )
+    latency = f"default guard, median of one ({report['default_guard']['asked_all']:.0%} read by both)"
     yield row(latency, "default_guard_p50_ms", f"{report['default_guard_p50_ms']:.1f} ms")
     yield row("default guard, memory", "max_rss_mb", f"{report['max_rss_mb']:.0f} MB")
     if report["default_guard_int8_per_second"] is not None:

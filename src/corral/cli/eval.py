@@ -186,7 +186,10 @@ def errors(
 
 @app.command("card")
 def card(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory that made the guard.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="Run directory that made the guard; none for a composition."),
+    ] = None,
     *,
     notes: Annotated[
         Path | None,
@@ -196,16 +199,22 @@ def card(
     ] = None,
     out: Outs = None,
 ) -> None:
-    """Print the model card of a trained guard: its data, settings and scores.
+    """Print the model card of a guard: its data and settings, and its scores.
 
-    Reads the run and what `corral eval moderation` with the same --out left, which must be of the run's weights.
+    Reads the run and what `corral eval moderation` with the same --out left, which must be of the run's weights. Without
+    a run the card has the notes and the scores.
     """
     from importlib import resources
 
     from corral.core.files import read_json
     from corral.core.runs import Run, read_report
-    from corral.evals.guard_card import guard_card
+    from corral.evals.guard_card import guard_card, scores_card
 
+    if run is None:
+        if notes is None:
+            raise UserError("no run and no notes", where="--notes", hint="Name the run that made the guard, or notes.")
+        print(scores_card(notes.read_text(encoding="utf-8"), _read_as_one(out)), end="")
+        return
     made = Run.open(run)
     system = made.manifest.recipe.partition("/")[0]
     own = resources.files("corral") / "recipes" / system / "card.md"

@@ -54,6 +54,18 @@ def guard_card(
     return "\n\n".join(blocks) + "\n"
 
 
+def scores_card(notes: str, report: ModerationReport) -> str:
+    """The card of a guard that no single run made, such as a composition: notes and scores.
+
+    Args:
+        notes: what the guard is, how it is made, known failures.
+        report: evaluation of the guard (first) and of baselines.
+    """
+    measured = report.guards[0]
+    tables = ["\n".join(markdown_table(table)) for table in _scores(report)]
+    return "\n\n".join([notes.rstrip(), f"Scores are those of revision `{measured.revision}`.", *tables]) + "\n"
+
+
 def _refitted(account: Mapping[str, Any]) -> Iterator[str]:
     """Which heads were trained anew after the stages, and on what, if any were."""
     if refit := account.get("refit"):

@@ -88,6 +88,8 @@ _THRESHOLD_TRIED: Final = (
     "operating points on held-out rows with at most 10 % of harmless prompts flagged",
     "two further stages of training on harmless look-alikes and their harmful counterparts, written for this project",
     "a fourth stage on verbs with harmless and with harmful objects, averaged with the third",
+    "a fifth stage on 8,000 more rows, harmful ones and their harmless neighbours, a third of them in de, es and fr",
+    "two guards on two base models, their log-odds added",
 )
 REQUIREMENTS: Final = (
     Requirement("openai_moderation_ap", ("openai_moderation",), "ap", 0.66, aim=0.78),
@@ -239,7 +241,10 @@ def _translations(guard: GuardResult) -> Claim:
         by="language",
         metric="average precision on translated OpenAI moderation; English minus the language, paired by row",
         whole=len(gaps) == len(MODERATION_LANGUAGES),
-        tried=("rows of the mixture in these languages, and requests that exist in German, Spanish and French",),
+        tried=(
+            "rows of the mixture in these languages, and requests that exist in German, Spanish and French",
+            "a second guard, on an encoder of many languages, and 3,100 rows written for this project in de, es and fr",
+        ),
     )
 
 
@@ -252,7 +257,10 @@ def _attack_styles(guard: GuardResult) -> Claim:
         by="style",
         metric=f"average precision on {ATTACKED} in attack styles that training left out; as it is minus in the style",
         beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
-        tried=("a tenth of the rows of two stages asked again in twenty other styles",),
+        tried=(
+            "a tenth of the rows of two stages asked again in twenty other styles",
+            "a decoder of codes and disguises",
+        ),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from corral.bench.guard_throughput.default_guard import (
     measure_default_guard,
-    measure_plain_llama,
+    measure_plain_transformers,
     messages,
     score_by_default_guard,
 )
@@ -122,9 +122,11 @@ def test_the_default_guard_and_its_peer_are_timed_on_the_same_loads(
     ours = measure_default_guard(guard_sizes)
     assert {load: len(seconds) for load, seconds in ours["round_seconds"].items()} == {"uniform": 2, "mixed": 2}
     assert len(ours["latency_ms"]) == 3
-    assert (ours["base"], ours["layers"]) == (tiny_model, 2)
-    assert ours["dtype"] in {"float32", "bfloat16"}
-    plain = measure_plain_llama({**guard_sizes, **{name: ours[name] for name in ("base", "layers", "dtype")}})
+    (network,) = ours["networks"]
+    assert (network["base"], network["layers"]) == (tiny_model, 2)
+    assert network["dtype"] in {"float32", "bfloat16"}
+    assert ours["asked_all"] == 1.0
+    plain = measure_plain_transformers({**guard_sizes, **network, "tokenizer": tiny_model})
     assert {load: len(seconds) for load, seconds in plain["round_seconds"].items()} == {"uniform": 2, "mixed": 2}
 
 
@@ -140,7 +142,7 @@ def test_the_default_guard_scores_the_same_prompts_alike_in_each_dtype(tiny_guar
 
 @pytest.mark.skipif(not int8_is_exact(), reason="no exact 8-bit products on this machine")
 def test_the_default_guard_in_8_bits_says_so_in_its_revision(guard_sizes: dict[str, Any]) -> None:
-    assert measure_default_guard({**guard_sizes, "dtype": "int8"})["dtype"] == "int8"
+    assert measure_default_guard({**guard_sizes, "dtype": "int8"})["networks"][0]["dtype"] == "int8"
 
 
 def test_messages_have_the_tokens_asked_for_and_do_not_repeat(tiny_model: str) -> None:

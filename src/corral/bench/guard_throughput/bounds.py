@@ -29,6 +29,9 @@ def check_report(report: Mapping[str, Any]) -> dict[str, Check]:
         "default_guard_ratio_vs_transformers": at_least(
             report["default_guard_ratio_vs_transformers"], DEFAULT_GUARD_RATIO
         ),
+        "english_guard_ratio_vs_transformers": at_least(
+            report["english_guard_ratio_vs_transformers"], DEFAULT_GUARD_RATIO
+        ),
         "default_guard_p50_ms": at_most(report["default_guard_p50_ms"], DEFAULT_GUARD_P50_MS),
         "max_rss_mb": below(report["max_rss_mb"], DEFAULT_GUARD_RSS_MB),
     }

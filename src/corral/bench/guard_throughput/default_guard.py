@@ -16,7 +16,7 @@ from corral.data.messages import Conversation
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from corral.guards.default.guard import EnglishGuard
+    from corral.guards.base import Guard
 
 Batch = list[str]
 # How many texts to cut messages from: some are no longer of the wanted number of tokens once they are cut.
@@ -29,34 +29,32 @@ def measure_default_guard(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Speed of the default guard in batches, from texts to verdicts, and its latency at one message.
 
     Args:
-        settings: ``weights`` (folder, or null for the packaged ones), ``dtype``, ``threads``, ``batch_size``,
-            ``batches`` a round, ``rounds``, ``singles`` (messages judged one by one), ``seed``, and ``loads``: name to
-            the shortest and the longest message, in tokens of the text alone.
+        settings: ``weights`` (folder of one trained guard, or null for the default guard), ``dtype``, ``threads``,
+            ``batch_size``, ``batches`` a round, ``rounds``, ``singles`` (messages judged one by one), ``seed``, and
+            ``loads``: name to the shortest and the longest message, in tokens of the text alone.
 
     Returns:
         ``round_seconds`` of each load, ``latency_ms`` of each single message of the first load; ``bf16_gflops``, what
-        the machine reaches in a large matrix product at the time; and what a peer needs to compute the same: ``base``,
-        ``layers`` and ``dtype``.
+        the machine reaches in a large matrix product at the time; ``asked_all``, the share of single messages that
+        every network read; and what a peer needs to compute the same: ``networks``, with ``base``, ``layers`` and
+        ``dtype`` of each.
 
     Raises:
         GuardError: the guard gave no verdict on a message.
     """
-    from corral.core.files import read_json
-    from corral.guards.default.guard import ENGLISH_WEIGHTS, GUARD_FILE
     from corral.models.loading import load_fast_tokenizer
 
-    made_from = read_json(Path(settings["weights"] or ENGLISH_WEIGHTS) / GUARD_FILE)
-    guard = _guard(settings)
-    tokenizer = load_fast_tokenizer(made_from["base"])
+    guard, folders = _guard(settings), _folders(settings)
+    networks = [_network(folder, guard) for folder in folders]
+    tokenizer = load_fast_tokenizer(networks[0]["base"])
     first, *_ = settings["loads"].values()
     judge = partial(_classify, guard)
     singles = messages(tokenizer, settings["singles"], first, seed=settings["seed"] - 1)
     return {
-        "base": made_from["base"],
-        "layers": made_from["layers"],
-        "dtype": guard.revision.rpartition("-")[2],  # a revision ends with it
+        "networks": networks,
         "round_seconds": _each_load(tokenizer, settings, judge),
         "latency_ms": [1e3 * _seconds(judge, [[text]]) for text in singles],
+        "asked_all": _asked_all(guard, singles, len(networks)),
         "bf16_gflops": [_product_speed()],
     }
 
@@ -85,11 +83,12 @@ def int8_possible(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"possible": int8_is_exact()}
 
 
-def measure_plain_llama(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Speed of transformers' ``LlamaModel`` with the guard's layers and dtype; token ids are made beforehand.
+def measure_plain_transformers(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Speed of transformers with one network of the guard, its layers and dtype; token ids are made beforehand.
 
     Args:
-        settings: those of ``measure_default_guard``, and its ``base``, ``layers`` and ``dtype``.
+        settings: those of ``measure_default_guard``, and ``base``, ``layers`` and ``dtype`` of one of its networks;
+            ``tokenizer``, the base whose tokens messages are counted in.
 
     Returns:
         ``round_seconds`` of each load.
@@ -98,11 +97,12 @@ def measure_plain_llama(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     from corral.guards.default.encoding import ConversationEncoder
     from corral.models.batching import pad
-    from corral.models.loading import load_backbone, load_fast_tokenizer
+    from corral.models.loading import is_encoder, load_backbone, load_fast_tokenizer
 
     torch.set_num_threads(settings["threads"])
     model = load_backbone(settings["base"], layers=settings["layers"], dtype=getattr(torch, settings["dtype"]))
     encoder = ConversationEncoder.for_base(settings["base"])
+    no_cache: dict[str, Any] = {} if is_encoder(settings["base"]) else {"use_cache": False}
 
     def prepare(batch: Batch) -> list[list[int]]:
         encoded = [encoder.encode_whole(Conversation.user(text), "prompt") for text in batch]
@@ -111,9 +111,9 @@ def measure_plain_llama(settings: Mapping[str, Any]) -> dict[str, Any]:
     def run(sequences: list[list[int]]) -> None:
         padded = pad(sequences)
         with torch.inference_mode():
-            model(input_ids=padded.input_ids_BT, attention_mask=padded.attention_mask_BT, use_cache=False)
+            model(input_ids=padded.input_ids_BT, attention_mask=padded.attention_mask_BT, **no_cache)
 
-    tokenizer = load_fast_tokenizer(settings["base"])
+    tokenizer = load_fast_tokenizer(settings["tokenizer"])
     return {"round_seconds": _each_load(tokenizer, settings, run, prepare=prepare)}
 
 
@@ -156,13 +156,41 @@ def _each_load(
     return seconds
 
 
-def _guard(settings: Mapping[str, Any]) -> EnglishGuard:
-    from corral.guards.default.guard import EnglishGuard
+def _guard(settings: Mapping[str, Any]) -> Guard:
+    from corral.guards.default.guard import TrainedGuard
+    from corral.guards.default.pair import DefaultGuard
 
-    return EnglishGuard.load(weights=settings["weights"], dtype=settings["dtype"], threads=settings["threads"])
+    asked: dict[str, Any] = {"dtype": settings["dtype"], "threads": settings["threads"]}
+    if settings["weights"] is None:
+        return DefaultGuard.load(**asked)
+    return TrainedGuard.load(weights=settings["weights"], **asked)
 
 
-def _classify(guard: EnglishGuard, batch: Batch) -> list[float]:
+def _folders(settings: Mapping[str, Any]) -> list[Path]:
+    """Folders of the trained guards, the one that counts the tokens of messages first."""
+    from corral.guards.default.guard import ENGLISH_WEIGHTS, MULTILINGUAL_WEIGHTS
+
+    return [Path(settings["weights"])] if settings["weights"] else [ENGLISH_WEIGHTS, MULTILINGUAL_WEIGHTS]
+
+
+def _network(folder: Path, guard: Guard) -> dict[str, Any]:
+    from corral.core.files import read_json
+    from corral.guards.default.guard import GUARD_FILE
+
+    made_from = read_json(folder / GUARD_FILE)
+    dtype = guard.revision.rpartition("-")[2]  # a revision ends with it
+    return {"base": made_from["base"], "layers": made_from["layers"], "dtype": dtype}
+
+
+def _asked_all(guard: Guard, texts: Sequence[str], networks: int) -> float:
+    """The share of messages that every network read."""
+    from corral.guards.composition.verdict import leaves
+
+    verdicts = guard.classify([Conversation.user(text) for text in texts], target="prompt")
+    return sum(len({name for name, _ in leaves(verdict)}) == networks for verdict in verdicts) / len(verdicts)
+
+
+def _classify(guard: Guard, batch: Batch) -> list[float]:
     """``p_harm`` of each text."""
     verdicts = guard.classify([Conversation.user(text) for text in batch], target="prompt")
     if failed := [verdict for verdict in verdicts if verdict.flagged is None]:

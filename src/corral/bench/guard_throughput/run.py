@@ -14,6 +14,7 @@ from corral.bench.guard_throughput.bounds import check_report
 from corral.bench.guard_throughput.figures import (
     DefaultGuardRounds,
     default_guard_figures,
+    english_guard_figures,
     int8_figures,
     policy_figures,
     vllm_figures,
@@ -23,6 +24,7 @@ from corral.bench.guard_throughput.settings import ThroughputSettings, available
 from corral.bench.isolated import Isolated, run_isolated
 from corral.bench.requests import benign_requests
 from corral.bench.vllm import CONTEXT, SERVED_NAME, serving_vllm, vllm_interpreter
+from corral.guards.default.guard import ENGLISH_WEIGHTS
 
 Say = Callable[[str], None]
 
@@ -58,13 +60,15 @@ def measure_guard_throughput(settings: ThroughputSettings, say: Say) -> dict[str
     served = None if python is None else _vllm(python, settings, requests, say)
     accuracy = _accuracy(settings, compared.texts, generated.values["p_unsafe"], say)
     int8 = bool(run_isolated("int8-possible", {}).values["possible"])
-    guard = _default_guard(settings, say, int8=int8)
+    guard = _default_guard(settings, settings.guard_weights, say, int8=int8)
+    english = guard if settings.guard_weights else _default_guard(settings, str(ENGLISH_WEIGHTS), say, int8=False)
     guard_accuracy = _default_guard_accuracy(settings, compared.texts, say, int8=int8)
 
     report: dict[str, Any] = {
         **policy_figures(settings.requests, ours, generated),
         **vllm_figures(settings.requests, settings.engine_requests, ours, served),
         **default_guard_figures(settings.batches * settings.batch_size, guard),
+        **english_guard_figures(settings.batches * settings.batch_size, english),
         **int8_figures(settings.batches * settings.batch_size, guard, guard_accuracy.get("int8")),
         "default_guard_accuracy": guard_accuracy,
         **{name: accuracy[name] for name in ("label_agreement", "max_delta_p", "shared_prefix_max_delta_p")},
@@ -140,10 +144,18 @@ def _accuracy(settings: ThroughputSettings, prompts: list[str], whole: list[floa
     }
 
 
-def _default_guard(settings: ThroughputSettings, say: Say, *, int8: bool) -> DefaultGuardRounds:
-    """The default guard and its peer in turn, a process each a round, so that a machine that slows down slows both."""
+def _default_guard(settings: ThroughputSettings, weights: str | None, say: Say, *, int8: bool) -> DefaultGuardRounds:
+    """A guard and its peer in turn, a process each a round, so that a machine that slows down slows both.
+
+    Args:
+        settings: sizes.
+        weights: folder of one trained guard; ``None`` for the default guard. Its peer reads every message with each of
+            its networks.
+        say: told what is measured next.
+        int8: measure it in 8 bits too.
+    """
     sizes = {
-        "weights": settings.guard_weights,
+        "weights": weights,
         "dtype": "auto",
         "loads": {"uniform": [settings.message_tokens] * 2, "mixed": list(settings.mixed_tokens)},
         **settings.model_dump(include={"threads", "batch_size", "batches"}),
@@ -152,14 +164,26 @@ def _default_guard(settings: ThroughputSettings, say: Say, *, int8: bool) -> Def
     }
     ours, plain, rounded = [], [], []
     for number in range(settings.rounds):
-        say(f"default guard and transformers with its layers: round {number + 1} of {settings.rounds}")
+        say(f"{Path(weights).name if weights else 'default guard'} and transformers: round {number + 1}")
         seeded = {**sizes, "seed": settings.seed + (len(sizes["loads"]) + 1) * number}
         ours.append(run_isolated("default-guard", seeded))
-        made_from = {name: ours[-1].values[name] for name in ("base", "layers", "dtype")}
-        plain.append(run_isolated("plain-llama", {**seeded, **made_from}))
+        networks = ours[-1].values["networks"]
+        of_tokens = {"tokenizer": networks[0]["base"]}
+        plain.append(_added([run_isolated("plain-transformers", {**seeded, **of_tokens, **each}) for each in networks]))
         if int8:
             rounded.append(run_isolated("default-guard", {**seeded, "dtype": "int8"}))
     return DefaultGuardRounds(_joined(ours), _joined(plain), _joined(rounded) if rounded else None)
+
+
+def _added(networks: Sequence[Isolated]) -> Isolated:
+    """One peer made of several that read every message one after the other."""
+    loads = networks[0].values["round_seconds"]
+    seconds = {
+        load: [sum(each) for each in zip(*(found.values["round_seconds"][load] for found in networks), strict=True)]
+        for load in loads
+    }
+    memory, wall = (sum(getattr(found, name) for found in networks) for name in ("max_rss_mb", "seconds"))
+    return Isolated({"round_seconds": seconds}, memory, wall)
 
 
 def _default_guard_accuracy(
@@ -183,6 +207,8 @@ def _joined(rounds: Sequence[Isolated]) -> Isolated:
         load: [seconds for each in rounds for seconds in each.values["round_seconds"][load]]
         for load in values["round_seconds"]
     }
+    if "asked_all" in values:
+        values["asked_all"] = sum(each.values["asked_all"] for each in rounds) / len(rounds)
     for name in ("latency_ms", "bf16_gflops"):
         if name in values:
             values[name] = [value for each in rounds for value in each.values[name]]

@@ -26,7 +26,7 @@ class ThroughputSettings(Config):
     generate_tokens: int = Field(8, ge=1, description="tokens it may write: a verdict and a code")
     accuracy_prompts: int = Field(1000, ge=1, description="real prompts that the dtypes are compared on")
     exact_prompts: int = Field(16, ge=1, description="prompts whose shared-prefix scores meet those of whole prompts")
-    guard_weights: str | None = Field(None, description="folder of the default guard; null for the packaged weights")
+    guard_weights: str | None = Field(None, description="folder of one trained guard in place of the default guard")
     batch_size: int = Field(32, ge=1, description="messages of a batch of the default guard")
     batches: int = Field(8, ge=1, description="batches of a round")
     message_tokens: int = Field(40, ge=1, description="tokens of each message")
