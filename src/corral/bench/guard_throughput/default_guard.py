@@ -176,9 +176,11 @@ def _folders(settings: Mapping[str, Any]) -> list[Path]:
 def _network(folder: Path, guard: Guard) -> dict[str, Any]:
     from corral.core.files import read_json
     from corral.guards.default.guard import GUARD_FILE
+    from corral.models.loading import is_encoder
 
     made_from = read_json(folder / GUARD_FILE)
-    dtype = guard.revision.rpartition("-")[2]  # a revision ends with it
+    dtypes = guard.revision.split("-")[1:]  # a revision ends with it, or with that of each network in its order
+    dtype = dtypes[0] if is_encoder(made_from["base"]) else dtypes[-1]
     return {"base": made_from["base"], "layers": made_from["layers"], "dtype": dtype}
 
 

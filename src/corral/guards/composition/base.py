@@ -36,8 +36,9 @@ class ComposedGuard(ABC):
         self._name = name
         known = [guard.revision.partition("-") for guard in guards]
         parts = [[part, weights] for part, (weights, _, _) in zip(names, known, strict=True)]
-        computed = dict.fromkeys(how for _, _, how in known if how)
-        self._revision = "-".join([sha256_json([kind, _VERSION, parts, settings])[:16], *computed])
+        computed = [how for _, _, how in known]
+        computed = computed[:1] if len(set(computed)) == 1 else [how or "unnamed" for how in computed]
+        self._revision = "-".join([sha256_json([kind, _VERSION, parts, settings])[:16], *filter(None, computed)])
 
     @property
     def name(self) -> str:

@@ -7,7 +7,8 @@ split). Without a fit every member counts the same and as it is.
 A member that gave no verdict is never counted as one that found nothing: see ``Missing``.
 
 A fit may let the first member's word stand where it is sure (``EarlyExit``): the others are then not asked, and what is
-answered beside harm is the first member's everywhere, so that it does not depend on who was asked. Unlike a cascade's,
+answered beside harm is the first member's everywhere (that of the next where it gave no verdict and ``missing`` lets
+the others flag), so that it does not depend on who was asked. Unlike a cascade's,
 the scores inside and outside its band are on one scale, that of the combination.
 """
 

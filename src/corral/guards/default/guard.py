@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from corral.core.config import Config, load_config
 from corral.core.errors import ConfigError, NotFoundError
-from corral.core.files import read_json, sha256_file
+from corral.core.files import read_json, sha256_file, sha256_json
 from corral.data.messages import Conversation, Target
 from corral.guards.calibration import Calibration, CalibrationRow
 from corral.guards.classifier import TOKENS_PER_BATCH, ClassifierGuard, FloatArray, Scores, Span
@@ -178,12 +178,14 @@ class TrainedGuard(ClassifierGuard):
             )
         encoder = ConversationEncoder.for_base(settings.base)
         chosen = _dtype(dtype, device)
-        revision = f"{guard_weights_revision(folder)}-{chosen}"
+        weights_known = guard_weights_revision(folder)
+        if decoder is not None:  # other weights: before the dash, so that no fit is taken for theirs
+            weights_known = sha256_json([weights_known, weights_revision(decoder)])[:16]
         return cls(
             _load_network(folder, settings, chosen, device, openings=encoder.openings, decoder=decoder),
             encoder,
             settings,
-            revision=revision if decoder is None else f"{revision}-{weights_revision(decoder)}",
+            revision=f"{weights_known}-{chosen}",
             max_chars=max_chars,
             tokens_per_batch=tokens_per_batch,
             presets_file=presets if (presets := folder / PRESETS_FILE).is_file() else None,

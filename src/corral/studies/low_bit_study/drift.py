@@ -146,7 +146,7 @@ def guard_rows(config: LowBitConfig, cells: Sequence[GuardCell]) -> list[GuardRo
 
 
 def guard_drift(config: LowBitConfig, asked: GuardDriftConfig, cells: Sequence[GuardCell]) -> Claim:
-    """With about four bits a weight the default guard ranks worse than it does as it ships."""
+    """With about four bits a weight the English guard ranks worse than it does as it ships."""
     reference = cells[0]
     rows = guard_rows(config, cells)
     low, high = ABOUT_FOUR_BITS
@@ -157,7 +157,7 @@ def guard_drift(config: LowBitConfig, asked: GuardDriftConfig, cells: Sequence[G
         compared,
         metric="1 less AUROC of harm, mean over sets: guards with about four bits a weight, mean over them, less the "
         "guard as it ships",
-        expected=f"the default guard on a decoder of {low:g} to {high:g} bits ranks worse than as it ships: the mean "
+        expected=f"the English guard on a decoder of {low:g} to {high:g} bits ranks worse than as it ships: the mean "
         "difference above zero, its whole interval",
         seeds=(0,),
         toy=config.toy,

@@ -1,4 +1,4 @@
-"""The default guard on a decoder in few bits: the same rows of sets that no guard may be trained on, scored by each.
+"""The English guard on a decoder in few bits: the same rows of sets that no guard may be trained on, scored by each.
 
 Its adapter is merged first, then the sum is quantized: what runs is one matrix a layer, as when it ships. Its heads
 stay as they are.

@@ -51,7 +51,7 @@ class LowBitStudyRecipe:
             steps.append(f"ask {config.safety.model} before and after: {names}")
         if config.guard is not None:
             names = ", ".join(quantizer.name for quantizer in config.guard.quantizers)
-            steps.append(f"score {', '.join(config.guard.sets)} with the default guard before and after: {names}")
+            steps.append(f"score {', '.join(config.guard.sets)} with the English guard before and after: {names}")
         return [*steps, f"write artefacts/{TABLE}, artefacts/{REPORT} and artefacts/evidence.json"]
 
     def run(self, config: LowBitConfig, run: Run) -> None:

@@ -152,7 +152,7 @@ def _guards(rows: Sequence[GuardRow]) -> Markup:
         y = nice_axis([base, *values], title="AUROC of harm, mean over sets")
         points.append(_reference(base))
         bits = _bits_axis(row.cell.stored_bits or 0.0 for row in stored)
-        plot = _plot(points, bits, y, "default guard", "Higher is better; = is the guard as it ships.")
+        plot = _plot(points, bits, y, "English guard", "Higher is better; = is the guard as it ships.")
     sets = list(rows[0].at_threshold)
     before = ["as it ships", "16", _decimals(base), *(_f1_before(rows[0], name) for name in sets)]
     lines = [
@@ -165,7 +165,7 @@ def _guards(rows: Sequence[GuardRow]) -> Markup:
         for row in rows
     ]
     return section(
-        "The default guard against effective bits",
+        "The English guard against effective bits",
         paragraph(
             "The dot = is the guard as it ships, at the right edge. In the table F1 at 0.5 with its false-positive "
             "rate; the F1 of flagging everything stands in the head."

@@ -92,7 +92,7 @@ class SafetyConfig(Config):
 
 
 class GuardDriftConfig(Config):
-    """On what a quantized default guard is measured; sets that no guard may be trained on."""
+    """On what a quantized English guard is measured; sets that no guard may be trained on."""
 
     quantizers: tuple[QuantizerConfig, ...] = Field(min_length=1, max_length=MOST_DRIFT_CELLS)
     weights: str | None = Field(None, description="folder of a guard; null for the packaged one")

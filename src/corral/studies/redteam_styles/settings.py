@@ -39,7 +39,7 @@ class RedteamStylesConfig(Config):
     target: str = Field("embedded:smollm2-135m-instruct", description="model that answers, or `stand-in`")
     server: str | None = Field(None, description="OpenAI-compatible server that runs the target")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of a target that is loaded here")
-    guard: str = Field("default", description="guard in front of the target, or `stand-in`")
+    guard: str = Field("english", description="guard in front of the target, one that does not decode; or `stand-in`")
     guard_settings: Mapping[str, Mapping[str, JsonValue]] = Field(
         default_factory=dict, description="settings of guards, of those that judge too, by name"
     )
