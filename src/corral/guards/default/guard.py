@@ -193,7 +193,7 @@ class TrainedGuard(ClassifierGuard):
 
     @property
     def name(self) -> str:
-        """As in the registry: ``english``, or ``multilingual``."""
+        """As in the registry: ``english``, ``multilingual``; ``trained`` for a folder that was loaded by neither."""
         return self._registered_as
 
     @property
