@@ -20,6 +20,7 @@ WRITTEN = (
     "neighbours",
     "passages",
     "phrases",
+    "plain",
     "replies",
     "statements",
 )
