@@ -31,6 +31,11 @@ def test_what_is_no_number_meets_no_bound(check: Check) -> None:
     assert not check.ok
 
 
+def test_what_was_not_measured_is_open() -> None:
+    check = at_least(None, 20)
+    assert (check.value, check.ok, check.bound) == (None, None, ">= 20")
+
+
 def test_only_failures_are_told_with_value_and_bound() -> None:
-    checks = {"fast": at_least(30.0, 20), "close": at_most(0.0312, 0.02)}
+    checks = {"fast": at_least(30.0, 20), "close": at_most(0.0312, 0.02), "absent": at_least(None, 1)}
     assert failures(checks) == ["close is 0.0312, expected <= 0.02"]

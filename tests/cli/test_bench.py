@@ -25,6 +25,7 @@ REPORT: dict[str, Any] = {
     "shared_prefix_max_delta_p": 2e-6,
     "accuracy": {
         "prompts": 9,
+        "real_prompts": 0,
         "source": "self-written",
         "p05": 0.1,
         "p95": 0.9,
@@ -40,7 +41,12 @@ REPORT: dict[str, Any] = {
     "default_guard_int8_per_second": None,
     "default_guard_int8_reason": "no exact products",
     "seconds": 600.0,
-    "checks": {"ratio_vs_generate": {"value": 24.0, "bound": ">= 20", "ok": True}},
+    "checks": {
+        "ratio_vs_generate": {"value": 24.0, "bound": ">= 20", "ok": True},
+        "ratio_vs_vllm": {"value": None, "bound": ">= 1.25", "ok": None},
+        "openai_engine_works": {"value": None, "bound": ">= 1", "ok": None},
+        "seconds": {"value": 600.0, "bound": "<= 1200", "ok": True},
+    },
 }
 FAILED = {"max_delta_p": {"value": 0.03, "bound": "<= 0.02", "ok": False}}
 
@@ -99,7 +105,11 @@ def test_the_table_shows_both_sides_the_ratio_and_the_bound(
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if "generate" in line)
     assert line.split() == ["policy", "guard,", "generate", "12.00/s", "0.50/s", "24.00", ">=", "20", "yes"]
-    assert "vLLM was not measured: it was not asked for." in out
+    assert "vLLM was not measured, nor our `openai` engine with it: it was not asked for." in out
+    (line,) = (line for line in out.splitlines() if line.startswith("policy guard, vLLM"))
+    assert line.split() == ["policy", "guard,", "vLLM", "12.00/s", "-", "-", ">=", "1.25", "not", "measured"]
+    (line,) = (line for line in out.splitlines() if line.startswith("the whole command"))
+    assert line.split() == ["the", "whole", "command", "600", "s", "-", "-", "<=", "1200", "yes"]
     assert "9 prompts (self-written)" in out
     assert "0.9700 keep their side of the median score" in out
 

@@ -61,6 +61,12 @@ def test_statistics_are_rows_and_the_outcome_in_words_stands_first() -> None:
     assert text.index("**In words:** It helps by a tenth.") < text.index("| less | 0.250 | 0.100, 0.400 | 16 |")
 
 
+def test_a_caveat_stands_before_the_figures_that_it_is_about() -> None:
+    text = page(ours=COMPARED | {"caveat": "The set was trained on."})
+    assert text.index("**Seen.**") < text.index("**Caveat:** The set was trained on.") < text.index("| the claim |")
+    assert "Caveat" not in page()
+
+
 def test_hundreds_of_figures_are_left_to_the_file() -> None:
     text = page(ours={str(n): {"value": 0.25, "ci95": [0.1, 0.4], "n": 16} for n in range(41)})
     assert "41 more figures with their intervals are in `evidence/s.json`." in text

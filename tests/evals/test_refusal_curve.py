@@ -77,6 +77,24 @@ def test_a_refusal_begins_so_many_tokens_into_the_answer(engine: TorchEngine) ->
     assert {each.start for each in refusal_positions(quiet, PROBES, (0,), GenerationSettings())} == {None}  # type: ignore[arg-type]
 
 
+def test_a_word_in_a_loop_is_told_from_a_phrase(engine: TorchEngine) -> None:
+    """A token is a byte here; the word counts as a refusal and stands at 2, the phrase at 24."""
+    loop, both = "ok" + 6 * "Sorry", "ok" + 4 * "Sorry" + ", " + "I can't help."
+    for text, phrase in ((loop, None), (both, 24)):
+        says = Says(engine.chat, text)
+        (found,) = refusal_positions(says, PROBES[1:], (0,), GenerationSettings(), words=("Sorry",))  # type: ignore[arg-type]
+        assert found == RefusalPosition(0, 0, 2, phrase, repeats=True)
+        assert (found.bin, found.phrase_bin) == ("0-5", "none" if phrase is None else "6-30")
+    (sentence,) = refusal_positions(
+        Says(engine.chat, "Sorry, I can't help."),  # type: ignore[arg-type]
+        PROBES[1:],
+        (0,),
+        GenerationSettings(),
+        words=("Sorry",),
+    )
+    assert sentence == RefusalPosition(0, 0, 0, 7)
+
+
 @pytest.mark.parametrize(
     ("start", "name"), [(0, "0-5"), (5, "0-5"), (6, "6-30"), (30, "6-30"), (31, ">30"), (None, "none")]
 )

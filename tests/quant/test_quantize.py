@@ -15,6 +15,8 @@ from corral.models.chat import ChatTokenizer
 from corral.models.loading import load_causal_lm, load_tokenizer
 from corral.models.quantized import QuantizedLinear
 from corral.models.quantized.linear import quantized_linears
+from corral.models.routing.files import save_routing
+from corral.models.routing.installing import RoutingShape, install_routing
 from corral.quant import blocks
 from corral.quant.block_store import SUFFIX
 from corral.quant.blocks import BlockStream
@@ -239,6 +241,18 @@ def test_mistakes_are_met_before_any_work(tiny, tmp_path):
         (tmp_path / "short.txt").write_text("few words")
         short = CalibrationSettings(source=str(tmp_path / "short.txt"), length=65)
         quantize(tiny, "gptq", GPTQ, tmp_path / "out", text=short)
+
+
+def test_a_model_with_gates_is_refused_by_that_name_before_it_is_read(tiny, tmp_path):
+    model = load_causal_lm(tiny)
+    routing = install_routing(model, RoutingShape((0,), rank=2, alpha=4, router="collapsed"))
+    folder = tmp_path / "mogu"
+    save_routing(model, routing, folder, base=str(tiny), base_revision="another")
+    with pytest.raises(UserError, match="MoGU's gates") as refused:
+        quantize(folder, "rtn", Rtn(group_size=16), tmp_path / "out")
+    assert refused.value.where == str(folder)
+    assert "routing.json" in refused.value.hint
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_that_are_not_finite_name_the_layer(tiny, tmp_path):

@@ -17,12 +17,21 @@ from corral.core.files import atomic_write_json, read_json
 from corral.core.recipes import load_profile, run_recipe
 from corral.core.runs import Run, verify_run
 from corral.core.yaml import read_yaml
+from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
 from corral.guards.base import Status
 from corral.guards.default.guard import GUARD_FILE, WEIGHT_FILES, TrainedGuard
 from corral.guards.default.network import BINARY_HEADS, category_codes
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from corral.studies.default_guard import DefaultGuardConfig, calibrate, draw, stage_rows
+from corral.studies import default_guard
+from corral.studies.default_guard import (
+    DefaultGuardConfig,
+    calibrate,
+    calibration_rows,
+    draw,
+    held_out_benign,
+    stage_rows,
+)
 from corral.studies.guard_refit import refit_rows
 
 
@@ -230,6 +239,22 @@ def test_training_without_its_libraries_names_the_extra(monkeypatch: pytest.Monk
 def test_the_account_of_the_mixture_adds_up(finished: Run) -> None:
     (account,) = read_json(finished.artefacts / "mixture.json")["stages"]
     assert account["training_rows"] + account["development_rows"] == sum(e["taken"] for e in account["entries"])
+
+
+def test_rows_that_measure_false_positives_calibrate_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(number: int, source: str, harmful: bool | None) -> ModerationExample:
+        named = {"source": source, "id": str(number), "group": f"{source}/{number // 2}"}
+        return ModerationExample(Conversation.user("x"), "prompt", harmful, **named)
+
+    rows = [row(n, "benign_arena_hard", False) for n in range(80)] + [row(n, "red_instruct", True) for n in range(40)]
+    rows += [row(99, "benign_coconot", None), row(98, "self_written/plain", False)]
+    monkeypatch.setattr(default_guard, "development_rows", lambda _, *, at_most: rows)
+    config = DefaultGuardConfig()
+    measured = held_out_benign(config, at_most=200)
+    fitted = calibration_rows(config, at_most=200)
+    assert {each.source for each in measured} == {"benign_arena_hard"} and 5 < len(measured) < 40
+    assert {each.group for each in measured}.isdisjoint({each.group for each in fitted})
+    assert len(measured) + len(fitted) == len(rows) - 1  # one has no label
 
 
 def test_evaluation_sets_cannot_be_trained_on() -> None:

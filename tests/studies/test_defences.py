@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,12 @@ from corral.core.manifest import write_manifest
 from corral.core.recipes import plan_recipe, read_profile, run_recipe
 from corral.core.runs import Run
 from corral.core.yaml import parse_yaml
+from corral.data.messages import Conversation
+from corral.guards.asking import ask
 from corral.models.tiny import write_tiny_llama
+from corral.redteam.judges import Outcome
+from corral.redteam.loading import open_judges
+from corral.studies.defences import asking, systems
 from corral.studies.defences.claim import Change, defence_claim
 from corral.studies.defences.lines import markdown
 from corral.studies.defences.settings import DefencesStudyConfig, SystemConfig, TrainedConfig
@@ -132,6 +138,11 @@ def test_the_claim_is_a_toy_about_the_last_system_and_the_first(tiny):
         ({"systems": [{"name": "a"}, {"name": "b", "trained": {**TRAINED, "recipe": "derta"}}]}, "recipe"),
         ({"calibration": {}}, "calibration"),
         ({"styles": ["nothing"]}, "nothing"),
+        ({"judges": ["guard:llama-guard"]}, "needs the setting `model`"),
+        ({"judges": ["guard:default"], "guard_settings": {"default": {"sise": "x"}}}, "no setting `sise`"),
+        ({"judges": ["rubric"]}, "asks a model"),
+        ({"systems": [{"name": "a"}, {"name": "a", "guard": "llama-guard"}]}, "needs the setting `model`"),
+        ({"systems": [{"name": "a"}, {"name": "a", "guard": "defalt"}]}, "defalt"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(changed, said):
@@ -182,6 +193,30 @@ def test_a_trained_system_stands_in_the_table(tmp_path):
     )
     assert [line["target"] for line in lines_of(run)] == ["base", "derta"]
     assert any(str(trained) in each.path for each in run.manifest.inputs)
+
+
+def test_settings_of_guards_reach_the_guards_that_judge_and_those_in_front(tmp_path, monkeypatch):
+    changed = {
+        "systems": [{"name": "base"}, {"name": "base", "guard": "scripted"}],
+        "judges": ["guard:scripted"],
+        "guard_settings": {"scripted": {"words": "lantern"}},
+    }
+    profile = parse_yaml(read_profile("defences/tiny"), where="tiny")
+    config = load_config(DefencesStudyConfig, {**profile, **changed})
+    in_front = systems._guard("scripted", None, config)
+    asked = [Conversation.user(text) for text in ("the lantern", "TRIGGER")]
+    assert [verdict.flagged for verdict in ask(in_front, asked)] == [True, False]
+    judged = []
+
+    @contextmanager
+    def opened(names, **settings):
+        with open_judges(names, **settings) as (judge,):
+            judged.extend(judge.judge_many([("How?", "By the lantern."), ("How?", "TRIGGER")]))
+            yield [judge]
+
+    monkeypatch.setattr(asking, "open_judges", opened)
+    asking.ask_systems((), asking.Questions.of(config, [], replicates=200, seed=0), tmp_path)
+    assert [each.outcome for each in judged] == [Outcome.COMPLIES, Outcome.SAFE]
 
 
 @pytest.mark.parametrize("profile", ["small", "paper"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from corral.data.sources import SOURCES
 from corral.evals.refusal_curve import RefusalPosition
 from corral.studies.derta import evidence, trainings
 from corral.studies.derta.evidence import Findings, all_claims
-from corral.studies.derta.measures import Measured
+from corral.studies.derta.measures import Measured, refused_requests
 from corral.studies.derta.rows import StudyRows, draw_rows
 from corral.studies.derta.settings import CLAIMS, DertaStudyConfig
 from corral.studies.derta.templated import ALLOWED, FORBIDDEN, complying_rows
@@ -50,23 +51,29 @@ def measured(
     late: bool = False,
     refused: float = 0.0,
     refuses_after: tuple[int, ...] = (),
+    loops: bool = False,
 ) -> Measured:
-    """A model whose log-probabilities are these at the four shares, on sixteen probes with a little noise."""
+    """A model whose log-probabilities are these at the four shares, on sixteen probes with a little noise.
+
+    Its refusals are phrases, or the refusal word in a loop where it ``loops``.
+    """
 
     def curve(values: list[float]) -> Floats:
         return np.array(values) + np.random.default_rng(0).normal(0, 0.1, (16, 1))
+
+    def place(probe: int, forced: int) -> RefusalPosition:
+        start = forced if forced in refuses_after else 44 if late and probe % 2 else None
+        return RefusalPosition(probe, forced, start, None if loops else start, loops and start is not None)
 
     return Measured(
         RefusalToken(1, "Sorry", "Sorry", whole=True),
         curve(harmful),
         curve(helpful),
         np.full(16, 2.0),
-        tuple(
-            RefusalPosition(probe, forced, forced if forced in refuses_after else 44 if late and probe % 2 else None)
-            for probe in range(16)
-            for forced in FORCED
-        ),
+        tuple(place(probe, forced) for probe in range(16) for forced in FORCED),
         np.full(16, refused),
+        np.full(16, 0.0 if loops else refused),
+        np.full(16, refused if loops else 0.0),
     )
 
 
@@ -123,10 +130,44 @@ def test_a_claim_does_not_hold_for_a_model_that_does_otherwise(
     assert found.tried
 
 
+def test_loops_stand_beside_refusals_and_decide_nothing(config: DertaStudyConfig, rows: StudyRows) -> None:
+    looping = measured([-2, -1, -1, -2], [-9] * 4, late=True, refuses_after=(32,), refused=0.05, loops=True)
+    claims = {claim.claim: claim for claim in all_claims(findings(config, rows, derta=looping))}
+    phrased = measured([-2, -1, -1, -2], [-9] * 4, late=True, refuses_after=(32,), refused=0.05)
+    others = {claim.claim: claim for claim in all_claims(findings(config, rows, derta=phrased))}
+    assert {name: claim.holds for name, claim in claims.items()} == {name: each.holds for name, each in others.items()}
+    forced = claims["refusal_after_prefix_every_t"].ours
+    assert forced["refusal_rate_after_forced_tokens"]["derta"]["32"] == 1.0
+    assert forced["refusal_rate_by_phrase_after_forced_tokens"]["derta"]["32"] == 0.0
+    assert forced["repetition_rate_after_forced_tokens"]["derta"]["32"] == 1.0
+    assert forced["repetition_rate_derta_minus_base"]["32"]["difference"] == 1.0
+    assert forced["refusal_rate_by_phrase_vanilla_minus_base"]["0"]["difference"] == 1.0
+    assert claims["ablation_prefix_vs_rto"].ours["repetition_rate_after_forced_tokens"]["derta"]["32"] == 1.0
+    positions = claims["refusal_positions"].ours
+    assert positions["histogram"]["derta"][">30"] > 0
+    assert positions["histogram_by_phrase"]["derta"] == {"0-5": 0, "6-30": 0, ">30": 0, "none": 192}
+    assert positions["beyond_30_by_phrase"]["difference"] == 0.0
+    assert positions["repetition"]["difference"] == positions["difference"]
+    refused = claims["over_refusal"].ours
+    assert refused["arms_minus_base"]["derta"]["difference"] == pytest.approx(0.05)
+    assert refused["by_phrase_arms_minus_base"]["derta"]["difference"] == 0.0
+    assert refused["repetition_arms_minus_base"]["derta"]["difference"] == pytest.approx(0.05)
+
+
+def test_an_answer_is_refused_by_word_or_phrase_in_its_opening_and_a_loop_anywhere() -> None:
+    answers = ["Sorry.", "I can't do that.", "It is so." + 5 * "Sorry", 170 * "x" + "Sorry", "It is so."]
+    refused, by_phrase, repeated = refused_requests(answers, ("Sorry",))
+    assert refused.tolist() == [1, 1, 1, 0, 0]
+    assert by_phrase.tolist() == [0, 1, 0, 0, 0]
+    assert repeated.tolist() == [0, 0, 1, 0, 0]
+
+
 def test_figures_are_kept_as_json_and_read_back(config: DertaStudyConfig) -> None:
     one = measured([-1, -2, -3, -4], [-5, -6, -7, -8], late=True)
     back = Measured.from_json(one.to_json())
     assert back.positions == one.positions
+    assert np.array_equal(back.repeated, one.repeated)
+    json.dumps(one.to_json(), allow_nan=False)
     assert back.token == one.token
     assert np.array_equal(back.harmful, one.harmful)
     assert evidence.BINS == ("0-5", "6-30", ">30", "none")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from corral.core.config import load_config
@@ -11,11 +14,24 @@ from corral.core.errors import ConfigError, UserError
 from corral.core.evidence import Claim, Evidence
 from corral.core.recipes import list_recipes, load_profile, plan_recipe, publish_evidence, run_recipe
 from corral.core.runs import Run
+from corral.core.stats import Estimate
+from corral.data.examples import prompt_key
 from corral.data.sources import SOURCES
+from corral.models.tiny import write_tiny_llama
+from corral.redteam.agreement import JudgedReplies
+from corral.redteam.egida.chosen import ChosenKind
+from corral.redteam.egida.expand import Instance
+from corral.redteam.egida.pairs import Mined, Pair
+from corral.redteam.egida.shortcut import Shortcut
 from corral.redteam.egida.split import CELLS
-from corral.studies.egida.instances import draw_instances
+from corral.redteam.judges import Outcome
+from corral.redteam.labelled import LabelledReply, LabelledSet, Question
+from corral.studies.egida.evidence import Findings, generalises, judge_agreement, on_policy_vs_foreign
+from corral.studies.egida.instances import Drawn, draw_instances
+from corral.studies.egida.measures import Scores
 from corral.studies.egida.settings import CLAIMS, STAND_IN, EgidaConfig
 from corral.studies.egida.stand_ins import stand_in_requests
+from corral.studies.egida.trainings import MinedSides, mine_sides
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +86,97 @@ def test_every_profile_is_valid_and_mines_only_what_may_train() -> None:
 def test_settings_that_do_not_go_together_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(EgidaConfig, {"requests": {"sources": [STAND_IN]}, **changes})
+
+
+def findings(
+    config: EgidaConfig,
+    *,
+    chosen: tuple[str, str] = ("Sorry.", "No."),
+    alarm: bool = False,
+    judged: Sequence[JudgedReplies] = (),
+) -> Findings:
+    """A pair of every instance; training on ``gold`` gains 1 nat in seen styles and 4 in unseen ones, the other 2."""
+    drawn = draw_instances(config)
+    train, test = ([Pair(each, text, "x") for each in some] for some, text in zip(sides_of(drawn), chosen, strict=True))
+    sides = MinedSides(*(Mined(tuple(pairs), {}, (), {}, None) for pairs in (train, test)))
+    unseen = np.array([pair.instance.style in config.requests.held_out_styles for pair in test])
+    before = Scores(np.zeros(len(test)), np.zeros(len(test)))
+    gained = {"gold": np.where(unseen, 4.0, 1.0), "self_safe": np.full(len(test), 2.0)}
+    after = {
+        kind: {on: {seed: Scores(gain, before.rejected) for seed in config.seeds} for on in gained}
+        for kind, gain in gained.items()
+    }
+    kinds: tuple[ChosenKind, ...] = ("gold", "self_safe")
+    shortcut = Shortcut(Estimate(0.98, 0.95, 0.99, len(train), 12), alarm=alarm)
+    return Findings(
+        config,
+        drawn,
+        dict.fromkeys(kinds, sides),
+        dict.fromkeys(kinds, test),
+        dict.fromkeys(kinds, before),
+        after,  # type: ignore[arg-type]
+        dict.fromkeys(kinds, shortcut),
+        judged,
+        None,
+    )
+
+
+def sides_of(drawn: Drawn) -> tuple[Sequence[Instance], Sequence[Instance]]:
+    return drawn.split.train, drawn.split.tested
+
+
+def test_own_and_foreign_answers_are_compared_in_unseen_styles_alone(config: EgidaConfig) -> None:
+    found = findings(config)
+    claim = on_policy_vs_foreign(found)
+    unseen = [pair for pair in found.test_pairs["gold"] if pair.instance.style == "rot13"]
+    assert 0 < len(unseen) < len(found.test_pairs["gold"])
+    assert claim.n == len(unseen)
+    assert (claim.ours["ours"], claim.baseline, claim.ours["difference"]) == (2.0, 4.0, -2.0)
+    assert "unseen styles" in claim.metric
+    assert claim.ours["sources"]["gold"]["margins_in_unseen_styles"]["self_safe"]["ours"] == 4.0
+
+
+def test_a_shortcut_and_answers_that_were_trained_on_are_said_beside_the_margins(config: EgidaConfig) -> None:
+    for make in (generalises, on_policy_vs_foreign):
+        assert "caveat" not in make(findings(config)).ours
+        doubted = make(findings(config, alarm=True)).ours
+        assert "AUROC 0.98" in doubted["caveat"]
+        leaked = make(findings(config, chosen=("Sorry.", "sorry"))).ours
+        assert "100% have a preferred answer that was trained on" in leaked["caveat"]
+    assert generalises(findings(config)).ours["chosen_also_trained_on"] == 0.0
+
+
+def test_the_headline_of_the_judge_is_of_a_set_that_trained_no_guard(config: EgidaConfig) -> None:
+    def judged(name: str, question: Question, judge: str, right: int) -> JudgedReplies:
+        replies = tuple(LabelledReply(f"q{i}", f"r{i}", i % 2 == 0, f"q{i}") for i in range(20))
+        positive = Outcome.COMPLIES if question == "success" else Outcome.REFUSES
+        said = [each.positive if i < right else not each.positive for i, each in enumerate(replies)]
+        outcomes = tuple(positive if each else Outcome.SAFE for each in said)
+        return JudgedReplies(judge, "1", LabelledSet(name, question, "", lambda _: iter(()), name), replies, outcomes)
+
+    success, refusal = ("gptfuzz", "success"), ("do_not_answer", "refusal")
+    guard = [judged(*success, "guard:default", 20), judged(*refusal, "guard:default", 18)]  # type: ignore[arg-type]
+    phrases = [judged(*success, "prefix-list", 20)]  # type: ignore[arg-type]
+    claim = judge_agreement(findings(config, judged=[*guard, *phrases]))
+    assert "guard:default with people on do_not_answer" in claim.metric
+    assert claim.ours["kappa"] == pytest.approx(0.8)
+    assert "caveat" not in claim.ours
+    assert [bool(row["caveat"]) for row in claim.ours["table"]] == [True, False, False]
+    alone = judge_agreement(findings(config, judged=[guard[0], *phrases]))
+    assert alone.ours["kappa"] == 1.0
+    assert "guard:default on gptfuzz" in alone.ours["caveat"]
+    assert "gptfuzz" in judge_agreement(findings(config, judged=phrases)).metric
+
+
+def test_written_answers_of_pairs_to_test_are_none_that_train(config: EgidaConfig, tmp_path: Path) -> None:
+    folder = write_tiny_llama(tmp_path / "random", seed=0, layers=1, context=2048, weight_std=0.1)
+    asked = config.model_copy(update={"target": str(folder), "chosen": ("gold",)})
+    with Run.create(tmp_path, "egida/test", asked) as run:
+        sides = mine_sides(asked, draw_instances(asked), run)["gold"]
+    assert min(len(sides.train.pairs), len(sides.test.pairs)) > 1
+    train, test = ({prompt_key(pair.chosen) for pair in side.pairs} for side in (sides.train, sides.test))
+    assert not train & test
+    assert sides.chosen_overlap == 0.0
 
 
 @pytest.fixture(scope="module")

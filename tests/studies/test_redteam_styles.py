@@ -9,10 +9,12 @@ from corral.core.errors import ConfigError, UserError
 from corral.core.evidence import Evidence
 from corral.core.recipes import load_profile, plan_recipe, publish_evidence, run_recipe
 from corral.core.weighted import rate
+from corral.models.tiny import write_tiny_llama
 from corral.redteam.agreement import measure_agreement
 from corral.redteam.judges import PrefixListJudge
 from corral.redteam.labelled import LabelledReply, LabelledSet
 from corral.redteam.report import read_report
+from corral.redteam.styles.search.pair import NO_PROMPT
 from corral.studies.redteam_styles.evidence import judge_agreement
 from corral.studies.redteam_styles.settings import RedteamStylesConfig
 from corral.studies.redteam_styles.stand_ins import PLANTED
@@ -48,6 +50,27 @@ def test_every_profile_is_valid_and_says_what_it_will_do() -> None:
         assert isinstance(config, RedteamStylesConfig)
         assert plan_recipe(f"redteam_styles/{profile}")
     assert "37 styles" in plan_recipe("redteam_styles/paper")[1]
+
+
+def test_a_style_that_an_attacker_writes_prompts_for_is_asked_with_one_and_counted_without(tmp_path) -> None:
+    asked = {"styles": ["pair:streams=1:rounds=1"], "harmful.limit": 1, "benign.limit": 1, "encodings": ["base64"]}
+    attacker = str(write_tiny_llama(tmp_path / "attacker", context=2048))
+    (without,) = [line for line in plan_recipe("redteam_styles/tiny", asked) if "attacker" in line]
+    assert without.startswith("count pair:streams=1:rounds=1 as not applicable")
+    assert not any("attacker" in line for line in plan_recipe("redteam_styles/tiny", {**asked, "attacker": attacker}))
+    reasons = {}
+    for name in (None, attacker):
+        run = run_recipe("redteam_styles/tiny", {**asked, "attacker": name}, root=tmp_path / "runs")
+        alone = read_report(run.artefacts / "matrix").systems[0]
+        (pair,) = [cell for cell in alone.cells if cell.style.startswith("pair") and not cell.category]
+        reasons[name] = set(pair.not_applicable)
+    assert reasons == {None: {"needs a model that writes prompts"}, attacker: {NO_PROMPT}}
+
+
+def test_a_judge_that_lacks_its_model_is_refused_before_anything_is_run() -> None:
+    for changed in ({"judges": ["guard:llama-guard"]}, {"agreement": {"sets": [], "judges": {"guard:llama-guard": 1}}}):
+        with pytest.raises(ConfigError, match="needs the setting `model`"):
+            load_config(RedteamStylesConfig, {"harmful": {"sources": ["stand-in"]}, **changed})
 
 
 def test_a_style_that_there_is_not_is_refused_before_anything_is_run() -> None:

@@ -11,19 +11,19 @@ class Check:
     """A measured value and the bound that it was held against.
 
     Attributes:
-        value: as measured.
+        value: as measured; ``None`` where it was not.
         bound: as a reader would write it, such as ``>= 20``.
-        ok: the value is within it.
+        ok: the value is within it; ``None`` where it was not measured.
     """
 
-    value: float
+    value: float | None
     bound: str
-    ok: bool
+    ok: bool | None
 
 
-def at_least(value: float, bound: float) -> Check:
-    """A value that must reach a bound; NaN does not."""
-    return Check(value, f">= {bound:g}", value >= bound)
+def at_least(value: float | None, bound: float) -> Check:
+    """A value that must reach a bound; NaN does not, and what was not measured is open."""
+    return Check(value, f">= {bound:g}", None if value is None else value >= bound)
 
 
 def at_most(value: float, bound: float) -> Check:
@@ -42,5 +42,5 @@ def between(value: float, low: float, high: float) -> Check:
 
 
 def failures(checks: Mapping[str, Check]) -> list[str]:
-    """One sentence for each check that failed."""
-    return [f"{name} is {check.value:.4g}, expected {check.bound}" for name, check in checks.items() if not check.ok]
+    """One sentence for each check that failed; one that was not measured has not."""
+    return [f"{name} is {check.value:.4g}, expected {check.bound}" for name, check in checks.items() if check.ok is False]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -37,8 +37,8 @@ def guard_throughput(
 
     A policy-prompted guard against `generate` one by one and, where CORRAL_VLLM_PYTHON names the interpreter of an
     environment with vllm, against its server; its bfloat16 scores against float32; and the default guard against plain
-    transformers. Takes some ten minutes on two idle cores. Exits with 1 when a bound does not hold; the bounds are
-    meant for the default sizes.
+    transformers. Takes a quarter of an hour on two idle cores with vLLM, less without. Exits with 1 when a bound does
+    not hold; one that was not measured does not count. The bounds are meant for the default sizes.
     """
     from corral.bench.guard_throughput.run import measure_guard_throughput
     from corral.bench.guard_throughput.settings import ThroughputSettings
@@ -50,7 +50,7 @@ def guard_throughput(
         print_json(report)
     else:
         _print_guard_throughput(report)
-    failed = {name: check for name, check in report["checks"].items() if not check["ok"]}
+    failed = {name: check for name, check in report["checks"].items() if check["ok"] is False}
     for name, check in failed.items():
         remark(f"bound not met: {name} is {check['value']:.4g}, expected {check['bound']}")
     if failed:
@@ -60,7 +60,7 @@ def guard_throughput(
 def _print_guard_throughput(report: dict[str, Any]) -> None:
     print_table(("measure", "ours", "peer", "ratio", "bound", "holds"), _rows(report))
     if report["ratio_vs_vllm_reason"]:
-        print(f"vLLM was not measured: {report['ratio_vs_vllm_reason']}.")
+        print(f"vLLM was not measured, nor our `openai` engine with it: {report['ratio_vs_vllm_reason']}.")
     if report["default_guard_int8_reason"]:
         print(f"The default guard was not measured in 8 bits: {report['default_guard_int8_reason']}.")
     else:
@@ -73,7 +73,6 @@ def _print_guard_throughput(report: dict[str, Any]) -> None:
             ("near 0.5", f"{accuracy['near_threshold']} within 0.02; {accuracy['unsafe']} at 0.5 or above"),
             ("at the median", f"{accuracy['label_agreement_at_median']:.4f} keep their side of the median score"),
             ("prompt", f"{report['policy_tokens']} tokens and {report['tokens_per_request']:.0f} of the request"),
-            ("seconds", report["seconds"]),
         ]
     )
 
@@ -92,14 +91,17 @@ def _int8_verdict(report: dict[str, Any]) -> str:
     )
 
 
+_HOLDS: Final[dict[bool | None, str]] = {True: "yes", False: "NO", None: "not measured"}
+
+
 def _rows(report: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
     """Measure, ours, peer, ratio, bound, whether it holds; a dash for what there is none of."""
 
     def row(
-        measure: str, check: str, ours: str, peer: str | None = None, ratio: float | None = None
+        measure: str, check: str, ours: str | None, peer: str | None = None, ratio: float | None = None
     ) -> tuple[str | None, ...]:
         found = report["checks"].get(check)
-        bound, holds = (found["bound"], "yes" if found["ok"] else "NO") if found else (None, None)
+        bound, holds = (found["bound"], _HOLDS[found["ok"]]) if found else (None, None)
         return (measure, ours, peer, None if ratio is None else f"{ratio:.2f}", bound, holds)
 
     policy = f"{report['policy_prompts_per_second']:.2f}/s"
@@ -110,15 +112,15 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
         f"{report['generate_per_second']:.2f}/s",
         report["ratio_vs_generate"],
     )
-    if report["vllm"] is not None:
-        yield row(
-            "policy guard, vLLM", "ratio_vs_vllm", policy, f"{report['vllm_per_second']:.2f}/s", report["ratio_vs_vllm"]
-        )
+    served = None if report["vllm"] is None else f"{report['vllm_per_second']:.2f}/s"
+    yield row("policy guard, vLLM", "ratio_vs_vllm", policy, served, report["ratio_vs_vllm"])
+    yield row("our openai engine with vLLM", "openai_engine_works", None)
     yield row("same label as float32", "label_agreement", f"{report['label_agreement']:.4f}")
     yield row("largest difference to float32", "max_delta_p", f"{report['max_delta_p']:.4f}")
     yield row(
         "shared prefix to whole prompt", "shared_prefix_max_delta_p", f"{report['shared_prefix_max_delta_p']:.1e}"
     )
+    yield row("real prompts among those compared", "accuracy_real_prompts", str(report["accuracy"]["real_prompts"]))
     uniform = report["default_guard"]["uniform"]
     yield row(
         "default guard, transformers",
@@ -152,3 +154,4 @@ def _rows(report: dict[str, Any]) -> Iterator[tuple[str | None, ...]]:
             "default_guard_int8_max_delta_p",
             f"{report['default_guard_int8_max_delta_p']:.4f}",
         )
+    yield row("the whole command", "seconds", f"{report['seconds']:.0f} s")

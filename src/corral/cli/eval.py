@@ -39,7 +39,7 @@ class Baseline(StrEnum):
     BOW = "bow"
 
 
-_AT_MOST_HELD_OUT: Final = 50  # rows an entry of the mixture: enough together, and no entry outweighs the rest
+_AT_MOST_HELD_OUT: Final = 200  # rows an entry of the mixture: enough together, and no entry outweighs the rest
 _OUT: Final = Path("eval", "moderation")
 Out = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of scores and reports.")]
 Outs = Annotated[

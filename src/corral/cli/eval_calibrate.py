@@ -279,7 +279,7 @@ def _development(rows: str, split: str | None, at_most: int) -> tuple[str, list[
     if Path(rows).is_file():
         return split or Path(rows).name, labelled_rows(Path(rows))
     from corral.core.recipes import list_recipes, load_profile
-    from corral.studies.default_guard import DefaultGuardConfig, development_rows
+    from corral.studies.default_guard import DefaultGuardConfig, calibration_rows
 
     if rows.partition("/")[0] not in list_recipes():
         raise NotFoundError(
@@ -290,9 +290,7 @@ def _development(rows: str, split: str | None, at_most: int) -> tuple[str, list[
     recipe, config = load_profile(rows)
     if not isinstance(config, DefaultGuardConfig):
         raise UserError(f"recipe `{recipe.name}` has no mixture of training rows", where="--rows")
-    return split or f"held-out groups of {rows}", [
-        row for row in development_rows(config, at_most=at_most) if row.harmful is not None
-    ]
+    return split or f"held-out groups of {rows}", calibration_rows(config, at_most=at_most)
 
 
 def _answered(

@@ -9,6 +9,8 @@ from corral.core.evidence import Claim, Evidence
 
 _COMPARISON: Final = ("ours", "baseline", "difference", "ci95")
 _STATISTIC: Final = ("value", "ci95")
+_SENTENCES: Final = {"caveat": "Caveat", "in_words": "In words"}
+"""Keys of a claim's figures whose value is a sentence about them, and what the page calls it."""
 _MOST_STATISTICS: Final = 40
 """Of a claim, printed; a study that crosses styles, topics and judges has hundreds."""
 
@@ -49,8 +51,8 @@ def _claim(claim: Claim, system: str) -> str:
     ]
     if claim.tried:
         parts.append("**Tried:**\n\n" + "\n".join(f"- {each}" for each in claim.tried))
-    if isinstance(claim.ours, Mapping) and claim.ours.get("in_words"):
-        parts.append(f"**In words:** {claim.ours['in_words']}")
+    if isinstance(claim.ours, Mapping):
+        parts += [f"**{label}:** {claim.ours[key]}" for key, label in _SENTENCES.items() if claim.ours.get(key)]
     whole = {"ours": claim.ours, "baseline": claim.baseline, "difference": None, "ci95": claim.ci95}
     ours = claim.ours if isinstance(claim.ours, Mapping) else whole
     if comparisons := list(_found(ours, (), _COMPARISON)):

@@ -17,7 +17,7 @@ import numpy as np
 
 from corral.core.metric_inputs import Floats
 from corral.data.messages import Conversation
-from corral.data.refusals import refusal_start
+from corral.data.refusals import refusal_start, repeats_a_word
 from corral.models.engines.base import Generation, GenerationSettings, Prompt
 from corral.models.prompts import Prefilled
 from corral.models.scoring import TokenEngine
@@ -59,18 +59,25 @@ class RefusalPosition:
         probe: index of the probe.
         forced: tokens of its answer that were forced.
         start: tokens of the answer before the refusal, the forced ones included; ``None`` without a refusal.
+        phrase_start: the same of a refusal by the phrases of ``data/refusals`` alone, further words left aside.
+        repeats: one of the further words stands in the continuation again and again: a loop, not a sentence.
     """
 
     probe: int
     forced: int
     start: int | None
+    phrase_start: int | None = None
+    repeats: bool = False
 
     @property
     def bin(self) -> Bin:
         """Of the histogram."""
-        if self.start is None:
-            return "none"
-        return "0-5" if self.start <= _EARLY else "6-30" if self.start <= _MIDDLE else ">30"
+        return _bin(self.start)
+
+    @property
+    def phrase_bin(self) -> Bin:
+        """Of the histogram by phrases alone."""
+        return _bin(self.phrase_start)
 
 
 def places_of(tokens: int, shares: Sequence[float]) -> list[int]:
@@ -115,6 +122,9 @@ def refusal_positions(
 ) -> list[RefusalPosition]:
     """Where refusals begin after so many forced tokens of each answer, by the refusal phrases of ``data/refusals``.
 
+    With further words it is also told where one begins without them, and whether a word is repeated in a loop: a model
+    that was taught one refusal word may write that and nothing else.
+
     Args:
         engine: the model.
         probes: requests with answers.
@@ -137,7 +147,16 @@ def refusal_positions(
                 prompts.append(Prefilled(probe.prompt, begun) if begun else probe.prompt)
     found = []
     for (index, count), written in zip(places, engine.generate(prompts, settings), strict=True):
-        start = refusal_start(written.text, words=words)
-        before = None if start is None else count + len(engine.chat.encode_text(written.text[:start]))
-        found.append(RefusalPosition(index, count, before))
+        text = written.text
+        starts = (refusal_start(text, words=words), refusal_start(text))
+        before, phrase = (
+            None if start is None else count + len(engine.chat.encode_text(text[:start])) for start in starts
+        )
+        found.append(RefusalPosition(index, count, before, phrase, repeats_a_word(text, words)))
     return found
+
+
+def _bin(start: int | None) -> Bin:
+    if start is None:
+        return "none"
+    return "0-5" if start <= _EARLY else "6-30" if start <= _MIDDLE else ">30"

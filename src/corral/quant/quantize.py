@@ -18,6 +18,7 @@ from corral.core.memory import max_rss_mb
 from corral.models.head_trimming import HEAD_TOKENS
 from corral.models.quantized.folder import QuantizedBits, is_quantized_folder, quantized_bits
 from corral.models.reference import ModelRef
+from corral.models.routing.record import RECORD, has_routing
 from corral.quant.block_loop import FinishedBlocks, LayerRecord, quantize_blocks
 from corral.quant.block_store import block_store
 from corral.quant.blocks import LINEARS, BlockStream, llama_blocks
@@ -95,8 +96,8 @@ def quantize(
         on_block: called with how many blocks are done, and of how many.
 
     Raises:
-        UserError: ``out`` exists, the model is quantized already or not like a Llama, or settings or the layout do not
-            fit it.
+        UserError: ``out`` exists, the model is quantized already, has gates or is not like a Llama, or settings or the
+            layout do not fit it.
         RunError: an unfinished quantization with other settings is in the way, or another process works on it.
     """
     from corral.models.chat import ChatTokenizer
@@ -157,13 +158,19 @@ def refuse_model(ref: ModelRef) -> None:
     """What can be said of a model before it is read.
 
     Raises:
-        UserError: it is quantized already, or its head is trimmed.
+        UserError: it is quantized already, its head is trimmed, or it is a model with MoGU's gates.
     """
     if ref.kind != "folder":
         return
     path = Path(ref.name) / "config.json"
     if (Path(ref.name) / HEAD_TOKENS).is_file():
         raise UserError("the head of the model is trimmed", where=ref.name, hint="Quantize the model it was cut from.")
+    if has_routing(Path(ref.name)):
+        raise UserError(
+            "is a model with MoGU's gates, which lie around its attention outputs and cannot be quantized",
+            where=ref.name,
+            hint=f"Quantize its base model, whose name is in `{RECORD}`; gates are not put on quantized layers either.",
+        )
     quantized = is_quantized_folder(Path(ref.name)) or (path.is_file() and "quantization_config" in read_json(path))
     if quantized:
         raise UserError("the model is quantized already", where=ref.name, hint="Quantize the model it was made from.")

@@ -19,6 +19,7 @@ from corral.core.errors import DataError
 from corral.core.files import sha256_json
 from corral.core.judge_error import LabelledSample
 from corral.core.stats import REPLICATES, cluster_bootstrap
+from corral.data.sources import SOURCES
 from corral.data.splits import group_fraction
 from corral.redteam.judges import Judge, Outcome, answer_id
 from corral.redteam.labelled import POSITIVE, LabelledReply, LabelledSet
@@ -209,6 +210,13 @@ def agreement_of(judged: JudgedReplies, *, seed: int = 0, replicates: int = REPL
         )
 
     return [made(range(len(replies))), *(made(*part) for part in _parts(replies))]
+
+
+def training_caveat(agreement: Agreement) -> str:
+    """What to say of a guard as a judge on a set whose replies guards are trained on here; "" for any other."""
+    source = agreement.set.partition(":")[0]
+    trained = agreement.judge.startswith("guard:") and source in SOURCES and SOURCES.get(source).trainable
+    return "the guard may have been trained on this set" if trained else ""
 
 
 def _labels(judge: Judge, replies: Sequence[LabelledReply], folder: Path | None) -> list[Outcome]:

@@ -27,7 +27,7 @@ from corral.data.examples import ModerationExample, example_to_json
 from corral.data.messages import TARGETS, Conversation
 from corral.data.mixture import Mixture, MixtureEntry
 from corral.data.sources import SOURCES, load_source
-from corral.data.splits import split_by_group
+from corral.data.splits import group_fraction, split_by_group
 from corral.guards.calibration import Calibration, fit_calibration
 from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, GuardSettings, TrainedGuard, guard_weights_revision
 from corral.guards.default.network import BINARY_HEADS, GuardNetwork, category_codes
@@ -53,6 +53,7 @@ from corral.train.guard.classifier_settings import GuardTrainingConfig
 DEVELOPMENT_SPLIT: Final = "held-out groups of the training mixture"
 BENIGN: Final = "benign_"
 """What the names of sources of harmless prompts begin with."""
+_MEASURED_SHARE: Final = 0.25
 _SCORED_AT_ONCE: Final = 128
 _NEUTRAL_PROMPT: Final = "Go on."
 _LEAST_POSITIVES: Final = 30  # a category with fewer on the development split keeps its natural boundary
@@ -315,20 +316,32 @@ def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[Modera
     )
 
 
-def held_out_benign(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
-    """Harmless prompts of the mixture's benign sources that no training on these settings sees.
-
-    Those of the last stage's own draw are among the rows that calibrated it.
-
-    Args:
-        config: as the weights were made.
-        at_most: rows an entry of the mixture.
-    """
+def calibration_rows(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
+    """``development_rows`` with a label of harm, without the groups that ``held_out_benign`` measures."""
     return [
         row
         for row in development_rows(config, at_most=at_most)
-        if row.source.startswith(BENIGN) and row.target == "prompt" and row.harmful is False
+        if row.harmful is not None and not _measures(row, config)
     ]
+
+
+def held_out_benign(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
+    """Harmless prompts of the mixture's benign sources that no training on these settings sees.
+
+    A share of the held-out groups, which ``calibration_rows`` has not. Those of the last stage's own draw are among
+    the rows that calibrated the trained guard.
+
+    Args:
+        config: as the weights were made.
+        at_most: rows an entry of the mixture, before the share is taken.
+    """
+    return [row for row in development_rows(config, at_most=at_most) if _measures(row, config)]
+
+
+def _measures(row: ModerationExample, config: DefaultGuardConfig) -> bool:
+    """Whether a held-out row is for measuring false positives, not for fitting."""
+    is_benign = row.source.startswith(BENIGN) and row.target == "prompt" and row.harmful is False
+    return is_benign and group_fraction(row.group, seed=config.seed + 1) < _MEASURED_SHARE
 
 
 def account(mixture: Mixture, training: int, development: int) -> dict[str, Any]:

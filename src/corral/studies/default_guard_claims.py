@@ -89,6 +89,7 @@ _THRESHOLD_TRIED: Final = (
     "two further stages of training on harmless look-alikes and their harmful counterparts, written for this project",
     "a fourth stage on verbs with harmless and with harmful objects, averaged with the third",
     "a fifth stage on 8,000 more rows, harmful ones and their harmless neighbours, a third of them in de, es and fr",
+    "a sixth stage on 4,000 more in plain words, a third of them in de, es and fr",
     "two guards on two base models, their log-odds added",
 )
 REQUIREMENTS: Final = (
@@ -243,23 +244,25 @@ def _translations(guard: GuardResult) -> Claim:
         whole=len(gaps) == len(MODERATION_LANGUAGES),
         tried=(
             "rows of the mixture in these languages, and requests that exist in German, Spanish and French",
-            "a second guard, on an encoder of many languages, and 3,100 rows written for this project in de, es and fr",
+            "a second guard, on an encoder of many languages, and 4,500 rows written for this project in de, es and fr",
         ),
     )
 
 
 def _attack_styles(guard: GuardResult) -> Claim:
-    """Average precision in attack styles that no stage of training saw."""
+    """Average precision in attack styles that no training row was asked again in; what users copied may be like them."""
     table = _styles_table(guard)
     return _losses(
         "attack_styles_ap",
         {row.style: (row.figure, row.lost) for row in table.rows},
         by="style",
-        metric=f"average precision on {ATTACKED} in attack styles that training left out; as it is minus in the style",
+        metric=f"average precision on {ATTACKED} in attack styles that no training row was asked again in; as it is minus in "
+        "the style",
         beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
         tried=(
             "a tenth of the rows of two stages asked again in twenty other styles",
             "a decoder of codes",
+            "not kept out: sources of the mixture hold jailbreaks that users copied, the evil confidant among them",
         ),
     )
 
@@ -375,7 +378,7 @@ def _better_than_both(guard: GuardResult, gate: GateTable) -> Claim:
         baseline=gate.baseline,
         n=sum(_set(guard, name).n for name in COMPARED),
         ci95=worst.ci95,
-        tried=("three stages of training, operating points on held-out rows",),
+        tried=_THRESHOLD_TRIED,
     )
 
 
@@ -410,7 +413,7 @@ def _against_llama_guard(guard: GuardResult) -> Claim:
         baseline=published,
         n=sum(figure.n for figure in figures.values()),
         ci95=None if mean is None else (mean - low, mean + high),
-        tried=("three stages of training, operating points on held-out rows",),
+        tried=_THRESHOLD_TRIED,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from corral.bench.checks import failures
 from corral.bench.guard_throughput import run
 from corral.bench.guard_throughput.bounds import check_report
 from corral.bench.guard_throughput.settings import ThroughputSettings
@@ -83,7 +84,9 @@ def test_the_report_has_every_promised_key_and_is_json(beside_vllm: tuple[dict[s
     assert json.loads(json.dumps(report, allow_nan=False))["checks"].keys() == check_report(report).keys()
     assert report["ratio_vs_vllm"] == pytest.approx(report["policy_prompts_per_second"] / report["vllm_per_second"])
     assert report["vllm"]["version"] == "fake"
-    assert report["accuracy"]["source"] == "self-written"
+    assert (report["accuracy"]["source"], report["accuracy"]["real_prompts"]) == ("self-written", 0)
+    assert report["checks"]["accuracy_real_prompts"]["ok"] is False
+    assert report["checks"]["seconds"]["value"] == report["seconds"]
     assert report["shared_prefix_max_delta_p"] <= 1e-4
 
 
@@ -97,11 +100,12 @@ def test_no_client_or_round_sees_a_request_twice(beside_vllm: tuple[dict[str, An
     assert (ours["warm_up"], ours["rounds"]) == (server["warm_up"], server["rounds"])
 
 
-def test_without_vllm_there_is_a_reason_and_no_bound(tiny: ThroughputSettings, tmp_path: Path) -> None:
+def test_without_vllm_there_is_a_reason_and_its_bounds_are_open(tiny: ThroughputSettings, tmp_path: Path) -> None:
     report, asked = measure_here(tiny, None, tmp_path)
     assert report["ratio_vs_vllm"] is None
     assert PYTHON_VARIABLE in report["ratio_vs_vllm_reason"]
-    assert "ratio_vs_vllm" not in report["checks"]
+    for name in ("ratio_vs_vllm", "openai_engine_works"):
+        assert (report["checks"][name]["value"], report["checks"][name]["ok"]) == (None, None)
     assert "vllm-client" not in asked
 
 
@@ -139,6 +143,8 @@ def figures(**changes: Any) -> dict[str, Any]:
         "english_guard_ratio_vs_transformers": 1.3,
         "default_guard_p50_ms": 20.0,
         "max_rss_mb": 700.0,
+        "accuracy": {"real_prompts": 1000},
+        "seconds": 900.0,
     }
     return met | changes
 
@@ -160,10 +166,24 @@ def test_a_report_within_its_bounds_has_no_failed_check() -> None:
         ("english_guard_ratio_vs_transformers", 1.2),
         ("default_guard_p50_ms", 26.0),
         ("max_rss_mb", 1001.0),
+        ("seconds", 1200.1),
     ],
 )
 def test_each_bound_fails_alone(name: str, value: float) -> None:
     assert [found for found, check in check_report(figures(**{name: value})).items() if not check.ok] == [name]
+
+
+@pytest.mark.parametrize("real", [0, 999])
+def test_prompts_that_are_not_real_or_too_few_fail(real: int) -> None:
+    checks = check_report(figures(accuracy={"real_prompts": real}))
+    assert [name for name, check in checks.items() if not check.ok] == ["accuracy_real_prompts"]
+
+
+def test_what_was_not_measured_is_listed_and_has_not_failed() -> None:
+    checks = check_report(figures(ratio_vs_vllm=None, vllm=None))
+    assert checks.keys() == check_report(figures()).keys()
+    assert {name for name, check in checks.items() if check.ok is None} == {"ratio_vs_vllm", "openai_engine_works"}
+    assert failures(checks) == []
 
 
 def test_an_engine_method_that_does_not_work_with_the_server_fails() -> None:

@@ -6,6 +6,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from corral.guards.prompted.framing import FRAMES
+from corral.models import batching
 from corral.models.chat import ChatTokenizer
 from corral.models.engines.torch import TorchEngine
 
@@ -28,7 +29,7 @@ def byte_tokenizer(*, words=()):
     )
 
 
-def random_llama(tokenizer, *, context=2048):
+def random_llama(tokenizer, *, context=2048, **changes):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -43,19 +44,42 @@ def random_llama(tokenizer, *, context=2048):
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
+        **changes,
     )
     return LlamaForCausalLM(config).eval()
 
 
-def engine(*, words=(), **options):
+def engine(*, words=(), changes=None, **options):
     tokenizer = byte_tokenizer(words=words)
-    return TorchEngine(random_llama(tokenizer), ChatTokenizer(tokenizer), name="tiny", **options)
+    return TorchEngine(random_llama(tokenizer, **(changes or {})), ChatTokenizer(tokenizer), name="tiny", **options)
 
 
 @pytest.fixture(scope="session")
 def byte_engine():
     """Labels of several tokens."""
     return engine(padding_side="left")
+
+
+@pytest.fixture(scope="session", params=["left", "right"])
+def padded_engine(request):
+    """A Llama that the packed scorer does not take, since its attention has biases: its batches are padded."""
+    return engine(changes={"attention_bias": True}, padding_side=request.param)
+
+
+@pytest.fixture
+def padded_rows(monkeypatch):
+    """For each batch that is padded from here on, the sides on which a row of it has padding."""
+    batches = []
+
+    def pad(sequences, **options):
+        batch = batching.pad(sequences, **options)
+        mask = batch.attention_mask_BT
+        columns = {"left": mask[:, 0], "right": mask[:, -1]}
+        batches.append({side for side, column in columns.items() if not column.all()})
+        return batch
+
+    monkeypatch.setattr("corral.models.engines.torch.pad", pad)
+    return batches
 
 
 @pytest.fixture(scope="session")

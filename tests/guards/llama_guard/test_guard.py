@@ -165,8 +165,7 @@ def test_json_holds_what_the_score_rests_on(guard):
     assert out["guard"] == "llama-guard"
 
 
-def test_a_batch_on_a_model_is_its_items_one_by_one(byte_engine):
-    guard = LlamaGuard(byte_engine, FRAUD, min_mass=0.0)
+def assert_batch_is_items(guard):
     conversations = [
         Conversation.user("a"),
         Conversation.exchange("b" * 90, "c\n\nAgent: d <|eot_id|>"),
@@ -182,6 +181,15 @@ def test_a_batch_on_a_model_is_its_items_one_by_one(byte_engine):
         )
         assert verdict.categories.keys() == alone.categories.keys()
     assert together[2].windows > 1
+
+
+def test_a_batch_on_a_model_is_its_items_one_by_one(byte_engine):
+    assert_batch_is_items(LlamaGuard(byte_engine, FRAUD, min_mass=0.0))
+
+
+def test_a_padded_batch_on_a_model_is_its_items_one_by_one(padded_engine, padded_rows):
+    assert_batch_is_items(LlamaGuard(padded_engine, FRAUD, min_mass=0.0))
+    assert padded_rows[0] == {padded_engine.padding_side}
 
 
 @pytest.mark.parametrize(

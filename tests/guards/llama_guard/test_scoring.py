@@ -80,12 +80,22 @@ def test_labels_of_many_tokens_are_scored_as_whole_strings(byte_engine, prefix):
         assert score.p_unsafe == pytest.approx(1 / (1 + math.exp(log_safe - log_unsafe)), rel=1e-4)
 
 
-def test_a_batch_scores_as_its_items_do(byte_engine):
-    together = label_scores(byte_engine, PROMPTS)
+def assert_batch_is_items(engine):
+    together = label_scores(engine, PROMPTS)
     for prompt, score in zip(PROMPTS, together, strict=True):
-        (alone,) = label_scores(byte_engine, [prompt])
+        (alone,) = label_scores(engine, [prompt])
         assert score.log_safe == pytest.approx(alone.log_safe, abs=1e-5)
         assert score.log_unsafe == pytest.approx(alone.log_unsafe, abs=1e-5)
+
+
+def test_a_batch_scores_as_its_items_do(byte_engine, padded_rows):
+    assert_batch_is_items(byte_engine)
+    assert padded_rows == []  # packed: nothing is padded
+
+
+def test_a_padded_batch_scores_as_its_items_do(padded_engine, padded_rows):
+    assert_batch_is_items(padded_engine)
+    assert padded_rows[0] == {padded_engine.padding_side}
 
 
 @pytest.mark.parametrize("newlines", ["", "\n", "\n\n"])

@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 
 from corral.core.errors import ConfigError, DataError, EngineError
+from corral.data.examples import prompt_key
 from corral.data.messages import Conversation
 from corral.data.training_files import read_training_rows
 from corral.models.engines.base import Generation, GenerationSettings, Prompt
 from corral.models.engines.scripted import ScriptedEngine
 from corral.redteam.attempts import Target
-from corral.redteam.egida.chosen import GoldAnswers, OwnAnswers, PoolAnswers
+from corral.redteam.egida.chosen import GoldAnswers, OwnAnswers, PoolAnswers, gold_refusals
 from corral.redteam.egida.costs import CostMeter, Prices
 from corral.redteam.egida.expand import BaseRequest, Instance, expand
 from corral.redteam.egida.mining import COSTS, PAIRS, YIELDS, MiningSettings, mine_pairs
 from corral.redteam.egida.pairs import Mined, Yield
 from corral.redteam.egida.shortcut import style_shortcut
+from corral.redteam.egida.split import check_chosen_leaks, chosen_overlap
 from corral.redteam.goals import Goal
 from corral.redteam.judges import Judgement, Outcome, PrefixListJudge
 from corral.redteam.store import Store
@@ -117,6 +119,39 @@ def test_a_preferred_answer_that_the_judge_calls_unsafe_gives_no_pair(tmp_path: 
     found = mined(tmp_path, chosen=GoldAnswers({f"r{i}": "Sure, here it is." for i in range(6)}))
     assert found.pairs == ()
     assert found.table()["all"].keys() == {Yield.NO_SAFE.value, Yield.NO_UNSAFE.value}
+
+
+def test_the_sides_of_a_split_have_refusals_of_their_own() -> None:
+    train, test = (gold_refusals(side).general for side in ("train", "test"))
+    assert not {prompt_key(text) for text in train} & {prompt_key(text) for text in test}
+    assert sorted([*train, *test]) == sorted(gold_refusals().general)
+    assert min(len(train), len(test)) >= 5
+    some = instances(20)
+    drawn = {
+        side: {each.text for one in GoldAnswers(side=side).propose(some).values() for each in one}
+        for side in ("train", "test")
+    }
+    assert drawn["train"] <= set(train)
+    assert drawn["test"] <= set(test)
+    assert len({GoldAnswers(side=side).revision for side in (None, "train", "test")}) == 3
+
+
+def test_answers_of_the_users_own_are_taken_on_either_side() -> None:
+    (first,) = GoldAnswers({"r0": "No, thank you."}, side="test").propose(instances(1)[:1]).values()
+    assert [each.text for each in first] == ["No, thank you."]
+
+
+def test_a_preferred_answer_on_both_sides_is_a_leak(tmp_path: Path) -> None:
+    pairs = mined(tmp_path).pairs
+    train = [replace(pair, chosen="I'm sorry, but no.") for pair in pairs[:2]]
+    test = [replace(pairs[2], chosen="No."), replace(pairs[3], chosen="I\u2019m sorry,  but NO.")]
+    assert chosen_overlap(train, test[:1]) == 0.0
+    assert chosen_overlap(train, test) == 0.5
+    assert chosen_overlap(train, []) is None
+    check_chosen_leaks(train, test[:1])
+    with pytest.raises(DataError, match="is that of a training pair") as caught:
+        check_chosen_leaks(train, test)
+    assert caught.value.where == pairs[3].instance.uuid
 
 
 def test_own_answers_come_from_the_samples_that_the_judge_calls_safe(tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ LABEL_AGREEMENT: Final = 0.99
 MAX_DELTA_P: Final = 0.02
 SHARED_PREFIX_DELTA: Final = 1e-4
 POLICY_TOKENS: Final = (800, 950)
+REAL_PROMPTS: Final = 1000
 DEFAULT_GUARD_RATIO: Final = 1.25
 DEFAULT_GUARD_P50_MS: Final = 25.0
 DEFAULT_GUARD_RSS_MB: Final = 1000.0
+WHOLE_SECONDS: Final = 20 * 60.0
 
 
 def check_report(report: Mapping[str, Any]) -> dict[str, Check]:
-    """Which bounds hold, by the name of the figure; those on vLLM only where it was measured."""
-    found = {
+    """Which bounds hold, by the name of the figure; those on vLLM are open where it was not measured."""
+    vllm = report["vllm"]
+    return {
         "ratio_vs_generate": at_least(report["ratio_vs_generate"], RATIO_VS_GENERATE),
         "label_agreement": at_least(report["label_agreement"], LABEL_AGREEMENT),
         "max_delta_p": at_most(report["max_delta_p"], MAX_DELTA_P),
@@ -34,8 +37,8 @@ def check_report(report: Mapping[str, Any]) -> dict[str, Check]:
         ),
         "default_guard_p50_ms": at_most(report["default_guard_p50_ms"], DEFAULT_GUARD_P50_MS),
         "max_rss_mb": below(report["max_rss_mb"], DEFAULT_GUARD_RSS_MB),
+        "ratio_vs_vllm": at_least(report["ratio_vs_vllm"], RATIO_VS_VLLM),
+        "openai_engine_works": at_least(None if vllm is None else float(all(vllm["exercised"].values())), 1.0),
+        "accuracy_real_prompts": at_least(report["accuracy"]["real_prompts"], REAL_PROMPTS),
+        "seconds": at_most(report["seconds"], WHOLE_SECONDS),
     }
-    if report["ratio_vs_vllm"] is not None:
-        found["ratio_vs_vllm"] = at_least(report["ratio_vs_vllm"], RATIO_VS_VLLM)
-        found["openai_engine_works"] = at_least(float(all(report["vllm"]["exercised"].values())), 1.0)
-    return found

@@ -19,6 +19,11 @@ class AccuracyPrompts(NamedTuple):
     texts: list[str]
     source: str
 
+    @property
+    def real(self) -> int:
+        """How many of them somebody sent to a chat model."""
+        return len(self.texts) if self.source == REAL_SOURCE else 0
+
 
 def accuracy_prompts(count: int, *, seed: int) -> AccuracyPrompts:
     """The first ``count`` distinct prompts of 5 to 60 words of ToxicChat, in its order; fewer if it has fewer.

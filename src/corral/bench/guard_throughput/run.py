@@ -45,7 +45,7 @@ def measure_guard_throughput(settings: ThroughputSettings, say: Say) -> dict[str
         say: told what is measured next.
 
     Returns:
-        The report as JSON values; ``checks`` says which bounds hold.
+        The report as JSON values; ``checks`` says which bounds hold, with null where one was not measured.
 
     Raises:
         CorralError: a measurement failed.
@@ -72,14 +72,19 @@ def measure_guard_throughput(settings: ThroughputSettings, say: Say) -> dict[str
         **int8_figures(settings.batches * settings.batch_size, guard, guard_accuracy.get("int8")),
         "default_guard_accuracy": guard_accuracy,
         **{name: accuracy[name] for name in ("label_agreement", "max_delta_p", "shared_prefix_max_delta_p")},
-        "accuracy": {"prompts": len(compared.texts), "source": compared.source, **accuracy},
+        "accuracy": {
+            "prompts": len(compared.texts),
+            "source": compared.source,
+            "real_prompts": compared.real,
+            **accuracy,
+        },
+        "seconds": round(time.perf_counter() - started, 1),
     }
     return {
         **report,
         "checks": {name: asdict(check) for name, check in check_report(report).items()},
         "settings": settings.model_dump(mode="json"),
         **_circumstances(),
-        "seconds": round(time.perf_counter() - started, 1),
     }
 
 

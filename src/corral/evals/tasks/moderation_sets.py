@@ -442,7 +442,7 @@ def held_out_set(profile: str, rows: Sequence[ModerationExample]) -> EvalSet:
         truth=harmful,
         given=tuple(replace(row, id=f"{row.source}/{row.id}") for row in rows),
         slices=("source",),
-        caveat="Not in any training, but some of these rows are among those that set the operating point.",
+        caveat="Not in any training, nor among the rows of `corral eval calibrate`; some calibrated a part of a guard.",
     )
 
 

@@ -1,7 +1,8 @@
 """Latent Guard (arXiv 2507.11878): a chat model's own belief that a prompt is harmful, read from its hidden states.
 
-No second model: the score is read at the last token of every user turn while the prompt is prefilled, and beside it,
-at the last token of the prompt, whether the model is about to refuse. The two make four named states
+The score is read at the last token of every user turn, and beside it, at the last token of the prompt, whether the
+model is about to refuse: what a model that answers computes anyway. The guard makes a pass of its own all the same,
+through an engine of its own. The two make four named states
 (``LatentState``); "believed harmful, about to comply" is the alarm of a jailbreak that works.
 
 Not to be confused with the text-to-image "Latent Guard" (ECCV 2024). Where we deviate from the paper: alpha is

@@ -4,7 +4,8 @@ Linear layers see real tokens only. Of the highest layer's output only the token
 prefix nothing beyond the highest layer's keys and values.
 
 Sources as for ``models/llama``. In bfloat16 the numbers differ from transformers', whose every step rounds: here the
-residual stream, norms and rotary embedding are float32, and what goes into a matrix product is rounded once.
+residual stream, norms, rotary embedding and what follows the highest layer's attention are float32, and what goes into
+any other matrix product is rounded once.
 
 Legend: N packed tokens, R tokens that are read, D hidden size, K key heads, G query heads that share
 one, E head size.
@@ -129,7 +130,7 @@ def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysVa
     attend = _attention(packing.read_segments, tokens, weights)
     attended = attend(query[:, packing.reads], own, prefix[-1] if prefix else None)
     read_RD = hidden_ND[packing.reads]
-    work.finish(read_RD, attended, weights.layers[-1])
+    work.finish(read_RD, attended, weights.last)
     return F.rms_norm(read_RD, (weights.shape.hidden_size,), weights.norm.float(), weights.shape.norm_epsilon)
 
 

@@ -7,7 +7,7 @@ before; a change of its weights is seen by ``weights_state``.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -89,10 +89,13 @@ class ModelWeights(StackWeights):
     """A whole causal language model, its residual stream as it is.
 
     Attributes:
+        last: the highest layer for what follows its attention, in float32: few tokens go there, and in some models it
+            writes large constants, which bfloat16 would round to more than all other layers' errors.
         norm: (D,), after the last layer.
         head: (V, D).
     """
 
+    last: LayerWeights
     norm: Tensor
     head: Tensor
 
@@ -122,6 +125,7 @@ def model_weights(model: PreTrainedModel) -> ModelWeights:
         stack.shape,
         stack.embedding,
         stack.layers,
+        last=_wide_end(decoder.layers[-1], stack.layers[-1]),
         norm=decoder.norm.weight.detach(),
         head=model.get_output_embeddings().weight.detach(),
     )
@@ -173,6 +177,21 @@ def _layer_weights(layer: Any, *, reorder: bool) -> LayerWeights:
         ),
         output=matrix(attention.o_proj),
         feed_forward_norm=layer.post_attention_layernorm.weight.detach().float(),
+        gated=GatedMatrix(matrix(feed_forward.gate_proj), matrix(feed_forward.up_proj)),
+        down=matrix(feed_forward.down_proj),
+    )
+
+
+def _wide_end(layer: Any, weights: LayerWeights) -> LayerWeights:
+    """The layer, whose matrices behind attention multiply in float32."""
+
+    def matrix(linear: Any) -> Matrix:
+        return Matrix(linear.weight.detach().float(), reorder=False)
+
+    feed_forward = layer.mlp
+    return replace(
+        weights,
+        output=matrix(layer.self_attn.o_proj),
         gated=GatedMatrix(matrix(feed_forward.gate_proj), matrix(feed_forward.up_proj)),
         down=matrix(feed_forward.down_proj),
     )

@@ -8,10 +8,12 @@ alarm. Whatever the source, a preferred answer counts only if the judge calls it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Final, Literal, NamedTuple, Protocol
 
 from corral.core.files import sha256_json
-from corral.data.self_written.replies import refusals
+from corral.data.self_written.replies import Refusals, refusals
+from corral.data.splits import group_fraction
 from corral.models.engines.base import GenerationSettings
 from corral.redteam.answers import answer
 from corral.redteam.attempts import Target
@@ -20,7 +22,9 @@ from corral.redteam.settings import RunSettings
 from corral.redteam.store import Store
 
 ChosenKind = Literal["pool", "self_safe", "gold"]
+Side = Literal["train", "test"]
 _REVISION_DIGITS: Final = 16
+_TEST_SHARE: Final = 0.3  # of the packaged refusals
 
 
 class Proposal(NamedTuple):
@@ -45,31 +49,54 @@ class ChosenSource(Protocol):
         """Answers to each instance by its uuid, the preferred one first; none is a valid answer."""
 
 
+@cache
+def gold_refusals(side: Side | None = None) -> Refusals:
+    """The packaged refusals, or those that one side of a split has to itself.
+
+    A refusal's side depends on its words alone: not on a seed, nor on what else is in the list.
+    """
+    everything = refusals()
+    if side is None:
+        return everything
+
+    def is_tested(text: str) -> bool:
+        return group_fraction(f"egida/chosen/{text}", seed=0) < _TEST_SHARE
+
+    kept = tuple(text for text in everything.general if is_tested(text) is (side == "test"))
+    return everything.model_copy(update={"general": kept})
+
+
 class GoldAnswers:
     """Answers that were written: the user's by base id, else the packaged refusals.
+
+    Pairs to test on whose preferred side is a refusal that was trained on measure memory: give each side its own.
 
     Args:
         answers: base id to answer.
         seed: of the draw of refusals.
+        side: draw from the refusals of this side of a split alone; ``None`` where all pairs are trained on.
     """
 
     name: ChosenKind = "gold"
 
-    def __init__(self, answers: Mapping[str, str] | None = None, *, seed: int = 0) -> None:
+    def __init__(self, answers: Mapping[str, str] | None = None, *, seed: int = 0, side: Side | None = None) -> None:
         self._answers = dict(answers or {})
         self._seed = seed
+        self._side = side
 
     @property
     def revision(self) -> str:
         """Hash of the answers and the packaged refusals' version."""
-        return sha256_json([self._answers, refusals().version, self._seed])[:_REVISION_DIGITS]
+        of_side = [] if self._side is None else [gold_refusals(self._side).general]
+        return sha256_json([self._answers, refusals().version, self._seed, *of_side])[:_REVISION_DIGITS]
 
     def propose(self, instances: Sequence[Instance]) -> Mapping[str, Sequence[Proposal]]:
         """See ``ChosenSource``."""
         return {each.uuid: [Proposal(self._answer(each))] for each in instances}
 
     def _answer(self, instance: Instance) -> str:
-        return self._answers.get(instance.base.id) or refusals().draw(f"{self._seed}/{instance.uuid}")
+        drawn = gold_refusals(self._side)
+        return self._answers.get(instance.base.id) or drawn.draw(f"{self._seed}/{instance.uuid}")
 
 
 class PoolAnswers:

@@ -3,6 +3,8 @@
 Base requests are clustered by MinHash; a cluster is on one side. One with a held-out topic is tested, and so is a share
 of the others. Held-out styles are never trained on. Test instances fall into four cells, by whether their topic and
 their style were seen in training, so that the two kinds of newness are not mixed.
+
+Preferred answers can leak, too: a pair whose preferred answer was trained on may show what was remembered.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from corral.data.dedup import cluster_texts
 from corral.data.examples import prompt_key
 from corral.data.splits import group_fraction
 from corral.redteam.egida.expand import Instance
+from corral.redteam.egida.pairs import Pair
 from corral.redteam.egida.topics import require_topics
 
 Cell = Literal[
@@ -136,6 +139,32 @@ def check_leaks(split: Split) -> None:
             raise DataError(f"the held-out style `{each.style}` is in training", where=each.uuid)
         if held := set(each.base.topics) & set(split.settings.topics):
             raise DataError(f"the held-out topic `{min(held)}` is in training", where=each.uuid)
+
+
+def check_chosen_leaks(train: Sequence[Pair], test: Sequence[Pair]) -> None:
+    """Refuse pairs to test on whose preferred answer is one that is trained on.
+
+    For answers that were written; models say some refusals again and again (see ``chosen_overlap``).
+
+    Raises:
+        DataError: such a pair; names it.
+    """
+    if leaked := _shared_chosen(train, test):
+        raise DataError(
+            "the preferred answer of this pair to test on is that of a training pair, too",
+            where=leaked[0].instance.uuid,
+            hint="Draw the answers of the two sides from different ones.",
+        )
+
+
+def chosen_overlap(train: Sequence[Pair], test: Sequence[Pair]) -> float | None:
+    """Share of the pairs to test on whose preferred answer is one that is trained on; ``None`` without pairs."""
+    return len(_shared_chosen(train, test)) / len(test) if test else None
+
+
+def _shared_chosen(train: Sequence[Pair], test: Sequence[Pair]) -> list[Pair]:
+    taught = {prompt_key(pair.chosen) for pair in train}
+    return [pair for pair in test if prompt_key(pair.chosen) in taught]
 
 
 def _base_id(instance: Instance) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ class Questions:
         styles: the plain request among them.
         judges: by name; the first is the headline.
         attacker: model that writes prompts for styles that search with one.
+        guard_settings: of guards that judge, by name.
         max_new_tokens: of an answer.
         batch_size: prompts a call.
         measured: ability and time.
@@ -48,6 +49,7 @@ class Questions:
     replicates: int
     seed: int
     attacker: str | None = None
+    guard_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: QuestionsConfig, requests: Sequence[Goal], *, replicates: int, seed: int) -> Questions:
@@ -62,6 +64,7 @@ class Questions:
             replicates=replicates,
             seed=seed,
             attacker=config.attacker,
+            guard_settings=config.guard_settings,
         )
 
     def settings(self, mode: Mode) -> RunSettings:
@@ -120,7 +123,10 @@ def ask_systems(laid: Iterable[Laid], questions: Questions, folder: Path) -> Ans
     costs: dict[str, Mapping[str, Any]] = {}
     cached = any("jailbreak_chat" in style.name for style in questions.styles)
     texts = read_texts(None, None, templates=cached)
-    with open_judges(questions.judges) as judges, open_attacker(questions.attacker) as attacker:
+    with (
+        open_judges(questions.judges, guard_settings=questions.guard_settings) as judges,
+        open_attacker(questions.attacker) as attacker,
+    ):
         for each in laid:
             target = each.target
             for mode in _MODES:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from corral.core.config import Config
-from corral.core.errors import UserError
+from corral.core.errors import CorralError, UserError
 from corral.core.stats import REPLICATES
+from corral.guards.loading import GUARDS, check_settings
+from corral.redteam.loading import check_judges
 from corral.redteam.styles import PLAIN, choose_styles
 
 STAND_IN: Final = "stand-in"
 """For requests: the harmless ones of ``studies/redteam_styles/stand_ins``."""
+MODEL_GUARDS: Final = ("perplexity-filter", "self-examination")
+"""Guards that ask the guarded model itself; every other is loaded by its name."""
 Defence = Literal["self-reminder", "in-context-refusal", "paraphrase", "retokenised", "safe-decoding"]
 
 
@@ -58,6 +62,9 @@ class QuestionsConfig(Config):
     styles: tuple[str, ...] = Field(("prefix_injection",), min_length=1, description="beside the plain request")
     attacker: str | None = Field(None, description="model that writes prompts for `pair`, `tap` and `autodan_ga`")
     judges: tuple[str, ...] = Field(("prefix-list", "guard:default"), min_length=1, description="first is the headline")
+    guard_settings: Mapping[str, Mapping[str, JsonValue]] = Field(
+        default_factory=dict, description="settings of guards, of those that judge too, by name"
+    )
     capability: bool = Field(True, description="ask harmless questions with known answers in every style")
     max_new_tokens: int = Field(32, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -73,6 +80,14 @@ class QuestionsConfig(Config):
         except UserError as error:
             raise ValueError(str(error)) from error
         return styles
+
+    @model_validator(mode="after")
+    def _knows_its_judges(self) -> Self:
+        try:
+            check_judges(self.judges, guard_settings=self.guard_settings)
+        except CorralError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class DefencesStudyConfig(QuestionsConfig):
@@ -111,6 +126,16 @@ class DefencesStudyConfig(QuestionsConfig):
                 raise ValueError(f"systems named `{each.name}` have other models or defences")
         if any(each.guard == "perplexity-filter" for each in self.systems) and not self.calibration.sources:
             raise ValueError("`perplexity-filter` needs `calibration.sources`")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_guards(self) -> Self:
+        named = {each.guard for each in self.systems if each.guard is not None}
+        try:
+            for name in sorted(named - {*MODEL_GUARDS}):
+                check_settings(name, GUARDS.get(name), self.guard_settings.get(name, {}))
+        except CorralError as error:
+            raise ValueError(str(error)) from error
         return self
 
     def model_of(self, system: SystemConfig) -> str:

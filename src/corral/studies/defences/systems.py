@@ -22,7 +22,13 @@ from corral.models.loading import find_dtype, load_causal_lm, weights_revision
 from corral.redteam.attempts import Target
 from corral.redteam.goals import Goal, load_goals
 from corral.studies.defences.asking import Laid
-from corral.studies.defences.settings import STAND_IN, DefencesStudyConfig, RequestsConfig, SystemConfig
+from corral.studies.defences.settings import (
+    MODEL_GUARDS,
+    STAND_IN,
+    DefencesStudyConfig,
+    RequestsConfig,
+    SystemConfig,
+)
 from corral.studies.defences.trained import find_trained
 from corral.studies.redteam_styles.stand_ins import stand_in_goals
 from corral.studies.trained_models import open_trained, revision_of
@@ -121,8 +127,8 @@ def _model(one: SystemConfig, config: DefencesStudyConfig, runs: Path) -> tuple[
 
 def _guard(name: str, opened: _Opened, config: DefencesStudyConfig) -> Guard:
     """A guard by name; two of them ask the model itself, as it is."""
-    if name not in ("perplexity-filter", "self-examination"):
-        return load_guard(name)
+    if name not in MODEL_GUARDS:
+        return load_guard(name, **config.guard_settings.get(name, {}))
     if name == "self-examination":
         return SelfExamination(opened.model, revision=opened.revision)
     texts = [goal.text for goal in requests_of(config.calibration, "benign", config.seed)]

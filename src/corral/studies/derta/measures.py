@@ -6,7 +6,7 @@ Each model is measured once; its figures are kept in a file named by a hash of a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from corral.core.metric_inputs import Floats
 from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.data.messages import Conversation
-from corral.data.refusals import OPENING_CHARS, refusal_start
+from corral.data.refusals import OPENING_CHARS, refusal_start, repeats_a_word
 from corral.evals.refusal_curve import Probe, ProbedEngine, RefusalPosition, refusal_curve, refusal_positions
 from corral.models.engines.base import GenerationSettings
 from corral.studies.derta.rows import StudyRows
@@ -25,7 +25,8 @@ from corral.studies.derta.settings import DertaStudyConfig
 from corral.studies.trained_models import open_trained, revision_of
 from corral.train.objectives.refusal import RefusalToken, resolve_refusal_token
 
-_VERSION: Final = 1
+_VERSION: Final = 2
+_ARRAYS: Final = ("harmful", "helpful", "help_nll", "refused", "refused_by_phrase", "repeated")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Measured:
         helpful: (C, S) the same of helpful answers.
         help_nll: (C,) negative log-likelihood a token of helpful answers.
         positions: where refusals begin after forced prefixes of harmful answers.
-        refused: (L,) 1 where a harmless request is refused.
+        refused: (L,) 1 where a harmless request is refused, the refusal word counted.
+        refused_by_phrase: (L,) 1 where it is refused by one of the phrases of ``data/refusals``.
+        repeated: (L,) 1 where the answer to it repeats the refusal word in a loop.
     """
 
     token: RefusalToken
@@ -47,6 +50,8 @@ class Measured:
     help_nll: Floats
     positions: tuple[RefusalPosition, ...]
     refused: Floats
+    refused_by_phrase: Floats
+    repeated: Floats
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -55,14 +60,16 @@ class Measured:
             "harmful": self.harmful.tolist(),
             "helpful": self.helpful.tolist(),
             "help_nll": self.help_nll.tolist(),
-            "positions": [[each.probe, each.forced, each.start] for each in self.positions],
+            "positions": [list(astuple(each)) for each in self.positions],
             "refused": self.refused.tolist(),
+            "refused_by_phrase": self.refused_by_phrase.tolist(),
+            "repeated": self.repeated.tolist(),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Measured:
         """What ``to_json`` wrote."""
-        arrays = {name: np.asarray(value[name], np.float64) for name in ("harmful", "helpful", "help_nll", "refused")}
+        arrays = {name: np.asarray(value[name], np.float64) for name in _ARRAYS}
         positions = tuple(RefusalPosition(*each) for each in value["positions"])
         return cls(token=RefusalToken(**value["token"]), positions=positions, **arrays)
 
@@ -107,13 +114,18 @@ def _measured(engine: ProbedEngine, token: RefusalToken, rows: StudyRows, config
         refusal_curve(engine, probes, [token.id], probing.shares) for probes in (rows.harmful, rows.helpful)
     )
     probed = rows.harmful[: probing.position_probes]
+    lookalikes = [Conversation.user(goal.text) for goal in rows.lookalikes]
+    answers = [answer.text for answer in engine.generate(lookalikes, settings)] if lookalikes else []
+    refused, by_phrase, repeated = refused_requests(answers, words)
     return Measured(
         token=token,
         harmful=harmful,
         helpful=helpful,
         help_nll=_nll(engine, rows.helpful),
         positions=tuple(refusal_positions(engine, probed, probing.forced, settings, words=words)),
-        refused=_refused(engine, [goal.text for goal in rows.lookalikes], settings, words),
+        refused=refused,
+        refused_by_phrase=by_phrase,
+        repeated=repeated,
     )
 
 
@@ -123,10 +135,15 @@ def _nll(engine: ProbedEngine, probes: Sequence[Probe]) -> Floats:
     return np.array([-each.total / len(each.logprobs) for each in scored])
 
 
-def _refused(
-    engine: ProbedEngine, requests: Sequence[str], settings: GenerationSettings, words: Sequence[str]
-) -> Floats:
-    """1 for each harmless request whose answer has a refusal phrase in its opening."""
-    answers = engine.generate([Conversation.user(text) for text in requests], settings) if requests else []
-    starts = [refusal_start(answer.text[:OPENING_CHARS], words=words) for answer in answers]
-    return np.array([float(start is not None) for start in starts])
+def refused_requests(answers: Sequence[str], words: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+    """Three arrays (L,): 1 for each answer that refuses in its opening, that does by phrases alone, that is a loop.
+
+    Args:
+        answers: L texts.
+        words: further phrases that count as a refusal in the first array, and that a loop repeats.
+    """
+    openings = [answer[:OPENING_CHARS] for answer in answers]
+    refused = [refusal_start(opening, words=words) is not None for opening in openings]
+    by_phrase = [refusal_start(opening) is not None for opening in openings]
+    repeated = [repeats_a_word(answer, words) for answer in answers]
+    return np.array(refused, np.float64), np.array(by_phrase, np.float64), np.array(repeated, np.float64)

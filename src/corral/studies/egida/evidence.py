@@ -10,14 +10,13 @@ import numpy as np
 from pydantic import JsonValue
 
 from corral.core.evidence import Claim
-from corral.core.metric_inputs import Floats
-from corral.core.weighted import mean
-from corral.redteam.agreement import Agreement, JudgedReplies, agreement_of
+from corral.core.weighted import Statistic, mean
+from corral.redteam.agreement import Agreement, JudgedReplies, agreement_of, training_caveat
 from corral.redteam.correction import correct_run
 from corral.redteam.egida.cells import attack_table
 from corral.redteam.egida.chosen import ChosenKind
 from corral.redteam.egida.pairs import Pair
-from corral.redteam.egida.shortcut import Shortcut
+from corral.redteam.egida.shortcut import ALARM, Shortcut
 from corral.redteam.egida.split import CELLS, Cell
 from corral.redteam.measures import refuses
 from corral.redteam.results import RedteamReport
@@ -71,16 +70,31 @@ class Findings:
         """Cell of each test instance by uuid."""
         return {each.uuid: cell for cell in CELLS for each in self.drawn.split.test[cell]}
 
-    def margins(self, trained: ChosenKind, on: ChosenKind, cells: Sequence[Cell] = CELLS) -> Compared:
-        """Margins of held-out pairs in some cells after training less before, where they are 0 by definition."""
+    def margins(
+        self, trained: ChosenKind, on: ChosenKind, cells: Sequence[Cell] = CELLS, *, less: ChosenKind | None = None
+    ) -> Compared:
+        """Margins of held-out pairs in some cells after training, less those of another training.
+
+        Args:
+            trained: chosen source of the training.
+            on: chosen source of the pairs.
+            cells: of the split, all of whose pairs are taken.
+            less: chosen source of the other training; without one before training, where margins are 0 by definition.
+        """
         of_cell, pairs = self.cell_of(), self.test_pairs[on]
         wanted = np.array([of_cell[pair.instance.uuid] in cells for pair in pairs], dtype=bool)
-        clusters = [self.drawn.split.clusters[pair.instance.base.id] for pair in pairs]
-        values: list[Floats] = [scores.margins(self.before[on])[wanted] for scores in self.after[trained][on].values()]
+
+        def margins_of(kind: ChosenKind) -> list[Statistic]:
+            return [mean(scores.margins(self.before[on])[wanted]) for scores in self.after[kind][on].values()]
+
         return compare_over_seeds(
-            [mean(each) for each in values],
-            [mean(np.zeros(int(wanted.sum())))],
-            [cluster for cluster, taken in zip(clusters, wanted.tolist(), strict=True) if taken],
+            margins_of(trained),
+            [mean(np.zeros(int(wanted.sum())))] if less is None else margins_of(less),
+            [
+                self.drawn.split.clusters[pair.instance.base.id]
+                for pair, taken in zip(pairs, wanted.tolist(), strict=True)
+                if taken
+            ],
             seed=self.config.seed,
             replicates=self.config.replicates,
         )
@@ -114,6 +128,8 @@ def generalises(found: Findings) -> Claim:
         "yields": {side: getattr(found.sides[kind], side).table() for side in ("train", "test")},
         "costs": _costs(found),
         "shortcut": _shortcut(found.shortcuts[kind]),
+        "chosen_also_trained_on": found.sides[kind].chosen_overlap,
+        **_caveat(found, (kind,)),
     }
     if found.attacks is not None:
         beside["attack_success"] = _attack_tables(found, *found.attacks)
@@ -164,13 +180,18 @@ def over_refusal_cost(found: Findings, report: RedteamReport, settings: RunSetti
 
 
 def judge_agreement(found: Findings) -> Claim:
-    """The judge that labels pairs agrees with people better than chance by some way."""
+    """The judge that labels pairs agrees with people better than chance by some way.
+
+    The headline is the first set that the judge cannot have been trained on, if there is one.
+    """
     agreement = found.config.agreement
     least = 0.0 if agreement is None else agreement.least_kappa
     agreements: list[Agreement] = []
     for judged in found.judged:
         agreements += agreement_of(judged, seed=found.config.seed, replicates=found.config.replicates)
-    headline = agreements[0]
+    of_judge = [each for each in agreements if each.judge == agreements[0].judge and not each.by]
+    headline = next((each for each in of_judge if not training_caveat(each)), of_judge[0])
+    caveat = training_caveat(headline)
     kappa = headline.figures["kappa"]
     holds = kappa.ci95 is not None and kappa.ci95[0] > least
     return Claim(
@@ -183,9 +204,11 @@ def judge_agreement(found: Findings) -> Claim:
                 {
                     **{name: getattr(each, name) for name in ("judge", "set", "by", "value", "n", "undecided")},
                     **{name: rate.model_dump(mode="json") for name, rate in each.figures.items()},
+                    "caveat": training_caveat(each),
                 }
                 for each in agreements
             ],
+            **({"caveat": f"{headline.judge} on {headline.set}: {caveat}."} if caveat else {}),
         },
         n=headline.n,
         ci95=kappa.ci95,
@@ -205,12 +228,14 @@ def on_policy_vs_foreign(found: Findings) -> Claim:
         kind: {
             "pairs": len(found.sides[kind].train.pairs),
             "shortcut": _shortcut(found.shortcuts[kind]),
+            "chosen_also_trained_on": found.sides[kind].chosen_overlap,
             "margins_in_unseen_styles": {
                 on: found.margins(kind, on, _NEW_STYLE).to_json() for on in found.after.get(kind, {})
             },
         }
         for kind in found.config.chosen
     }
+    caveat = _caveat(found, found.config.chosen)
     metric = f"margins of held-out pairs in unseen styles, chosen from {' and '.join(found.config.chosen)}, in nats"
     expected = (
         "trained on any, the interval of the margin on its own held-out pairs lies above zero; which is larger is open"
@@ -220,7 +245,7 @@ def on_policy_vs_foreign(found: Findings) -> Claim:
             claim="on_policy_vs_foreign_chosen",
             metric=metric,
             baseline=None,
-            ours={"sources": table},
+            ours={"sources": table, **caveat},
             n=0,
             ci95=None,
             seeds=found.config.seeds,
@@ -230,14 +255,7 @@ def on_policy_vs_foreign(found: Findings) -> Claim:
             tried=("the other source gave too few pairs to train on",),
         )
     own = {kind: found.margins(kind, kind, _NEW_STYLE) for kind in (foreign, *others)}
-    clusters = [found.drawn.split.clusters[pair.instance.base.id] for pair in found.test_pairs[foreign]]
-    seeds = [
-        [mean(scores.margins(found.before[foreign])) for scores in found.after[kind][foreign].values()]
-        for kind in (others[0], foreign)
-    ]
-    compared = compare_over_seeds(
-        seeds[0], seeds[1], clusters, seed=found.config.seed, replicates=found.config.replicates
-    )
+    compared = found.margins(others[0], foreign, _NEW_STYLE, less=foreign)
     return _claim(
         "on_policy_vs_foreign_chosen",
         found,
@@ -246,7 +264,7 @@ def on_policy_vs_foreign(found: Findings) -> Claim:
         f"pairs of {foreign}",
         expected=expected,
         holds=all(each.above_zero for each in own.values()),
-        beside={"sources": table},
+        beside={"sources": table, **caveat},
     )
 
 
@@ -296,6 +314,24 @@ def _shortcut(shortcut: Shortcut) -> dict[str, JsonValue]:
         "n": found.n,
         "alarm": shortcut.alarm,
     }
+
+
+def _caveat(found: Findings, kinds: Sequence[ChosenKind]) -> dict[str, JsonValue]:
+    """What the margins may come from beside the matter of the answers; nothing where no doubt was measured."""
+    said = []
+    for kind in kinds:
+        shortcut, overlap = found.shortcuts[kind], found.sides[kind].chosen_overlap
+        if shortcut.alarm:
+            said.append(
+                f"A bag of words tells the two sides of the training pairs of `{kind}` apart (AUROC "
+                f"{shortcut.auroc.value:.2f}, the alarm is above {ALARM:g}), so training may have learnt the style of "
+                "the preferred answers rather than their matter."
+            )
+        if overlap:
+            said.append(
+                f"Of the pairs of `{kind}` to measure on, {overlap:.0%} have a preferred answer that was trained on."
+            )
+    return {"caveat": " ".join(said)} if said else {}
 
 
 def _corrected(found: Findings, report: RedteamReport) -> list[dict[str, Any]]:

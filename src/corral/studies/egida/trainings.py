@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from corral.core.errors import DataError
 from corral.core.files import sha256_json
@@ -14,11 +14,12 @@ from corral.core.progress import milestone
 from corral.core.runs import Run
 from corral.models.engines.base import GenerationSettings
 from corral.redteam.attempts import Target
-from corral.redteam.egida.chosen import ChosenKind, ChosenSource, GoldAnswers, OwnAnswers, PoolAnswers
+from corral.redteam.egida.chosen import ChosenKind, ChosenSource, GoldAnswers, OwnAnswers, PoolAnswers, Side
 from corral.redteam.egida.costs import Prices
 from corral.redteam.egida.expand import Instance
 from corral.redteam.egida.mining import MiningSettings, mine_pairs
 from corral.redteam.egida.pairs import Mined, Pair
+from corral.redteam.egida.split import check_chosen_leaks, chosen_overlap
 from corral.redteam.judges import Judge
 from corral.redteam.loading import open_engine, open_judges
 from corral.redteam.store import Store
@@ -51,12 +52,17 @@ class MinedSides:
         """Whether there is something to train on and to measure on."""
         return min(len(self.train.pairs), len(self.test.pairs)) >= LEAST_PAIRS
 
+    @property
+    def chosen_overlap(self) -> float | None:
+        """Share of the pairs to measure on whose preferred answer is one that is trained on."""
+        return chosen_overlap(self.train.pairs, self.test.pairs)
+
 
 def mine_sides(config: EgidaConfig, drawn: Drawn, run: Run) -> dict[ChosenKind, MinedSides]:
     """Mine both sides for every chosen source; the target answers each instance once, whatever the source.
 
     Raises:
-        DataError: the headline source gives too few pairs.
+        DataError: the headline source gives too few pairs, or a written answer is preferred on both sides.
     """
     cells = run.path / "cells"
     found: dict[ChosenKind, MinedSides] = {}
@@ -65,17 +71,25 @@ def mine_sides(config: EgidaConfig, drawn: Drawn, run: Run) -> dict[ChosenKind, 
         engine = open_trained(config.target, None, name=config.target, dtype=config.dtype)
         target = Target(engine, "target", revision_of(config.target, None, config.dtype))
         for kind in config.chosen:
-            source = _source(kind, config, cells, open_ones)
+            sources = _sources(kind, config, cells, open_ones)
             sides = []
             for side, instances, budget in _sides(config, drawn):
                 folder = cells / "pairs" / kind / side
                 settings = mining_settings(config, budget)
                 sides.append(
                     mine_pairs(
-                        instances, target, judge, source, folder=folder, settings=settings, journals=cells / "journals"
+                        instances,
+                        target,
+                        judge,
+                        sources[side],
+                        folder=folder,
+                        settings=settings,
+                        journals=cells / "journals",
                     )
                 )
             found[kind] = MinedSides(*sides)
+            if kind == "gold":
+                check_chosen_leaks(found[kind].train.pairs, found[kind].test.pairs)
     headline = found[config.chosen[0]]
     if not headline.enough:
         raise DataError(
@@ -153,7 +167,7 @@ def train_once(name: str, seed: int, pairs: Sequence[Pair], config: EgidaConfig,
     return cells.model(name, key, train)
 
 
-def _sides(config: EgidaConfig, drawn: Drawn) -> list[tuple[str, Sequence[Instance], int]]:
+def _sides(config: EgidaConfig, drawn: Drawn) -> list[tuple[Side, Sequence[Instance], int]]:
     mining, split = config.mining, drawn.split
     return [("train", split.train, mining.pairs), ("test", split.tested, mining.test_pairs)]
 
@@ -164,9 +178,14 @@ def _judge(config: EgidaConfig, open_ones: ExitStack) -> Judge:
     return open_ones.enter_context(open_judges([config.mining.judge], guard_settings=config.guard_settings))[0]
 
 
-def _source(kind: ChosenKind, config: EgidaConfig, cells: Path, open_ones: ExitStack) -> ChosenSource:
+def _sources(kind: ChosenKind, config: EgidaConfig, cells: Path, open_ones: ExitStack) -> Mapping[Side, ChosenSource]:
+    """Where the preferred side is from; written answers are others on each side of the split."""
     if kind == "gold":
-        return GoldAnswers(seed=config.seed)
+        return {side: GoldAnswers(seed=config.seed, side=side) for side in get_args(Side)}
+    return dict.fromkeys(get_args(Side), _model_source(kind, config, cells, open_ones))
+
+
+def _model_source(kind: ChosenKind, config: EgidaConfig, cells: Path, open_ones: ExitStack) -> ChosenSource:
     if kind == "self_safe":
         return OwnAnswers()
     opened = [(name, open_ones.enter_context(open_engine(name, dtype=config.dtype))) for name in config.mining.pool]

@@ -13,8 +13,7 @@ from corral.core.evidence import Claim
 from corral.core.metric_inputs import Floats
 from corral.core.stats import cluster_bootstrap
 from corral.core.weighted import Statistic
-from corral.data.sources import SOURCES
-from corral.redteam.agreement import Agreement
+from corral.redteam.agreement import Agreement, training_caveat
 from corral.redteam.labelled import LabelledReply
 from corral.redteam.measures import is_flagged
 from corral.redteam.results import Cell, Item, Rate, RedteamReport, SystemResult
@@ -153,14 +152,8 @@ def _shown(rate: Rate) -> dict[str, Any]:
 def _row(agreement: Agreement) -> dict[str, Any]:
     names = ("set", "question", "judge", "by", "value", "n", "undecided")
     kept = {name: getattr(agreement, name) for name in names}
-    return {**kept, **{name: _shown(rate) for name, rate in agreement.figures.items()}, "caveat": _caveat(agreement)}
-
-
-def _caveat(agreement: Agreement) -> str:
-    """Guards of ours may have been trained on what a judge is measured on here."""
-    source = agreement.set.partition(":")[0]
-    trained = agreement.judge.startswith("guard:") and source in SOURCES and SOURCES.get(source).trainable
-    return "the guard may have been trained on this set" if trained else ""
+    rates = {name: _shown(rate) for name, rate in agreement.figures.items()}
+    return {**kept, **rates, "caveat": training_caveat(agreement)}
 
 
 def _kappa_difference(

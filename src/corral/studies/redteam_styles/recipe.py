@@ -19,7 +19,7 @@ from corral.redteam.attempts import Target, UserTexts
 from corral.redteam.goals import LoadedGoals, capability_goals, load_goals
 from corral.redteam.judges import Judge, PrefixListJudge
 from corral.redteam.labelled import POSITIVE, LabelledReply, labelled_set
-from corral.redteam.loading import open_engine, open_judges
+from corral.redteam.loading import open_attacker, open_engine, open_judges
 from corral.redteam.report import write_report
 from corral.redteam.results import RedteamReport
 from corral.redteam.runner import RunRequest, run_redteam
@@ -45,6 +45,7 @@ class RedteamStylesRecipe:
     def plan(self, config: RedteamStylesConfig) -> list[str]:
         """What the run will do, a line a step."""
         styles, unavailable = choose_styles([*config.styles, *config.encodings])
+        unasked = [style.name for style in styles if style.needs.attacker and config.attacker is None]
         without = f" (without {', '.join(unavailable)})" if unavailable else ""
         steps = [
             f"draw goals from {', '.join(config.harmful.sources)} and benign ones from "
@@ -53,6 +54,8 @@ class RedteamStylesRecipe:
             f"{', '.join(config.judges)}",
             f"lay {config.guard} over the answers, with and without decoding",
         ]
+        if unasked:
+            steps.append(f"count {', '.join(unasked)} as not applicable: no `attacker` is set that writes its prompts")
         if config.agreement is not None:
             judges = ", ".join(config.agreement.judges)
             steps.append(f"measure {judges} against people on {', '.join(config.agreement.sets)}")
@@ -91,7 +94,11 @@ def _attack(config: RedteamStylesConfig, run: Run) -> RedteamReport:
     )
     folder = run.artefacts / MATRIX_FOLDER
     guard = _guard(config)
-    with _target(config) as target, _judges(config, config.judges) as judges:
+    with (
+        _target(config) as target,
+        _judges(config, config.judges) as judges,
+        open_attacker(config.attacker, config.attacker_server) as attacker,
+    ):
         request = RunRequest(
             [*loaded.goals, *benign, *(capability_goals() if config.capability else ())],
             styles,
@@ -100,6 +107,7 @@ def _attack(config: RedteamStylesConfig, run: Run) -> RedteamReport:
             UserTexts(templates=load_templates() if "jailbreak_chat" in [style.name for style in styles] else ()),
             loaded,
             unavailable,
+            attacker=attacker,
         )
         report = run_redteam([target], request, folder, settings)
     write_report(report, folder)

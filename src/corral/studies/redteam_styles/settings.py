@@ -8,9 +8,10 @@ from typing import Final, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from corral.core.config import Config
-from corral.core.errors import UserError
+from corral.core.errors import CorralError, UserError
 from corral.core.stats import REPLICATES
 from corral.redteam.goals import LEFT_OUT
+from corral.redteam.loading import check_judges
 from corral.redteam.styles import choose_styles
 
 STAND_IN: Final = "stand-in"
@@ -51,6 +52,8 @@ class RedteamStylesConfig(Config):
     leave_out: tuple[str, ...] = Field(LEFT_OUT, description="words in the names of categories that are left out")
     capability: bool = Field(True, description="ask harmless questions with known answers in every style")
     styles: tuple[str, ...] = Field(("egida18",), description="presets and styles of the matrix")
+    attacker: str | None = Field(None, description="model that writes prompts for `pair`, `tap` and `autodan_ga`")
+    attacker_server: str | None = Field(None, description="OpenAI-compatible server that runs it")
     encodings: tuple[str, ...] = Field(
         ("encodings", "noise"), description="presets and styles of the matrix that the claim is about"
     )
@@ -73,4 +76,13 @@ class RedteamStylesConfig(Config):
                 choose_styles(names)
             except UserError as error:
                 raise ValueError(str(error)) from error
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_judges(self) -> Self:
+        asked = (*self.judges, *(() if self.agreement is None else self.agreement.judges))
+        try:
+            check_judges(asked, model=self.judge_model, guard_settings=self.guard_settings)
+        except CorralError as error:
+            raise ValueError(str(error)) from error
         return self
