@@ -43,4 +43,6 @@ def between(value: float, low: float, high: float) -> Check:
 
 def failures(checks: Mapping[str, Check]) -> list[str]:
     """One sentence for each check that failed; one that was not measured has not."""
-    return [f"{name} is {check.value:.4g}, expected {check.bound}" for name, check in checks.items() if check.ok is False]
+    return [
+        f"{name} is {check.value:.4g}, expected {check.bound}" for name, check in checks.items() if check.ok is False
+    ]

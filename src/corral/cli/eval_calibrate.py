@@ -15,6 +15,7 @@ from corral.core.errors import NotFoundError, UserError
 
 if TYPE_CHECKING:
     from corral.data.examples import ModerationExample
+    from corral.data.messages import Target
     from corral.guards.base import Guard
     from corral.guards.composition.specs import GuardSpec
 
@@ -123,6 +124,9 @@ def ensemble(
     max_fpr: Annotated[
         float | None, typer.Option(help="Largest false-positive rate at 0.5; default: the best F1.", show_default=False)
     ] = None,
+    max_fpr_response: Annotated[
+        float | None, typer.Option(help="The same for responses; default: as for prompts.", show_default=False)
+    ] = None,
     early: Annotated[
         float | None,
         typer.Option(
@@ -165,7 +169,7 @@ def ensemble(
         {name: each.revision for name, each in guards.items()},
         split=split_name,
         rule=rule.value,
-        max_fpr=max_fpr,
+        max_fpr=_of_targets(max_fpr, max_fpr_response),
         early_agreement=early,
     )
     atomic_write_json(out, fitted.model_dump(mode="json"))
@@ -264,6 +268,12 @@ def _loaded(specs: Sequence[GuardSpec]) -> dict[str, Guard]:
     from corral.guards.composition.specs import name_of
 
     return {name_of(spec): build_guard(spec) for spec in specs}
+
+
+def _of_targets(prompts: float | None, responses: float | None) -> dict[Target, float]:
+    """Largest false-positive rates; responses without one of their own have that of prompts."""
+    rates: dict[Target, float | None] = {"prompt": prompts, "response": prompts if responses is None else responses}
+    return {target: rate for target, rate in rates.items() if rate is not None}
 
 
 def _tell_use(out: Path, composition: GuardSpec) -> None:

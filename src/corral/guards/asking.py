@@ -2,16 +2,19 @@
 
 A guard that raises, or answers with something other than one verdict a conversation, has given no verdict: the answer
 then is a verdict of status ``error``. A guard that never returns is not handled here.
+
+Callers ask about conversations in groups of their own making, so the index that a guard tells in a detail is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from corral.data.messages import TARGETS, Conversation, Target, TargetChoice
 from corral.guards.base import Guard, Status, Verdict
-from corral.guards.failures import failure_detail
+from corral.guards.failures import failure_detail, without_index
 
 Answer = TypeVar("Answer")
 
@@ -25,7 +28,8 @@ def ask(guard: Guard, conversations: Sequence[Conversation], *, target: TargetCh
     def sound(conversation: Conversation, answer: Verdict) -> bool:
         return isinstance(answer, Verdict) and answer.target == conversation.target(target)
 
-    return _asked(lambda some: guard.classify(some, target=target), conversations, sound, failed)
+    answers = _asked(lambda some: guard.classify(some, target=target), conversations, sound, failed)
+    return [_without_index(answer) for answer in answers]
 
 
 def ask_both(guard: Guard, conversations: Sequence[Conversation]) -> list[dict[Target, Verdict]]:
@@ -43,7 +47,8 @@ def ask_both(guard: Guard, conversations: Sequence[Conversation]) -> list[dict[T
             for target in present_targets(conversation)
         )
 
-    return _asked(guard.classify_both, conversations, sound, failed)
+    answers = _asked(guard.classify_both, conversations, sound, failed)
+    return [{target: _without_index(verdict) for target, verdict in both.items()} for both in answers]
 
 
 def ask_where(
@@ -102,6 +107,14 @@ def _asked(
     if len(conversations) == 1:
         return [failed(conversations[0], problem)]
     return [_asked(ask, [conversation], sound, failed)[0] for conversation in conversations]
+
+
+def _without_index(answer: Verdict) -> Verdict:
+    # What a guard says about a target that is not there was not looked at before, and may be anything.
+    if not isinstance(answer, Verdict) or not isinstance(answer.detail, str):
+        return answer
+    detail = without_index(answer.detail)
+    return answer if detail == answer.detail else replace(answer, detail=detail)
 
 
 def _holds(sound: Callable[[Conversation, Answer], bool], conversation: Conversation, answer: Answer) -> bool:

@@ -3,7 +3,9 @@
 A guard writes a handful of tokens, yet its head scores a whole vocabulary: Llama Guard 3-1B's model card reports a head
 cut from 128,256 rows to 20, which is 262.6 M weights to 40.96 k. What is kept is exact: the logits of kept tokens are
 those of the full head. What is lost: every other token has the lowest number as its logit, so probabilities are shares
-among kept tokens, and the mass of the labels no longer shows that a model would rather have written something else.
+among kept tokens. The odds of two tokens at one place stay; those of strings of several tokens do not, and the mass of
+the labels no longer shows that a model would rather have written something else. So ``LlamaGuard``, whose
+``save_trimmed`` writes such models, loads one only with ``min_mass=0``, and gives no mass then.
 
 Where the head is tied to the input embeddings (SmolLM2), those stay whole and only the multiplication is saved.
 """
@@ -98,7 +100,7 @@ def save_trimmed(model: PreTrainedModel, chat: ChatTokenizer, folder: Path) -> P
     Raises:
         DataError: the head of the model is whole.
         ConfigError: the model is quantized.
-        FileExistsError: the folder exists.
+        RunError: the folder exists.
     """
     from safetensors.torch import save_file
 

@@ -157,6 +157,21 @@ def test_fitting_weighs_the_better_member_more_and_keeps_the_operating_point_at_
     assert (fit.split, fit.n) == ("dev", 400)
 
 
+def test_prompts_and_responses_may_have_operating_points_of_their_own() -> None:
+    prompts, responses = development(), development(seed=1)
+    both = MemberScores(
+        [*prompts.targets, *["response"] * len(responses.targets)],
+        [*prompts.harmful, *responses.harmful],
+        np.concatenate([prompts.logits_NM, responses.logits_NM]),
+    )
+    fit = fit_ensemble(both, {"a": "1", "b": "1"}, split="dev", max_fpr={"prompt": 0.05, "response": 0.2})
+    assert {target: each.final.rule for target, each in fit.targets.items()} == {
+        "prompt": "fpr<=0.05",
+        "response": "fpr<=0.2",
+    }
+    assert fit_ensemble(both, {"a": "1", "b": "1"}, split="dev", max_fpr={}).targets["prompt"].final.rule == "max_f1"
+
+
 def test_a_member_that_would_count_against_harm_gets_no_weight() -> None:
     rng = np.random.default_rng(1)
     labels = rng.random(300) < 0.5

@@ -8,7 +8,7 @@ import pytest
 
 from corral.core.errors import ConfigError, EngineError
 from corral.data.messages import Conversation, ImagePart, Message
-from corral.guards.base import Guard, Status
+from corral.guards.base import Guard, Status, Verdict
 from corral.guards.llama_guard.guard import LlamaGuard
 from corral.guards.llama_guard.prompts import PolicyPrompt
 from corral.guards.loading import load_guard
@@ -138,7 +138,12 @@ def test_a_bad_item_does_not_harm_the_others(guard):
     verdicts = guard.classify([Conversation.user("cheat"), *bad, Conversation.user("bread?")])
     assert [v.flagged for v in verdicts] == [True, *[None] * 6, False]
     assert [v.status for v in verdicts[1:-1]] == [*[Status.ERROR] * 5, Status.TIMEOUT]
-    assert "messages[1]" in verdicts[3].detail
+    assert [v.detail.partition(": ")[0] for v in verdicts[1:5]] == [
+        "conversations[1]",
+        "conversations[2]",
+        "conversations[3].messages[1]",
+        "conversations[4]",
+    ]
     assert "secret" not in verdicts[5].detail
 
 
@@ -161,8 +166,30 @@ def test_json_holds_what_the_score_rests_on(guard):
     out = guard.classify([Conversation.user("cheat")])[0].to_json()
     assert out["p_raw"] == pytest.approx(0.9)
     assert out["mass"] == pytest.approx(1.0)
-    assert out["taxonomy_version"] == "1"
+    assert (out["taxonomy"], out["taxonomy_version"]) == ("custom", "1")
     assert out["guard"] == "llama-guard"
+
+
+def test_every_verdict_says_which_taxonomy_it_is_by(guard):
+    safe, failed = guard.classify([Conversation.user("bread?"), Conversation.user("crash")])
+    assert dict(safe.categories) == {}
+    assert {(v.taxonomy, v.taxonomy_version) for v in (safe, failed)} == {("custom", "1")}
+    unsure = ScriptedEngine(lambda _: "", logprob=lambda *_: -9.0)
+    (own,) = LlamaGuard(unsure, PolicyPrompt.of("2")).classify([Conversation.user("bread?")])
+    assert (own.status, own.taxonomy) == (Status.UNPARSEABLE, "llama_guard_2")
+
+
+def test_json_without_the_taxonomys_id_can_still_be_read(guard):
+    out = guard.classify([Conversation.user("cheat")])[0].to_json()
+    before = {key: value for key, value in out.items() if key != "taxonomy"}
+    assert Verdict.from_json(before) == Verdict.from_json(out)
+
+
+def test_an_index_is_that_of_the_conversation_when_both_targets_are_asked_about(guard):
+    odd = Conversation((Message.of("assistant", "a"), Message.of("user", "b"), Message.of("assistant", "c")))
+    first, second = guard.classify_both([Conversation.exchange("a", "b"), odd])
+    assert {v.status for v in first.values()} == {Status.OK}
+    assert {v.detail.partition(": ")[0] for v in second.values()} == {"conversations[1].messages[0]"}
 
 
 def assert_batch_is_items(guard):
@@ -233,6 +260,11 @@ def test_generation_of_released_checkpoints(name, generation):
     from corral.guards.llama_guard.checkpoint import generation_of
 
     assert generation_of(name) == generation
+
+
+@pytest.mark.parametrize("generation", ["3", 3])
+def test_a_generation_may_be_written_as_a_number(checkpoint, generation):
+    assert len(load_guard("llama-guard", model=checkpoint, generation=generation, min_mass=0.0).policy.categories) == 14
 
 
 def test_a_name_that_tells_no_generation_asks_for_one():

@@ -114,6 +114,26 @@ def test_a_fall_on_wrapped_prompts_alone_holds(tmp_path: Path, scores: Scores, c
     assert limits.ours["difference"] == 1.0  # type: ignore[index,call-overload]  # all benign prompts flagged, against none
 
 
+def test_f1_that_is_gained_by_flagging_everything_shows(
+    tmp_path: Path, scores: Scores, config: WildGuardConfig
+) -> None:
+    arms(
+        tmp_path,
+        all=(PERFECT, EVERYTHING),
+        no_adversarial=(PERFECT, NONE),
+        no_adversarial_benign=(PERFECT, EVERYTHING),
+    )
+    helps, _ = adversarial_data(scores, config)
+    assert helps.holds
+    shown: Any = helps.ours
+    above_all = shown["f1 beside that of flagging all wrapped prompts"]
+    assert (above_all["ours"], above_all["baseline"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert above_all["ci95"] == [0.0, 0.0]
+    rate = shown["false-positive rate on wrapped prompts"]
+    assert (rate["ours"], rate["baseline"], rate["difference"]) == (1.0, 0.0, 1.0)
+    assert shown["average precision on wrapped prompts"]["difference"] == pytest.approx(0.0)
+
+
 def test_a_fall_on_plain_prompts_as_well_does_not(tmp_path: Path, scores: Scores, config: WildGuardConfig) -> None:
     arms(
         tmp_path,

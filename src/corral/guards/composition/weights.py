@@ -8,7 +8,7 @@ the operating point of the combination at 0.5. Where the first member is enough 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,7 +50,7 @@ def fit_ensemble(
     *,
     split: str,
     rule: Rule = "logit",
-    max_fpr: float | None = None,
+    max_fpr: float | Mapping[Target, float] | None = None,
     early_agreement: float | None = None,
 ) -> EnsembleFit:
     """Fit an ensemble; a target with fewer than 30 rows of a class is left unfitted.
@@ -60,7 +60,8 @@ def fit_ensemble(
         guards: name to revision of the members, in the order of the columns.
         split: its name.
         rule: how scores will be combined.
-        max_fpr: of the operating point: ``None`` for the best F1, or the largest false-positive rate.
+        max_fpr: of the operating point: ``None`` for the best F1, or the largest false-positive rate, of both targets
+            or of each.
         early_agreement: ``None`` has every member asked about everything; a share lets the first member's score stand
             where it is sure, so that at least this share of the split is decided as all members would decide it, at
             the operating point and at those of 1 and 20 % false positives, between which presets choose theirs.
@@ -79,7 +80,7 @@ def fit_ensemble(
                 list(guards),
                 split=split,
                 rule=rule,
-                max_fpr=max_fpr,
+                max_fpr=max_fpr.get(target) if isinstance(max_fpr, Mapping) else max_fpr,
                 early_agreement=early_agreement,
             )
     if not fits:

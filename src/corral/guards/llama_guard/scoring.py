@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from corral.core.errors import CorralError, EngineError
-from corral.guards.llama_guard.grammar import LABELS, VerdictSyntaxError, format_verdict, parse_verdict
+from corral.guards.llama_guard.grammar import LABELS, VerdictSyntaxError, format_verdict
+from corral.guards.llama_guard.written import read_answer
 from corral.guards.prompted.leads import ANSWER_LEADS
 from corral.guards.prompted.probabilities import LabelScore
 from corral.models.engines.base import Engine, Generation, GenerationSettings, Prompt
@@ -90,7 +91,7 @@ def decode_codes(
 def _greedy_codes(answer: Generation, codes: Sequence[str]) -> tuple[str, ...]:
     """The codes of an answer that is a verdict of ``unsafe``, else none."""
     try:
-        return parse_verdict(answer.text.strip(" "), codes, complete=answer.finish_reason == "stop").codes
+        return read_answer(answer, codes).codes
     except VerdictSyntaxError:
         return ()
 

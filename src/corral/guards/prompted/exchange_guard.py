@@ -11,19 +11,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from corral.core.errors import DataError
 from corral.data.messages import Conversation, Target, TargetChoice
 from corral.guards.asking import present_targets
 from corral.guards.base import Status, Verdict
-from corral.guards.failures import failure_detail
+from corral.guards.failures import bad_input, failure_detail
 from corral.guards.limits import MAX_CHARS, unreadable
 from corral.guards.prompted.batches import Failure
 from corral.guards.prompted.exchanges import Exchange, ExchangeFitter, FittedExchange, exchange_of
 from corral.guards.prompted.turns import UNSHOWN
-
-_NO_TOKENS: Final = Failure(Status.ERROR, "the judged message has no tokens")
 
 
 class TimedReading(Protocol):
@@ -101,6 +99,7 @@ class ExchangeGuard(ABC, Generic[Reading]):
     def classify(self, conversations: Sequence[Conversation], *, target: TargetChoice = "auto") -> list[Verdict]:
         """Judge each conversation; same length and order as given. A failure is a verdict with its status.
 
+        What is wrong with a conversation is told with its index, and takes no other with it.
         The context of the request is the turns before it; those after the reply are not read.
         """
         wanted = [conversation.target(target) for conversation in conversations]
@@ -112,24 +111,25 @@ class ExchangeGuard(ABC, Generic[Reading]):
         return self._judge([(conversation, present_targets(conversation)) for conversation in conversations])
 
     def _judge(self, wanted: Sequence[tuple[Conversation, Sequence[Target]]]) -> list[dict[Target, Verdict]]:
-        items = [self._read(conversation, targets) for conversation, targets in wanted]
+        items = [self._read(index, *asked) for index, asked in enumerate(wanted)]
         self._answer(items)
         return [{target: self.conclude(item, target) for target in item.targets} for item in items]
 
-    def _read(self, conversation: Conversation, targets: Sequence[Target]) -> ExchangeItem[Reading]:
+    def _read(self, index: int, conversation: Conversation, targets: Sequence[Target]) -> ExchangeItem[Reading]:
         started = time.perf_counter()
         item: ExchangeItem[Reading] = ExchangeItem(targets)
         for target in targets:
             if reason := self._unreadable(conversation, target):
-                item.failures[target] = Failure(Status.ERROR, reason)
+                item.failures[target] = Failure(Status.ERROR, bad_input(index, reason))
         judged = [target for target in targets if target not in item.failures]
         if judged:
             try:
                 fitted = self._fit(conversation)
                 item.fitted = fitted
-                item.failures |= {t: _NO_TOKENS for t in judged if not fitted[t].windows}
+                empty = Failure(Status.ERROR, bad_input(index, "the judged message has no tokens"))
+                item.failures |= {t: empty for t in judged if not fitted[t].windows}
             except DataError as error:
-                failure = Failure(Status.ERROR, f"{error.where}: {error.message}")
+                failure = Failure(Status.ERROR, bad_input(index, error.message, where=error.where))
                 item.failures |= dict.fromkeys(judged, failure)
             except Exception as error:
                 failure = Failure(Status.ERROR, failure_detail("the message could not be tokenised", error))

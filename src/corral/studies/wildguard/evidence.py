@@ -33,7 +33,7 @@ from corral.studies.wildguard.settings import (
 from corral.studies.wildguard.trainings import KEYWORDS, only
 
 SMALL: Final = 0.10
-"""What counts as a small difference of multi-task and single-task models: above the largest of the paper's, 0.06."""
+"""What counts as a small difference of multi-task and single-task models: our own, above the paper's largest, 0.06."""
 MOST_UNSCORED: Final = 0.05
 """Above this share of rows without a verdict, figures say more about the format than about the task."""
 _SCORED: Final = f", with at most {MOST_UNSCORED:.0%} of rows unscored"
@@ -84,7 +84,7 @@ def adversarial_data(scores: Scores, config: WildGuardConfig) -> Iterator[Claim]
         toy=config.toy,
         tried=config.tried.get("adversarial_data_helps", ()),
         also=more.above_zero and scored,
-        beside={"fall beyond that of vanilla": more.to_json(), **beside},
+        beside={"fall beyond that of vanilla": more.to_json(), **_costs(scores), **beside},
     )
     yield claim_of(
         "adversarial_benign_data_helps",
@@ -99,6 +99,18 @@ def adversarial_data(scores: Scores, config: WildGuardConfig) -> Iterator[Claim]
         also=scored,
         beside=beside,
     )
+
+
+def _costs(scores: Scores) -> dict[str, JsonValue]:
+    """What F1 on wrapped prompts does not tell: flagging alone raises it, and benign prompts are flagged as well."""
+    full = scores.read(FULL, TACTICS, HARM)
+    above_all = scores.compare_statistics(full.statistics("f1"), full.statistics("flag_all_f1"), full.clusters)
+    against = {m: scores.compare(FULL, WITHOUT_ADVERSARIAL, TACTICS, HARM, m).to_json() for m in ("ap", "fpr")}
+    return {
+        "f1 beside that of flagging all wrapped prompts": above_all.to_json(),
+        "average precision on wrapped prompts": against["ap"],
+        "false-positive rate on wrapped prompts": against["fpr"],
+    }
 
 
 def more_than_vanilla(scores: Scores) -> Compared:
@@ -160,7 +172,7 @@ def multi_task_vs_single(scores: Scores, config: WildGuardConfig) -> Claim:
         ci95=mean.difference.ci95,
         seeds=scores.seeds,
         expected=f"small either way, no sign asserted (paper: at most 0.06 of F1): the interval lies within "
-        f"+-{SMALL:.2f}{_SCORED}",
+        f"+-{SMALL:.2f}, a margin of our own for average precision{_SCORED}",
         holds=holds,
         toy=config.toy,
         tried=() if holds else config.tried.get("multi_task_vs_single", NOTHING_ELSE),

@@ -111,7 +111,7 @@ class WildGuardConfig(Config):
     keep_models: bool = Field(False, description="keep the models of all trainings, not only the guard that is shown")
     toy: bool = Field(False, description="templated text on a tiny model: mark every claim as a toy")
     tried: Mapping[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="by claim, what was done about it in earlier runs, for one that does not hold"
+        default_factory=dict, description="by claim, what was done about it in earlier runs"
     )
     replicates: int = Field(REPLICATES, ge=100, description="resamples of an interval")
     seed: int = Field(0, description="of the draw of rows, splits and tactics, and of the bootstrap")
