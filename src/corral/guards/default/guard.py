@@ -56,6 +56,10 @@ WEIGHT_FILES: Final = (GUARD_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_WEIGHTS
 _MISSING_WEIGHTS: Final = (
     "Packaged weights: install Corral anew. Your own: corral train guard --config default_guard/small writes them."
 )
+UNREPORTED: Final = frozenset({"llama_guard_3/S4"})
+"""Categories that the heads have an output for and no verdict names: of the sexual exploitation of children no training
+row is written here and public ones are few, so the score would rise with harm of any kind. Such texts are judged as
+harmful and by their other categories."""
 _CHARS_PER_TOKEN: Final = 16  # more than text has on average, so clipped context still fills a window
 _TURN_TOKENS: Final = 16  # more than any header and end of turn take
 ENGLISH_WEIGHTS: Final = Path(__file__).parent / "english_weights"
@@ -247,13 +251,14 @@ class TrainedGuard(ClassifierGuard):
         """Calibrated probabilities; flagged when harm reaches 0.5 (an attack alone is the policy's business)."""
         probabilities = self._calibrations.apply(scores_K).tolist()
         binary = dict(zip(BINARY_HEADS, probabilities, strict=False))
+        categories = zip(self._settings.categories, probabilities[len(BINARY_HEADS) :], strict=True)
         p_harm = binary[f"{target}_harm"]
         return Scores(
             flagged=p_harm >= 0.5,
             p_harm=p_harm,
             p_refusal=binary["response_refusal"] if target == "response" else None,
             p_attack=binary["prompt_attack"] if target == "prompt" else None,
-            categories=dict(zip(self._settings.categories, probabilities[len(BINARY_HEADS) :], strict=True)),
+            categories={code: probability for code, probability in categories if code not in UNREPORTED},
         )
 
     def _long(self, tokens: JudgedTokens, *, unread_chars: int) -> JudgedWindows:
