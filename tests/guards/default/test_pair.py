@@ -54,6 +54,8 @@ def test_the_packaged_fit_and_presets_are_of_the_packaged_weights(guard: Default
     presets = Presets.load(PAIR / PRESETS_FILE)
     assert (presets.guard, presets.revision.partition("-")[0]) == ("default", guard.revision.partition("-")[0])
     assert guard.presets_file == PAIR / PRESETS_FILE
+    for fits in presets.targets.values():  # no preset at all is 0.5
+        assert fits["strict"].thresholds.common <= 0.5 <= fits["permissive"].thresholds.common
 
 
 def test_it_is_a_guard_with_its_dtype_in_its_revision(guard: DefaultGuard) -> None:
