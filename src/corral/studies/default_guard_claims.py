@@ -250,14 +250,14 @@ def _translations(guard: GuardResult) -> Claim:
 
 
 def _attack_styles(guard: GuardResult) -> Claim:
-    """Average precision in attack styles that no training row was asked again in; what users copied may be like them."""
+    """Average precision in attack styles that no training row was asked again in; what users copied may be like it."""
     table = _styles_table(guard)
     return _losses(
         "attack_styles_ap",
         {row.style: (row.figure, row.lost) for row in table.rows},
         by="style",
-        metric=f"average precision on {ATTACKED} in attack styles that no training row was asked again in; as it is minus in "
-        "the style",
+        metric=f"average precision on {ATTACKED} in attack styles that no training row was asked again in; as it is minus "
+        "in the style",
         beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
         tried=(
             "a tenth of the rows of two stages asked again in twenty other styles",
