@@ -256,8 +256,8 @@ def _attack_styles(guard: GuardResult) -> Claim:
         "attack_styles_ap",
         {row.style: (row.figure, row.lost) for row in table.rows},
         by="style",
-        metric=f"average precision on {ATTACKED} in attack styles that no training row was asked again in; as it is minus "
-        "in the style",
+        metric=f"average precision on {ATTACKED} in attack styles that no training row was asked again in; as it is "
+        "minus in the style",
         beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
         tried=(
             "a tenth of the rows of two stages asked again in twenty other styles",
