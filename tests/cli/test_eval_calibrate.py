@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from corral.cli.eval_calibrate import _of_targets
 from corral.cli.main import main
 from corral.evals.development import labelled_rows
 from corral.guards.scripted import ScriptedGuard
@@ -64,6 +65,21 @@ def test_an_ensemble_is_fitted_and_used(rows: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("kind", ["band", "ensemble"])
+@pytest.mark.parametrize(
+    ("prompts", "responses", "rates"),
+    [
+        (None, None, {}),
+        (0.05, None, {"prompt": 0.05, "response": 0.05}),
+        (None, 0.1, {"response": 0.1}),
+        (0.05, 0.0, {"prompt": 0.05, "response": 0.0}),
+    ],
+)
+def test_responses_have_the_rate_of_prompts_unless_they_have_their_own(
+    prompts: float | None, responses: float | None, rates: dict[str, float]
+) -> None:
+    assert _of_targets(prompts, responses) == rates
+
+
 def test_two_guards_of_one_kind_are_fitted_together_and_used(
     rows: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -249,7 +249,7 @@ def test_rows_that_measure_false_positives_calibrate_nothing(monkeypatch: pytest
     rows = [row(n, "benign_arena_hard", False) for n in range(80)] + [row(n, "red_instruct", True) for n in range(40)]
     rows += [row(99, "benign_coconot", None), row(98, "self_written/plain", False)]
     monkeypatch.setattr(default_guard, "development_rows", lambda _, *, at_most: rows)
-    config = DefaultGuardConfig()
+    config = DefaultGuardConfig.model_validate({"mixture": [{"source": "benign_arena_hard"}]})
     measured = held_out_benign(config, at_most=200)
     fitted = calibration_rows(config, at_most=200)
     assert {each.source for each in measured} == {"benign_arena_hard"} and 5 < len(measured) < 40

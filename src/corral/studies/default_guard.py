@@ -317,7 +317,7 @@ def development_rows(config: DefaultGuardConfig, *, at_most: int) -> list[Modera
 
 
 def calibration_rows(config: DefaultGuardConfig, *, at_most: int) -> list[ModerationExample]:
-    """``development_rows`` with a label of harm, without the groups that ``held_out_benign`` measures."""
+    """``development_rows`` with a label of harm, without the prompts that ``held_out_benign`` measures."""
     return [
         row
         for row in development_rows(config, at_most=at_most)

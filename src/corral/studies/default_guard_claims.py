@@ -85,7 +85,7 @@ class Requirement:
 
 
 _THRESHOLD_TRIED: Final = (
-    "operating points on held-out rows with at most 10 % of harmless prompts flagged",
+    "operating points on held-out rows with at most 5 % of harmless prompts flagged, 10 % before",
     "two further stages of training on harmless look-alikes and their harmful counterparts, written for this project",
     "a fourth stage on verbs with harmless and with harmful objects, averaged with the third",
     "a fifth stage on 8,000 more rows, harmful ones and their harmless neighbours, a third of them in de, es and fr",
@@ -260,7 +260,7 @@ def _attack_styles(guard: GuardResult) -> Claim:
         "minus in the style",
         beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
         tried=(
-            "a tenth of the rows of two stages asked again in twenty other styles",
+            "up to a tenth of the rows of five stages asked again in twenty other styles",
             "a decoder of codes",
             "not kept out: sources of the mixture hold jailbreaks that users copied, the evil confidant among them",
         ),

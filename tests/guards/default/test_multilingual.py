@@ -63,8 +63,8 @@ def test_prompt_and_reply_are_judged_each_as_alone(guard: Guard) -> None:
     talk = Conversation.exchange("Wie backe ich Brot?", "Ich kann dabei leider nicht helfen.")
     (both,) = guard.classify_both([talk])
     (prompt,), (reply,) = guard.classify([talk], target="prompt"), guard.classify([talk], target="response")
-    assert both["prompt"].p_harm == pytest.approx(prompt.p_harm, abs=1e-3)
-    assert both["response"].p_harm == pytest.approx(reply.p_harm, abs=1e-3)
+    assert both["prompt"].p_harm == pytest.approx(prompt.p_harm, abs=5e-3)
+    assert both["response"].p_harm == pytest.approx(reply.p_harm, abs=5e-3)
     assert both["response"].p_refusal is not None and both["response"].p_refusal > 0.5
 
 

@@ -54,8 +54,10 @@ def test_the_packaged_fit_and_presets_are_of_the_packaged_weights(guard: Default
     presets = Presets.load(PAIR / PRESETS_FILE)
     assert (presets.guard, presets.revision.partition("-")[0]) == ("default", guard.revision.partition("-")[0])
     assert guard.presets_file == PAIR / PRESETS_FILE
-    for fits in presets.targets.values():  # no preset at all is 0.5
-        assert fits["strict"].thresholds.common <= 0.5 <= fits["permissive"].thresholds.common
+    prompts, responses = (presets.targets[target] for target in ("prompt", "response"))
+    assert prompts["strict"].thresholds.common < 0.5 < prompts["permissive"].thresholds.common  # 0.5 is without a preset
+    assert responses["strict"].thresholds.common == pytest.approx(0.5, abs=0.01)
+    assert 0.5 < responses["permissive"].thresholds.common
 
 
 def test_it_is_a_guard_with_its_dtype_in_its_revision(guard: DefaultGuard) -> None:

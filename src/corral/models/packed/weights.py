@@ -89,8 +89,8 @@ class ModelWeights(StackWeights):
     """A whole causal language model, its residual stream as it is.
 
     Attributes:
-        last: the highest layer for what follows its attention, in float32: few tokens go there, and in some models it
-            writes large constants, which bfloat16 would round to more than all other layers' errors.
+        last: the highest layer for what follows its attention: in float32, unless the model is large. Few tokens go
+            there, and in some models it writes large constants, whose rounding to bfloat16 would outweigh all others.
         norm: (D,), after the last layer.
         head: (V, D).
     """
@@ -118,14 +118,15 @@ def is_plain_llama(model: PreTrainedModel) -> bool:
 
 
 def model_weights(model: PreTrainedModel) -> ModelWeights:
-    """The weights of a model for which ``is_plain_llama`` holds; memory is shared with it but for reordered copies."""
+    """The weights of a model for which ``is_plain_llama`` holds; memory is shared with it but for reordered copies
+    and the end of the highest layer."""
     decoder: Any = model.base_model
     stack = stack_weights(decoder, LlamaShape.from_config(model.config.to_dict()))
     return ModelWeights(
         stack.shape,
         stack.embedding,
         stack.layers,
-        last=_wide_end(decoder.layers[-1], stack.layers[-1]),
+        last=_wide_end(decoder.layers[-1], stack.layers[-1]) if _is_small(decoder) else stack.layers[-1],
         norm=decoder.norm.weight.detach(),
         head=model.get_output_embeddings().weight.detach(),
     )
@@ -158,10 +159,14 @@ def stack_weights(decoder: Any, shape: LlamaShape, *, int8: bool = False) -> Sta
     if int8:
         turn = KroneckerOrthogonal.random(shape.hidden_size, _TURN_SEED)
         return StackWeights(shape, embedding, tuple(_rounded_layer(layer, turn) for layer in decoder.layers), turn)
-    size = sum(parameter.nbytes for parameter in decoder.layers.parameters())
-    return StackWeights(
-        shape, embedding, tuple(_layer_weights(layer, reorder=size <= REORDER_BYTES) for layer in decoder.layers)
-    )
+    reorder = _is_small(decoder)
+    return StackWeights(shape, embedding, tuple(_layer_weights(layer, reorder=reorder) for layer in decoder.layers))
+
+
+def _is_small(decoder: Any) -> bool:
+    """Whether copies of its matrices may be held beside them."""
+    size: int = sum(parameter.nbytes for parameter in decoder.layers.parameters())
+    return size <= REORDER_BYTES
 
 
 def _layer_weights(layer: Any, *, reorder: bool) -> LayerWeights:
@@ -183,7 +188,9 @@ def _layer_weights(layer: Any, *, reorder: bool) -> LayerWeights:
 
 
 def _wide_end(layer: Any, weights: LayerWeights) -> LayerWeights:
-    """The layer, whose matrices behind attention multiply in float32."""
+    """The layer, whose matrices behind attention multiply in float32; itself where all do."""
+    if layer.mlp.down_proj.weight.dtype == torch.float32:
+        return weights
 
     def matrix(linear: Any) -> Matrix:
         return Matrix(linear.weight.detach().float(), reorder=False)
