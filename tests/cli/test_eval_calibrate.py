@@ -64,7 +64,6 @@ def test_an_ensemble_is_fitted_and_used(rows: Path, capsys: pytest.CaptureFixtur
     assert main(["moderate", "hello", "--guard", spec, "--format", "jsonl"]) == 0
 
 
-@pytest.mark.parametrize("kind", ["band", "ensemble"])
 @pytest.mark.parametrize(
     ("prompts", "responses", "rates"),
     [
@@ -80,6 +79,7 @@ def test_responses_have_the_rate_of_prompts_unless_they_have_their_own(
     assert _of_targets(prompts, responses) == rates
 
 
+@pytest.mark.parametrize("kind", ["band", "ensemble"])
 def test_two_guards_of_one_kind_are_fitted_together_and_used(
     rows: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

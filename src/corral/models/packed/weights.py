@@ -119,7 +119,8 @@ def is_plain_llama(model: PreTrainedModel) -> bool:
 
 def model_weights(model: PreTrainedModel) -> ModelWeights:
     """The weights of a model for which ``is_plain_llama`` holds; memory is shared with it but for reordered copies
-    and the end of the highest layer."""
+    and the end of the highest layer.
+    """
     decoder: Any = model.base_model
     stack = stack_weights(decoder, LlamaShape.from_config(model.config.to_dict()))
     return ModelWeights(
