@@ -48,28 +48,6 @@ def test_answers_come_in_the_order_of_the_questions() -> None:
     assert asyncio.run(main()) == [2 * i for i in range(10)]
 
 
-def test_the_event_loop_sees_to_others_between_the_callers_of_one_batch() -> None:
-    async def main() -> list[int]:
-        turn = 0
-        woken: list[int] = []
-        gate = Gate()
-        batcher = Batcher("g", gate, BatchLimits(batch_items=64, linger_seconds=0))
-        first = batcher.submit([0], [1], timeout=5)
-        await entered(gate)
-        for future in batcher.submit(range(30), [1] * 30, timeout=5):
-            future.add_done_callback(lambda _: woken.append(turn))
-        gate.let_go.set()
-        while len(woken) < 30:
-            turn += 1
-            await asyncio.sleep(0)
-        assert first[0].result() == 0 and gate.batches == [[0], list(range(30))]
-        return woken
-
-    woken = asyncio.run(main())
-    assert woken == sorted(woken)
-    assert max(woken.count(turn) for turn in woken) <= batching._DELIVERED_AT_ONCE < 30
-
-
 def test_callers_that_ask_again_at_once_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is waited is a share of the call before: made generous, so that a busy machine changes nothing.
     monkeypatch.setattr(batching, "_COMING_BACK_SECONDS", 60.0)

@@ -38,10 +38,6 @@ _COMING_BACK_SECONDS: Final = 0.1
 _LINGER_SHARE: Final = 0.1
 _LONGEST_LINGER: Final = 0.03
 
-_DELIVERED_AT_ONCE: Final = 4
-"""Results of a batch that callers wake up for before the event loop sees to others: what each then does takes
-milliseconds, and a request to be refused would wait for all of them."""
-
 NICENESS: Final = 5
 """Of threads that compute: the event loop, which refuses and answers while they are busy, comes first."""
 
@@ -325,15 +321,11 @@ def _yield_to_others() -> None:
             os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
-def _deliver(batch: Sequence[_Item[In, Out]], outcome: Sequence[Out] | BaseException, start: int = 0) -> None:
-    """Give each caller its result, a few in one turn of the event loop."""
-    stop = start + _DELIVERED_AT_ONCE
-    for index, item in enumerate(batch[start:stop], start):
+def _deliver(batch: Sequence[_Item[In, Out]], outcome: Sequence[Out] | BaseException) -> None:
+    for index, item in enumerate(batch):
         if item.future.done():
             continue
         if isinstance(outcome, BaseException):
             item.future.set_exception(outcome)
         else:
             item.future.set_result(outcome[index])
-    if stop < len(batch):
-        batch[0].future.get_loop().call_soon(_deliver, batch, outcome, stop)
