@@ -141,6 +141,19 @@ def test_bfloat16_is_close_to_float32(make_llama):
     close(narrow, wide, 0.05)
 
 
+def test_large_constants_of_the_highest_layer_are_not_rounded_to_bfloat16(make_llama, monkeypatch):
+    model = make_llama(torch.bfloat16, spread=0.08)
+    with torch.no_grad():
+        model.model.layers[-1].mlp.down_proj.weight *= 64
+    sequences = requests(20)
+    exact = torch.tensor(scorer(model.float()).label_logprobs(sequences, LABELS))
+    model = model.bfloat16()
+    found = torch.tensor(scorer(model).label_logprobs(sequences, LABELS))
+    monkeypatch.setattr("corral.models.packed.weights._wide_end", lambda _, weights: weights)
+    rounded = torch.tensor(scorer(model).label_logprobs(sequences, LABELS))
+    assert (found - exact).abs().mean() < 0.8 * (rounded - exact).abs().mean()
+
+
 def test_scores_too_large_for_their_exponent_are_computed_with_the_maximum_subtracted(make_llama):
     model = make_llama()
     with torch.no_grad():

@@ -130,7 +130,7 @@ def read_states(weights: ModelWeights, packing: Packing, prefix: Sequence[KeysVa
     attend = _attention(packing.read_segments, tokens, weights)
     attended = attend(query[:, packing.reads], own, prefix[-1] if prefix else None)
     read_RD = hidden_ND[packing.reads]
-    work.finish(read_RD, attended, weights.last)
+    work.finish(read_RD, attended, weights.layers[-1])
     return F.rms_norm(read_RD, (weights.shape.hidden_size,), weights.norm.float(), weights.shape.norm_epsilon)
 
 

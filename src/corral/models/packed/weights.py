@@ -88,14 +88,14 @@ class StackWeights:
 class ModelWeights(StackWeights):
     """A whole causal language model, its residual stream as it is.
 
+    What follows the attention of its highest layer is in float32, unless the model is large: few tokens go there, and
+    in some models it writes large constants, whose rounding to bfloat16 would outweigh all others.
+
     Attributes:
-        last: the highest layer for what follows its attention: in float32, unless the model is large. Few tokens go
-            there, and in some models it writes large constants, whose rounding to bfloat16 would outweigh all others.
         norm: (D,), after the last layer.
         head: (V, D).
     """
 
-    last: LayerWeights
     norm: Tensor
     head: Tensor
 
@@ -126,8 +126,7 @@ def model_weights(model: PreTrainedModel) -> ModelWeights:
     return ModelWeights(
         stack.shape,
         stack.embedding,
-        stack.layers,
-        last=_wide_end(decoder.layers[-1], stack.layers[-1]) if _is_small(decoder) else stack.layers[-1],
+        (*stack.layers[:-1], _wide_end(decoder.layers[-1], stack.layers[-1])) if _is_small(decoder) else stack.layers,
         norm=decoder.norm.weight.detach(),
         head=model.get_output_embeddings().weight.detach(),
     )
