@@ -54,6 +54,15 @@ def test_an_earlier_entry_keeps_its_rows() -> None:
     assert [example.text for example in mixture.rows] == ["a", "b"]
 
 
+def test_a_row_of_a_category_may_be_said_to_be_in_no_other() -> None:
+    entry = {"category": "llama_guard_3/S12", "sole_category": True}
+    (alone,) = draw([row("a")], entry).rows
+    assert [code for code, member in alone.categories.items() if member] == ["llama_guard_3/S12"]
+    assert len(alone.categories) == 14
+    (nothing_said,) = draw([row("a")], {"sole_category": True}).rows
+    assert nothing_said.categories == row("a").categories
+
+
 def test_labels_and_categories_are_overridden() -> None:
     (changed,) = draw([row("a", attack=None)], {"label": {"harmful": True}, "category": "llama_guard_3/S12"}).rows
     assert changed.harmful is True

@@ -48,7 +48,7 @@ def test_what_training_shares_with_other_evaluation_sets_is_said(report: Moderat
 
 def test_a_refit_is_said_and_its_rows_count(report: ModerationReport) -> None:
     refit = {**SECOND, "heads": ["prompt_attack"], "training_rows": 70, "left_in": {"replies": 0}}
-    card = guard_card("", ACCOUNT | {"refit": refit}, {}, "abc", report)
+    card = guard_card("", ACCOUNT | {"refits": [refit]}, {}, "abc", report)
     assert "`prompt_attack` alone was trained anew on 70 rows and calibrated on 60 of other groups" in card
     assert "| red_instruct | 15 |" in card
 

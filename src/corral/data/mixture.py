@@ -17,6 +17,7 @@ from pydantic import Field
 from corral.core.config import Config
 from corral.core.errors import ConfigError
 from corral.data.examples import ModerationExample
+from corral.data.taxonomy import load_taxonomy
 
 _FIELDS: Final = ("target", "harmful", "refusal", "attack", "language", "split")
 
@@ -34,6 +35,7 @@ class MixtureEntry(Config):
         default_factory=dict, description="labels that override the source's: harmful, refusal, attack"
     )
     category: str | None = Field(None, description="qualified code that is set to true")
+    sole_category: bool = Field(False, description="a row of a category is in no other category of its taxonomy")
     max_chars: int | None = Field(
         None, ge=1, description="leave longer judged messages out: training cuts long rows, and with them the reason"
     )
@@ -147,7 +149,16 @@ def relabel(row: ModerationExample, entry: MixtureEntry) -> ModerationExample:
             raise ConfigError(f"no label is called `{name}`", where=f"mixture entry of `{entry.source}`")
     labels: dict[str, Any] = dict(entry.label)
     changed = replace(row, **labels) if labels else row
-    if entry.category is None:
-        return changed
-    taxonomy = entry.category.partition("/")[0]
-    return replace(changed, categories={**changed.categories, entry.category: True}, taxonomy=taxonomy)
+    if entry.category is not None:
+        taxonomy = entry.category.partition("/")[0]
+        changed = replace(changed, categories={**changed.categories, entry.category: True}, taxonomy=taxonomy)
+    return _alone_in_its_category(changed) if entry.sole_category else changed
+
+
+def _alone_in_its_category(row: ModerationExample) -> ModerationExample:
+    """The row with every category that it says nothing about set to false, where it says that it is in one."""
+    if not any(row.categories.values()):
+        return row
+    taxonomy = load_taxonomy(row.taxonomy)
+    others = {f"{taxonomy.id}/{category.code}": False for category in taxonomy.categories}
+    return replace(row, categories=others | dict(row.categories))

@@ -27,7 +27,7 @@ def guard_card(
 
     Args:
         notes: the recipe's own text: what the guard is, known failures.
-        account: ``artefacts/mixture.json`` of the run, stage by stage, and of a refit that followed.
+        account: ``artefacts/mixture.json`` of the run, stage by stage, and of the refits that followed.
         settings: the run's resolved settings.
         revision: of the weights, as in the run's report.
         report: evaluation of the guard (first) and of baselines.
@@ -68,7 +68,7 @@ def scores_card(notes: str, report: ModerationReport) -> str:
 
 def _refitted(account: Mapping[str, Any]) -> Iterator[str]:
     """Which heads were trained anew after the stages, and on what, if any were."""
-    if refit := account.get("refit"):
+    for refit in account.get("refits", ()):
         heads = ", ".join(f"`{head}`" for head in refit["heads"])
         yield (
             f"After that {heads} alone was trained anew on {refit['training_rows']:,} rows and calibrated on "
@@ -96,10 +96,9 @@ def _scores(report: ModerationReport) -> Iterator[Table]:
 
 
 def _taken(account: Mapping[str, Any]) -> dict[str, int]:
-    """Rows of each source that were drawn, over all stages and the refit."""
+    """Rows of each source that were drawn, over all stages and refits."""
     taken: dict[str, int] = defaultdict(int)
-    refit = [account["refit"]] if "refit" in account else []
-    for stage in [*account["stages"], *refit]:
+    for stage in [*account["stages"], *account.get("refits", ())]:
         for entry in stage["entries"]:
             taken[entry["source"]] += entry["taken"]
     return taken

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from corral.core.config import Config
 from corral.core.errors import ConfigError, MetricError, NotFoundError
@@ -38,7 +38,6 @@ from corral.studies.drawing import asked_texts, draw_held_out, draw_mixture, kee
 from corral.studies.guard_refit import (
     ACCOUNT,
     REFIT_SPLIT,
-    STATES,
     HeadRefit,
     RefitRows,
     add_calibration,
@@ -86,7 +85,12 @@ class DefaultGuardConfig(Config):
     further: tuple[FurtherStage, ...] = Field(
         (), description="trainings that go on from there; with `training.start_from`, only the last is done, from there"
     )
-    refit: HeadRefit | None = Field(None, description="heads trained anew on the trunk of the last stage; null: none")
+    refit: tuple[HeadRefit, ...] = Field(
+        (), description="heads trained anew on the trunk of the last stage, one refit after the other, or a single one"
+    )
+    unreported: tuple[str, ...] = Field(
+        (), description="qualified codes of categories that the guard has an output for and that no verdict names"
+    )
     held_out: float = Field(0.04, gt=0, lt=1, description="share of groups for calibration")
     max_fpr: Mapping[str, float] = Field(
         default_factory=dict, description="largest false-positive rate on the development split at 0.5, by head"
@@ -94,6 +98,18 @@ class DefaultGuardConfig(Config):
     window: int = Field(384, ge=32)
     overlap: int = Field(96, ge=0)
     seed: int = 0
+
+    @field_validator("refit", mode="before")
+    @classmethod
+    def _one_or_several(cls, refit: object) -> object:
+        return () if refit is None else (refit,) if isinstance(refit, Mapping) else refit
+
+    @field_validator("refit")
+    @classmethod
+    def _first_may_start(cls, refit: tuple[HeadRefit, ...]) -> tuple[HeadRefit, ...]:
+        if any(each.start_from is not None for each in refit[1:]):
+            raise ValueError("a refit goes on from the one before; only the first has `start_from`")
+        return refit
 
     @property
     def last(self) -> FurtherStage | None:
@@ -113,8 +129,9 @@ class DefaultGuardRecipe:
 
     def plan(self, config: DefaultGuardConfig) -> list[str]:
         """What the run will do, a line a step."""
-        if config.refit is not None and config.refit.start_from is not None:
-            return self._plan_refit(config.refit)
+        refits = [step for refit in config.refit for step in self._plan_refit(refit)]
+        if config.refit and config.refit[0].start_from is not None:
+            return refits
         training = config.training
         steps = []
         if not config.further or training.start_from is None:
@@ -131,7 +148,7 @@ class DefaultGuardRecipe:
         return [
             *steps,
             f"calibrate on {config.held_out:.0%} held-out groups and write artefacts/guard",
-            *(self._plan_refit(config.refit) if config.refit else []),
+            *refits,
         ]
 
     def _plan_refit(self, refit: HeadRefit) -> list[str]:
@@ -153,13 +170,13 @@ class DefaultGuardRecipe:
         for file in source_files(_sources(config)):
             run.add_input(file)
         folder = run.artefacts / "guard"
-        measured = _train(config, run, folder) if config.refit is None else _refit(config, config.refit, run, folder)
+        measured = _refit(config, run, folder) if config.refit else _train(config, run, folder)
         run.add_output(run.artefacts)
         run.report({**measured, "revision": guard_weights_revision(folder)})
 
 
 def _train(
-    config: DefaultGuardConfig, run: Run, folder: Path, *, refit: Mapping[str, Any] | None = None
+    config: DefaultGuardConfig, run: Run, folder: Path, *, refits: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Train and calibrate all stages and write the guard to ``folder``; what the report says of it.
 
@@ -167,12 +184,12 @@ def _train(
         config: settings.
         run: that is under way.
         folder: of the guard.
-        refit: account of the rows of a refit that follows.
+        refits: account of the rows of each refit that follows.
     """
     before = [stage_rows(config.up_to(stage)) for stage in range(len(config.further))]
     rows = stage_rows(config)
     accounts = [*(each.account for each in before), rows.account | {"left_in": left_in(rows.drawn, config)}]
-    keep_account(run.artefacts / ACCOUNT, {"stages": accounts} | ({"refit": refit} if refit else {}))
+    keep_account(run.artefacts / ACCOUNT, {"stages": accounts} | ({"refits": list(refits)} if refits else {}))
     config = _stages_before(config, before, run)
     write_guard(folder, _trained(rows, config, run.checkpoints, run), config)
     scores, labels = score_rows(TrainedGuard.load(weights=folder), rows.held_out)
@@ -180,37 +197,55 @@ def _train(
     return {"development": development_scores(scores, labels)}
 
 
-def _refit(config: DefaultGuardConfig, refit: HeadRefit, run: Run, folder: Path) -> dict[str, Any]:
-    """Train the chosen heads anew, of the guard of this run or of another, and calibrate them and no other."""
-    before = made_before(refit.start_from) if refit.start_from else None
-    rows = refit_rows(refit, keep_clean_of=_clean_of(config), seed=config.seed)
-    own = _refit_account(rows, config)
+def _refit(config: DefaultGuardConfig, run: Run, folder: Path) -> dict[str, Any]:
+    """Train chosen heads anew, of the guard of this run or of another, and calibrate them and no other."""
+    first = config.refit[0]
+    before = made_before(first.start_from) if first.start_from else None
+    drawn = [refit_rows(refit, keep_clean_of=_clean_of(config), seed=config.seed) for refit in config.refit]
+    accounts = [_refit_account(refit, rows, config) for refit, rows in zip(config.refit, drawn, strict=True)]
     measured: dict[str, Any] = {}
     if before is None:
         start = run.artefacts / "trained"
-        measured = _train(config, run, start, refit=own)
+        measured = _train(config, run, start, refits=accounts)
     else:
         start, stages = before
-        keep_account(run.artefacts / ACCOUNT, {"stages": stages, "refit": own})
-    refit_guard(start, folder, rows.training, refit, encoding=config.training, run=run)
+        keep_account(run.artefacts / ACCOUNT, {"stages": stages, "refits": accounts})
+    found: dict[str, Any] = {}
+    for number, (refit, rows) in enumerate(zip(config.refit, drawn, strict=True), start=1):
+        found |= _refit_once(refit, rows, start, folder, config=config, run=run, work=run.path / f"refit-{number}")
+        start = folder
+    return {**measured, "refit": found}
+
+
+def _refit_once(
+    refit: HeadRefit,
+    rows: RefitRows,
+    start: Path,
+    folder: Path,
+    *,
+    config: DefaultGuardConfig,
+    run: Run,
+    work: Path,
+) -> dict[str, Any]:
+    """One refit of the guard in ``start``, written to ``folder``; how its heads do on rows that it held out."""
+    refit_guard(start, folder, rows.training, refit, encoding=config.training, run=run, work=work)
     as_replies = "response_harm" in refit.heads
     scores, labels = score_rows(TrainedGuard.load(weights=folder), rows.held_out, as_replies=as_replies)
-    fitted = calibrate(scores, labels, max_fpr=config.max_fpr, split=REFIT_SPLIT)
-    add_calibration(folder, fitted, refit.heads)
-    shutil.rmtree(run.path / STATES)  # a hundred megabytes that a finished run has no use for
+    add_calibration(folder, calibrate(scores, labels, max_fpr=config.max_fpr, split=REFIT_SPLIT), refit.outputs)
+    shutil.rmtree(work)  # hundreds of megabytes that a finished run has no use for
     found = development_scores(scores, labels)
-    return {**measured, "refit": {head: found[head] for head in refit.heads if head in found}}
+    return {score: found[score] for score in refit.outputs if score in found}
 
 
-def _refit_account(rows: RefitRows, config: DefaultGuardConfig) -> dict[str, Any]:
+def _refit_account(refit: HeadRefit, rows: RefitRows, config: DefaultGuardConfig) -> dict[str, Any]:
     return account(rows.mixture, len(rows.training), len(rows.held_out)) | {
-        "heads": list(config.refit.heads if config.refit else ()),
+        "heads": list(refit.heads),
         "left_in": left_in(rows.mixture.rows, config),
     }
 
 
 def _sources(config: DefaultGuardConfig) -> list[str]:
-    refitted = config.refit.mixture if config.refit else ()
+    refitted = [entry for refit in config.refit for entry in refit.mixture]
     entries = [*config.mixture, *(entry for stage in config.further for entry in stage.mixture), *refitted]
     clean = [*config.keep_clean_of, *(name for stage in config.further for name in stage.keep_clean_of)]
     return [*(entry.source for entry in entries), *clean]
@@ -497,6 +532,7 @@ def write_guard(folder: Path, network: GuardNetwork, config: DefaultGuardConfig)
         window=config.window,
         overlap=config.overlap,
         min_context=training.max_context_tokens,
+        unreported=config.unreported,
     )
     with atomic_directory(folder, replace=True) as staged:
         training_module("lora").write_adapter(network.backbone, staged, base=training.base, dtype=torch.bfloat16)

@@ -22,7 +22,7 @@ from corral.data.mixture import Mixture, MixtureEntry
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration
 from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, WEIGHT_FILES, TrainedGuard
-from corral.guards.default.network import BINARY_HEADS, GuardHeads
+from corral.guards.default.network import BINARY_HEADS, CATEGORY_HEAD, GuardHeads, category_codes
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
 from corral.studies.drawing import draw_mixture
 from corral.studies.training import training_module
@@ -30,7 +30,6 @@ from corral.train.guard.classifier_settings import GuardTrainingConfig
 from corral.train.guard.refit_settings import HeadRefitConfig
 
 ACCOUNT: Final = "mixture.json"
-STATES: Final = "states"
 REFIT_SPLIT: Final = "held-out groups of the refit's mixture"
 
 
@@ -41,7 +40,9 @@ class HeadRefit(Config):
     are among them.
     """
 
-    heads: tuple[str, ...] = Field(min_length=1, description="binary heads; all other outputs stay bit for bit")
+    heads: tuple[str, ...] = Field(
+        min_length=1, description="binary heads, or `categories`; all other outputs stay bit for bit"
+    )
     start_from: Path | None = Field(
         None, description="`artefacts` of a finished run whose guard is refitted, in place of training one"
     )
@@ -54,9 +55,15 @@ class HeadRefit(Config):
     @field_validator("heads")
     @classmethod
     def _known(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in heads if name not in BINARY_HEADS]:
-            raise ValueError(f"no head is called `{unknown[0]}`; there are {', '.join(BINARY_HEADS)}")
+        known = (*BINARY_HEADS, CATEGORY_HEAD)
+        if unknown := [name for name in heads if name not in known]:
+            raise ValueError(f"no head is called `{unknown[0]}`; there are {', '.join(known)}")
         return heads
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the scores that these heads give: a binary head one, the category head one for each category."""
+        return tuple(score for head in self.heads for score in (category_codes() if head == CATEGORY_HEAD else (head,)))
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,11 @@ def refit_guard(
     *,
     encoding: GuardTrainingConfig,
     run: Run,
+    work: Path,
 ) -> None:
     """Write to ``folder`` the guard in ``start`` with the chosen heads trained anew, these not calibrated yet.
 
-    Token states are kept in the run's folder ``STATES``, checkpoints beside it; a killed run goes on from both.
+    Token states and checkpoints are kept in the folder ``work``; a killed run goes on from both.
 
     Args:
         start: folder of a guard.
@@ -127,6 +135,7 @@ def refit_guard(
         refit: settings.
         encoding: how much of a long row is read.
         run: that is under way.
+        work: folder of what is kept until it is done.
     """
     from safetensors.torch import load_file
 
@@ -135,19 +144,19 @@ def refit_guard(
     )
     guard = TrainedGuard.load(weights=start)
     encoded = classifier.encode_rows(rows, classifier.load_encoder(encoding), encoding)
-    states = states_of.cached_states(guard.hidden_states, encoded, run.path / STATES, revision=guard.revision)
+    states = states_of.cached_states(guard.hidden_states, encoded, work / "states", revision=guard.revision)
     stored = load_file(start / HEAD_WEIGHTS)
     heads = GuardHeads(stored["query"].shape[1], len(stored["categories.bias"]))
     heads.load_state_dict(stored)
-    labelled = [refitting.StateRow(of_row, row.binary) for of_row, row in zip(states, encoded, strict=True)]
-    refitted = refitting.refit_heads(
-        heads, refit.heads, labelled, refit.training, run.path / "checkpoints-refit", run=run
-    )
-    _write(folder, start, refitted, refit.heads)
+    labelled = [
+        refitting.StateRow(of_row, row.binary, row.categories) for of_row, row in zip(states, encoded, strict=True)
+    ]
+    refitted = refitting.refit_heads(heads, refit.heads, labelled, refit.training, work / "checkpoints", run=run)
+    _write(folder, start, refitted, refit.outputs)
 
 
 def _write(folder: Path, start: Path, heads: GuardHeads, names: Sequence[str]) -> None:
-    """The guard in ``start`` with these heads, and without the calibration of those named."""
+    """The guard in ``start`` with these heads, and without the calibration of the scores that are named."""
     from safetensors.torch import save_file
 
     settings = read_json(start / GUARD_FILE)
@@ -160,7 +169,7 @@ def _write(folder: Path, start: Path, heads: GuardHeads, names: Sequence[str]) -
 
 
 def add_calibration(folder: Path, calibration: Mapping[str, Calibration], names: Sequence[str]) -> None:
-    """Add the calibration of the named heads to that of the guard in ``folder``, which stays as it is."""
+    """Add the calibration of the named scores to that of the guard in ``folder``, which stays as it is."""
     settings = read_json(folder / GUARD_FILE)
     fitted = {name: calibration[name].model_dump(mode="json") for name in names if name in calibration}
     atomic_write_json(folder / GUARD_FILE, {**settings, "calibration": {**settings["calibration"], **fitted}})

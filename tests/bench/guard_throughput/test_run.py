@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from corral.bench.guard_throughput.bounds import check_report
 from corral.bench.guard_throughput.settings import ThroughputSettings
 from corral.bench.isolated import MEASUREMENTS, Isolated
 from corral.bench.vllm import PYTHON_VARIABLE
+from corral.core.errors import CorralError
 from corral.models.packed.int8 import int8_is_exact
 
 PROMISED = {
@@ -107,6 +110,22 @@ def test_without_vllm_there_is_a_reason_and_its_bounds_are_open(tiny: Throughput
     for name in ("ratio_vs_vllm", "openai_engine_works"):
         assert (report["checks"][name]["value"], report["checks"][name]["ok"]) == (None, None)
     assert "vllm-client" not in asked
+
+
+def test_a_server_that_does_not_start_costs_its_own_figures_alone(
+    tiny: ThroughputSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def failing(*_: object, **__: object) -> Iterator[str]:
+        raise CorralError("the server ended with exit code 1")
+        yield ""
+
+    monkeypatch.setattr(run, "serving_vllm", failing)
+    report, _ = measure_here(tiny, Path(sys.executable), tmp_path)
+    assert report["ratio_vs_vllm"] is None
+    assert "exit code 1" in report["ratio_vs_vllm_reason"]
+    assert report["checks"]["openai_engine_works"]["ok"] is False
+    assert report["max_delta_p"] is not None
 
 
 def test_the_default_guard_in_8_bits_has_figures_or_a_reason(

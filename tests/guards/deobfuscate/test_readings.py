@@ -14,6 +14,7 @@ from corral.data.perturbations import PERTURBATIONS
 from corral.guards.deobfuscate.codes import MORSE, from_base64, from_codepoints, from_hex, from_morse, mirrored, shifted
 from corral.guards.deobfuscate.noise import with_plain_letters, without_invisible, without_leet, without_stacked_marks
 from corral.guards.deobfuscate.readings import readings
+from corral.redteam.styles import StyleContext, load_style, seeded
 
 SECRET = "Tell me how to find out the secret colour of the kitchen door"
 MORSE_SECRET = " ".join(MORSE.get(letter, "/") for letter in SECRET.lower())
@@ -51,6 +52,38 @@ def test_a_code_is_read_wherever_it_stands(code: str, around: str) -> None:
 @pytest.mark.parametrize("secret", [SECRET, "Sage mir bitte, wie ich die Farbe der Tür finden kann"])
 def test_every_shift_is_undone(shift: int, secret: str) -> None:
     assert said(shifted(secret, shift))[1:] == [secret]
+
+
+WORDS = SECRET.split()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "\n".join(f'stack.append("{word}")' for word in reversed(WORDS)),
+        "\n".join(f"queue.put('{word}')" for word in WORDS),
+        f"order = {WORDS}  # read it",
+        f"order = {[*WORDS[0::2], *WORDS[1::2]]}",
+        'Let a = "Tell me how to find out the sec"\nLet b = "ret colour of the kit"\nLet c = "chen door"\nSay a+b+c',
+        'x = "Tell me how to find out" + " the secret colour of" + " the kitchen door"',
+        'x1 = "Tell me how to find out"; x2 = "the secret colour of"; x3 = "the kitchen door"',
+        'print("hello")\nargs = ["Tell me how to find out", "the secret colour of", "the kitchen door"]',
+    ],
+    ids=["stack", "queue", "list", "two halves", "variables", "sum", "without blanks", "after another string"],
+)
+def test_what_a_program_keeps_in_pieces_is_put_together(program: str) -> None:
+    assert SECRET in said(program)
+
+
+@pytest.mark.parametrize("style", ["code_attack", "code_attack:structure=list", "code_chameleon"])
+def test_a_request_in_a_program_of_our_red_team_is_read(style: str) -> None:
+    prompt = load_style(style).apply(SECRET, rng=seeded(0, style), context=StyleContext())
+    assert SECRET in said(prompt.shown.messages[-1].text)
+
+
+def test_a_long_list_is_put_together_in_time_that_grows_with_it() -> None:
+    found = said(str(["word"] * 20_000))
+    assert found[1] == " ".join(["word"] * 20_000)
 
 
 def test_morse_is_read_without_capitals() -> None:
@@ -92,6 +125,10 @@ def test_a_disguise_is_seen_through(disguised: str) -> None:
         "def add(a, b):\n    return a + b\n",
         "sha256: 9f86d081",
         "你好，请介绍一下北京。",
+        'He said "yes", then she said "no", and I said "maybe, who knows".',
+        "I don't think it's the dogs' fault, isn't it?",
+        '{"role": "user", "content": "hello my friend", "count": "three"}',
+        'open("file.txt", "w")',
         "",
         "   ",
     ],

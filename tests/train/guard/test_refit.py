@@ -33,7 +33,9 @@ def rows(n: int = 40) -> list[StateRow]:
         states[i % len(states), 0] = 6.0 if i % 2 else -6.0
         labels = [-100.0] * len(BINARY_HEADS)
         labels[ATTACK], labels[0] = float(i % 2), float(i % 4 < 2)
-        made.append(StateRow(states.bfloat16(), labels))
+        categories = [float(i % 3 == code) for code in range(3)]
+        states[(i + 1) % len(states), 1 + i % 3] = 6.0
+        made.append(StateRow(states.bfloat16(), labels, categories))
     return made
 
 
@@ -69,6 +71,18 @@ def test_the_heads_that_were_given_are_not_changed(tmp_path: Path) -> None:
     before = heads()
     refit_heads(before, ["prompt_attack"], rows(), settings(), tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), heads().parameters(), strict=True))
+
+
+def test_the_categories_learn_and_no_binary_head_moves(tmp_path: Path) -> None:
+    before = heads()
+    after = refit_heads(before, ["categories"], rows(), settings(epochs=30), tmp_path)
+    batch = collate_states(rows())
+    with torch.inference_mode():
+        old, new = (each(batch["states"], batch["span"]) for each in (before, after))
+    assert torch.equal(old.binary, new.binary)
+    right = batch["categories"].argmax(dim=1)
+    assert (new.categories.argmax(dim=1) == right).float().mean() > 0.9
+    assert (old.categories.argmax(dim=1) == right).float().mean() < 0.7
 
 
 class Kill(TrainerCallback):

@@ -21,7 +21,8 @@ WHOLE_SECONDS: Final = 20 * 60.0
 
 
 def check_report(report: Mapping[str, Any]) -> dict[str, Check]:
-    """Which bounds hold, by the name of the figure; those on vLLM are open where it was not measured."""
+    """Which bounds hold, by the name of the figure; those on vLLM are open where it was not measured,
+    and one of them fails where it was to be measured and could not be."""
     vllm = report["vllm"]
     return {
         "ratio_vs_generate": at_least(report["ratio_vs_generate"], RATIO_VS_GENERATE),
@@ -38,7 +39,9 @@ def check_report(report: Mapping[str, Any]) -> dict[str, Check]:
         "default_guard_p50_ms": at_most(report["default_guard_p50_ms"], DEFAULT_GUARD_P50_MS),
         "max_rss_mb": below(report["max_rss_mb"], DEFAULT_GUARD_RSS_MB),
         "ratio_vs_vllm": at_least(report["ratio_vs_vllm"], RATIO_VS_VLLM),
-        "openai_engine_works": at_least(None if vllm is None else float(all(vllm["exercised"].values())), 1.0),
+        "openai_engine_works": at_least(
+            None if vllm is None else float(all(vllm["exercised"].values() or [False])), 1.0
+        ),
         "accuracy_real_prompts": at_least(report["accuracy"]["real_prompts"], REAL_PROMPTS),
         "seconds": at_most(report["seconds"], WHOLE_SECONDS),
     }

@@ -10,6 +10,7 @@ from corral.bench.guard_throughput.accuracy import compare
 from corral.bench.guard_throughput.bounds import LABEL_AGREEMENT, MAX_DELTA_P
 from corral.bench.isolated import Isolated
 from corral.bench.vllm import PYTHON_VARIABLE
+from corral.core.errors import CorralError
 
 NO_INT8: Final = "this processor or this torch has no exact products of 8-bit integers"
 NO_VLLM: Final = f"{PYTHON_VARIABLE} is not set; it names the interpreter of an environment with vllm"
@@ -42,10 +43,21 @@ def policy_figures(requests: int, ours: Isolated, generated: Isolated) -> dict[s
     }
 
 
-def vllm_figures(requests: int, engine_requests: int, ours: Isolated, served: Isolated | None) -> dict[str, Any]:
-    """The policy guard beside the better of vLLM's two clients; nulls and the reason where vLLM was not measured."""
-    if served is None:
-        return {"ratio_vs_vllm": None, "ratio_vs_vllm_reason": NO_VLLM, "vllm_per_second": None, "vllm": None}
+def vllm_figures(
+    requests: int, engine_requests: int, ours: Isolated, served: Isolated | CorralError | None
+) -> dict[str, Any]:
+    """The policy guard beside the better of vLLM's two clients; nulls and the reason where vLLM was not measured.
+
+    Args:
+        requests: of a round.
+        engine_requests: sent by our engine.
+        ours: the policy guard's rounds.
+        served: vLLM's; or why its measurement failed, which a check then shows; or ``None`` where none was asked for.
+    """
+    if not isinstance(served, Isolated):
+        reason = NO_VLLM if served is None else str(served)
+        vllm: dict[str, Any] | None = None if served is None else {"exercised": {}}
+        return {"ratio_vs_vllm": None, "ratio_vs_vllm_reason": reason, "vllm_per_second": None, "vllm": vllm}
     bare = _speed(requests, served.values["round_seconds"])
     engine = engine_requests / served.values["engine_seconds"]
     best = max(bare, engine)

@@ -24,6 +24,7 @@ from corral.bench.guard_throughput.settings import ThroughputSettings, available
 from corral.bench.isolated import Isolated, run_isolated
 from corral.bench.requests import benign_requests
 from corral.bench.vllm import CONTEXT, SERVED_NAME, serving_vllm, vllm_interpreter
+from corral.core.errors import CorralError
 from corral.guards.default.guard import ENGLISH_WEIGHTS
 
 Say = Callable[[str], None]
@@ -57,7 +58,7 @@ def measure_guard_throughput(settings: ThroughputSettings, say: Say) -> dict[str
     compared = accuracy_prompts(settings.accuracy_prompts, seed=settings.seed)
     ours = _policy_guard(settings, requests, say)
     generated = _generate(settings, requests, compared.texts, say)
-    served = None if python is None else _vllm(python, settings, requests, say)
+    served = None if python is None else _vllm_or_error(python, settings, requests, say)
     accuracy = _accuracy(settings, compared.texts, generated.values["p_unsafe"], say)
     int8 = bool(run_isolated("int8-possible", {}).values["possible"])
     guard = _default_guard(settings, settings.guard_weights, say, int8=int8)
@@ -113,6 +114,15 @@ def _generate(settings: ThroughputSettings, requests: _Requests, prompts: list[s
             "prompts": prompts[: settings.exact_prompts],
         },
     )
+
+
+def _vllm_or_error(python: Path, settings: ThroughputSettings, requests: _Requests, say: Say) -> Isolated | CorralError:
+    """What a peer does must not cost the figures that need no peer."""
+    try:
+        return _vllm(python, settings, requests, say)
+    except CorralError as error:
+        say(f"vLLM: {error}")
+        return error
 
 
 def _vllm(python: Path, settings: ThroughputSettings, requests: _Requests, say: Say) -> Isolated:

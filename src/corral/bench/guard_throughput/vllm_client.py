@@ -89,7 +89,10 @@ async def _bare_rounds(url: str, name: str, chat: ChatTokenizer, rounds: Sequenc
     async with httpx2.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False) as client:
         for round_bodies in bodies:
             started = time.perf_counter()
-            replies = await asyncio.gather(*(client.post(f"{url}/completions", json=body) for body in round_bodies))
+            try:
+                replies = await asyncio.gather(*(client.post(f"{url}/completions", json=body) for body in round_bodies))
+            except httpx2.HTTPError as error:
+                raise EngineError(f"the server did not answer: {type(error).__name__} {error}".rstrip()) from error
             seconds.append(time.perf_counter() - started)
             if failed := [reply for reply in replies if not reply.is_success]:
                 raise EngineError(f"the server answered {failed[0].status_code} to {len(failed)} requests")

@@ -56,10 +56,6 @@ WEIGHT_FILES: Final = (GUARD_FILE, ADAPTER_CONFIG, ADAPTER_WEIGHTS, HEAD_WEIGHTS
 _MISSING_WEIGHTS: Final = (
     "Packaged weights: install Corral anew. Your own: corral train guard --config default_guard/small writes them."
 )
-UNREPORTED: Final = frozenset({"llama_guard_3/S4"})
-"""Categories that the heads have an output for and no verdict names: of the sexual exploitation of children no training
-row is written here and public ones are few, so the score would rise with harm of any kind. Such texts are judged as
-harmful and by their other categories."""
 _CHARS_PER_TOKEN: Final = 16  # more than text has on average, so clipped context still fills a window
 _TURN_TOKENS: Final = 16  # more than any header and end of turn take
 ENGLISH_WEIGHTS: Final = Path(__file__).parent / "english_weights"
@@ -77,6 +73,9 @@ class GuardSettings(Config):
     window: int = Field(384, ge=32, description="tokens read at once")
     overlap: int = Field(96, ge=0, description="tokens that consecutive windows of a long message share")
     min_context: int = Field(96, ge=0, description="room kept for the turns before a long message")
+    unreported: tuple[str, ...] = Field(
+        (), description="categories with an output that no verdict names, since too few rows taught it"
+    )
     calibration: Mapping[str, Calibration] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -258,7 +257,7 @@ class TrainedGuard(ClassifierGuard):
             p_harm=p_harm,
             p_refusal=binary["response_refusal"] if target == "response" else None,
             p_attack=binary["prompt_attack"] if target == "prompt" else None,
-            categories={code: probability for code, probability in categories if code not in UNREPORTED},
+            categories={code: probability for code, probability in categories if code not in self._settings.unreported},
         )
 
     def _long(self, tokens: JudgedTokens, *, unread_chars: int) -> JudgedWindows:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from corral.data.taxonomy import load_taxonomy
 
 BINARY_HEADS: Final = ("prompt_harm", "prompt_attack", "response_harm", "response_refusal")
+CATEGORY_HEAD: Final = "categories"
+"""Name of the head of all categories, beside ``BINARY_HEADS``."""
 CATEGORY_TAXONOMY: Final = "llama_guard_3"
 
 

@@ -20,7 +20,7 @@ from corral.guards.composition.verdict import ComposedVerdict, Part, first_faile
 from corral.guards.deobfuscate.readings import readings
 
 AS_WRITTEN: Final = "as written"
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Raised whenever the readings of a text change."""
 
 

@@ -3,7 +3,7 @@
 A text that hides nothing has one reading, so that judging all readings costs nothing there. Codes are found as runs
 inside the text (a guard is not told where the payload is): base64, hexadecimal, Morse and code points by their shape,
 shift ciphers and reversal by whether a line then reads more like language. What was decoded is read again, since codes
-can be nested.
+can be nested. Strings that a program keeps apart are put together.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from corral.guards.deobfuscate.codes import (
 )
 from corral.guards.deobfuscate.language import common_count, common_words, likeness, word_count, words
 from corral.guards.deobfuscate.noise import with_plain_letters, without_invisible, without_leet, without_stacked_marks
+from corral.guards.deobfuscate.pieces import from_pieces
 
 MAX_DEPTH: Final = 3
 """How many codes around each other are undone."""
@@ -103,12 +104,12 @@ class _Decoding:
 
 
 def readings(text: str) -> tuple[Reading, ...]:
-    """Every reading that differs: as written, without disguises, decoded in place, and what was decoded alone.
+    """Every reading that differs: as written, without disguises, decoded in place, and what was in code alone.
 
     The first is the text as written. None is blank unless the text is.
     """
     clean = _without_noise(text)
-    found = [clean, *_decoded(clean)]
+    found = [clean, *_decoded(clean), *_put_together(clean)]
     by_text = {text: Reading(text)}
     for each in map(_without_leet, found):
         if each.text.strip():
@@ -151,6 +152,12 @@ def _decoded(clean: Reading) -> Iterator[Reading]:
     if how != clean.how:
         yield Reading(text, how)
         yield Reading("\n".join(payloads), (*how, "alone"))
+
+
+def _put_together(clean: Reading) -> Iterator[Reading]:
+    """What strings in code say together, alone."""
+    for how, said in from_pieces(clean.text):
+        yield Reading(said, (*clean.how, how, "alone"))
 
 
 def _said(name: str, decode: Callable[[str], str | None], code: str) -> _Finding | None:
