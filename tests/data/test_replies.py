@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from corral.core.errors import NotFoundError
 from corral.data.decontamination import EvaluationIndex
 from corral.data.refusals import opens_with_refusal
 from corral.data.self_written import self_written_rows
@@ -33,6 +36,15 @@ def test_a_refusal_depends_on_its_key_alone_and_may_name_the_topic() -> None:
     topical = sum(text in refusals().topics["S11"] for text in drawn)
     assert 80 < topical < 160
     assert all(refusals().draw(f"{i}", ["other/S11"]) in refusals().general for i in range(50))
+
+
+def test_refusals_that_begin_with_a_word_are_many_and_drawn_by_key() -> None:
+    drawn = [refusals().draw_beginning("Sorry", f"{i}") for i in range(300)]
+    assert drawn == [refusals().draw_beginning("Sorry", f"{i}") for i in range(300)]
+    assert len(set(drawn)) > 30
+    assert all(text.startswith("Sorry") and opens_with_refusal(text) for text in drawn)
+    with pytest.raises(NotFoundError, match="begins with `Alas`"):
+        refusals().draw_beginning("Alas", "0")
 
 
 def test_answers_are_short_distinct_and_never_refuse() -> None:

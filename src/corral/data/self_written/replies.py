@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Final
 
+from pydantic import Field
+
 from corral.core.config import Config, load_config
+from corral.core.errors import NotFoundError
 from corral.core.yaml import parse_yaml
 
 _REFUSALS: Final = "refusals.yaml"
@@ -29,11 +33,13 @@ class Refusals(Config):
         version: of the file.
         general: fit any harmful request.
         topics: code of ``llama_guard_3`` to refusals that name the subject in general words.
+        beginning: a word to refusals that begin with it, beside those among the general ones.
     """
 
     version: int
     general: tuple[str, ...]
     topics: Mapping[str, tuple[str, ...]]
+    beginning: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
 
     def draw(self, key: str, categories: Iterable[str] = ()) -> str:
         """One of them, the same for the same key.
@@ -46,6 +52,23 @@ class Refusals(Config):
         codes = (code.removeprefix(f"{_TOPICS_OF}/") for code in sorted(categories))
         topical = [text for code in codes for text in self.topics.get(code, ())]
         return chance.choice(topical if topical and chance.random() < _TOPICAL else self.general)
+
+    def draw_beginning(self, word: str, key: str) -> str:
+        """One that begins with a word, the same for the same key.
+
+        Args:
+            word: as it is written at the beginning of a sentence.
+            key: decides the draw.
+
+        Raises:
+            NotFoundError: none begins with it.
+        """
+        general = (text for text in self.general if re.match(rf"{re.escape(word)}\b", text))
+        known = [*self.beginning.get(word, ()), *general]
+        if not known:
+            hint = f"There are some that begin with {', '.join(self.beginning)}."
+            raise NotFoundError(f"no packaged refusal begins with `{word}`", hint=hint)
+        return random.Random(f"refusal/{word}/{key}").choice(known)  # noqa: S311 - variety, not secrets
 
 
 @cache

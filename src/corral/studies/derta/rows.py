@@ -66,7 +66,7 @@ def draw_rows(config: DertaStudyConfig) -> StudyRows:
         triples, helps, harmful, helpful = templated_rows(config.rows, config.seed)
         goals = [Goal(probe.cluster, probe.prompt.messages[-1].text, "benign") for probe in helpful]
     else:
-        triples, helps, harmful, helpful = _public(config.rows, config.seed)
+        triples, helps, harmful, helpful = _public(config.rows, config.seed, config.training.refusal.word)
         goals = list(_lookalikes(config))
     for name, rows in (("triples", triples), ("harmful probes", harmful), ("helpful probes", helpful)):
         if len(rows) < 2:
@@ -90,11 +90,12 @@ def draw_rows(config: DertaStudyConfig) -> StudyRows:
 
 
 def _public(
-    config: RowsConfig, seed: int
+    config: RowsConfig, seed: int, refusal_word: str
 ) -> tuple[list[PreferenceExample], list[PromptCompletionExample], list[Probe], list[Probe]]:
     clean_of = (*config.keep_clean_of, config.held_out)
     drawn = draw_mixture(config.harmful, keep_clean_of=clean_of, seed=seed).rows
-    triples = [_triple(row, seed) for row in _chosen(drawn, config, seed, harmful=True)]
+    word = refusal_word if config.open_with_word else None
+    triples = [_triple(row, seed, word) for row in _chosen(drawn, config, seed, harmful=True)]
     helpful = _chosen(draw_mixture(config.helpful, keep_clean_of=clean_of, seed=seed).rows, config, seed, harmful=False)
     written = [
         PromptCompletionExample(Conversation.user(p), a, "self_written", "Apache-2.0") for p, a in helpful_answers()
@@ -136,10 +137,11 @@ def _fits(row: ModerationExample, config: RowsConfig) -> bool:
     return not any(speaks_of_sex_or_minors(message.text) for message in row.conversation.messages)
 
 
-def _triple(row: ModerationExample, seed: int) -> PreferenceExample:
+def _triple(row: ModerationExample, seed: int, word: str | None) -> PreferenceExample:
+    key = f"{seed}/{row.group}"
     return PreferenceExample(
         _asked(row),
-        chosen=refusals().draw(f"{seed}/{row.group}"),
+        chosen=refusals().draw(key) if word is None else refusals().draw_beginning(word, key),
         rejected=row.text,
         source=row.source,
         licence=row.licence,

@@ -39,6 +39,9 @@ class RowsConfig(Config):
     written: int = Field(0, ge=0, description="self-written helpful answers to look-alikes among the help rows")
     keep_clean_of: tuple[str, ...] = Field((), description="evaluation sources whose texts are left out")
     triples: int = Field(64, ge=2, description="requests with a safe and a harmful answer")
+    open_with_word: bool = Field(
+        False, description="safe answers begin with the refusal word, so that what follows it is learnt too"
+    )
     help: int = Field(96, ge=0, description="requests with a helpful answer")
     held_out: str = Field("", description="source of harmful answers to held-out requests; none of it trains")
     probes: int = Field(96, ge=2, description="held-out harmful answers, and as many helpful ones at the most")
