@@ -140,6 +140,7 @@ def test_the_claim_is_a_toy_about_the_last_system_and_the_first(tiny):
         ({"styles": ["nothing"]}, "nothing"),
         ({"judges": ["guard:llama-guard"]}, "needs the setting `model`"),
         ({"judges": ["guard:default"], "guard_settings": {"default": {"sise": "x"}}}, "no setting `sise`"),
+        ({"guard_settings": {"defualt": {}}}, "`defualt` is set and not asked"),
         ({"judges": ["rubric"]}, "asks a model"),
         ({"systems": [{"name": "a"}, {"name": "a", "guard": "llama-guard"}]}, "needs the setting `model`"),
         ({"systems": [{"name": "a"}, {"name": "a", "guard": "defalt"}]}, "defalt"),

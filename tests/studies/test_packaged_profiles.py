@@ -62,3 +62,17 @@ def test_a_profile_whose_judge_lacks_its_model_is_not_loaded(name: str) -> None:
     settings_of: type[Config] = RECIPES.get(system).config_class
     with pytest.raises(ConfigError, match="`llama-guard` needs the setting `model`"):
         load_config(settings_of, settings)
+
+
+@pytest.mark.parametrize("name", ["derta/tiny", "egida/tiny", "redteam_styles/tiny", "mogu/tiny"])
+def test_settings_of_a_guard_that_is_not_asked_are_refused(name: str) -> None:
+    where = "defences.guard_settings" if name.startswith("mogu") else "guard_settings"
+    with pytest.raises(ConfigError, match="`defualt` is set and not asked"):
+        load_profile(name, [f"{where}={{defualt: {{dtype: float32}}}}"])
+
+
+@pytest.mark.parametrize(("name", "where"), [("redteam_styles/tiny", ""), ("derta/tiny", "attacks.")])
+def test_a_server_without_the_attacker_that_it_runs_is_refused(name: str, where: str) -> None:
+    goals = [] if not where else ["attacks={goals: [advbench]}"]
+    with pytest.raises(ConfigError, match="no attacker"):
+        load_profile(name, [*goals, f"{where}attacker_server=http://127.0.0.1:1/v1"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,14 +69,29 @@ def open_attacker(model: str | None, server: str | None = None) -> Iterator[Atta
     Args:
         model: its name.
         server: OpenAI-compatible server that runs it; without one it is loaded here.
+
+    Raises:
+        ConfigError: as ``check_attacker``.
     """
     from corral.redteam.styles.search import Attacker
 
+    check_attacker(model, server)
     if model is None:
         yield None
         return
     with open_engine(model, server) as (engine, revision):
         yield Attacker(engine, revision)
+
+
+def check_attacker(model: str | None, server: str | None) -> None:
+    """Refuse a server that no model is named for.
+
+    Raises:
+        ConfigError: a server and no model.
+    """
+    if model is None and server is not None:
+        hint = "Name the model as the server calls it, `--attacker`."
+        raise ConfigError("a server is named and no attacker", where="attacker_server", hint=hint)
 
 
 @contextmanager
@@ -140,6 +155,27 @@ def check_judges(
                 raise ConfigError(f"judge `{name}` asks a model", where="--judge", hint="Name it with `--judge-model`.")
         elif name != "prefix-list" and not (kind in ("human", "linear") and detail):
             raise ConfigError(f"no judge is called `{name}`", where="--judge", hint=suggest(name, JUDGES))
+
+
+def check_guards_are_asked(
+    guard_settings: Mapping[str, Mapping[str, Any]], judges: Sequence[str], *, others: Collection[str] = ()
+) -> None:
+    """Refuse settings of a guard that is not asked, most likely a misspelt name.
+
+    Args:
+        guard_settings: by the guard's name.
+        judges: of ``JUDGES``.
+        others: guards that are asked beside the judges'.
+
+    Raises:
+        ConfigError: a guard has settings and is not asked.
+    """
+    kinds = [name.partition(":") for name in judges]
+    asked = sorted({detail or "default" for kind, _, detail in kinds if kind == "guard"} | set(others))
+    for name in guard_settings:
+        if name not in asked:
+            where = f"guard_settings.{name}"
+            raise ConfigError(f"guard `{name}` is set and not asked", where=where, hint=suggest(name, asked))
 
 
 def load_guards(specs: Sequence[GuardSpec], *, decode: bool) -> list[Guard]:

@@ -11,7 +11,7 @@ from corral.core.config import Config
 from corral.core.errors import CorralError, UserError
 from corral.core.stats import REPLICATES
 from corral.guards.loading import GUARDS, check_settings
-from corral.redteam.loading import check_judges
+from corral.redteam.loading import check_guards_are_asked, check_judges
 from corral.redteam.styles import PLAIN, choose_styles
 
 STAND_IN: Final = "stand-in"
@@ -134,6 +134,7 @@ class DefencesStudyConfig(QuestionsConfig):
         try:
             for name in sorted(named - {*MODEL_GUARDS}):
                 check_settings(name, GUARDS.get(name), self.guard_settings.get(name, {}))
+            check_guards_are_asked(self.guard_settings, self.judges, others=named)
         except CorralError as error:
             raise ValueError(str(error)) from error
         return self

@@ -12,7 +12,7 @@ from corral.core.errors import CorralError
 from corral.core.stats import REPLICATES
 from corral.data.mixture import MixtureEntry
 from corral.models.tiny import TINY
-from corral.redteam.loading import check_judges
+from corral.redteam.loading import check_attacker, check_guards_are_asked, check_judges
 from corral.redteam.styles import PLAIN
 from corral.train.derta.settings import Arm, DertaConfig
 from corral.train.fine_tuning_settings import SftConfig
@@ -70,6 +70,14 @@ class AttackConfig(Config):
     attacker_server: str | None = Field(None, description="OpenAI-compatible server that runs it")
     max_new_tokens: int = Field(40, ge=1)
 
+    @model_validator(mode="after")
+    def _names_its_attacker(self) -> Self:
+        try:
+            check_attacker(self.attacker, self.attacker_server)
+        except CorralError as error:
+            raise ValueError(str(error)) from error
+        return self
+
 
 class DertaStudyConfig(Config):
     """Settings of the recipe."""
@@ -121,8 +129,10 @@ class DertaStudyConfig(Config):
 
     @model_validator(mode="after")
     def _knows_its_judges(self) -> Self:
+        judges = () if self.attacks is None else self.attacks.judges
         try:
-            check_judges(() if self.attacks is None else self.attacks.judges, guard_settings=self.guard_settings)
+            check_judges(judges, guard_settings=self.guard_settings)
+            check_guards_are_asked(self.guard_settings, judges)
         except CorralError as error:
             raise ValueError(str(error)) from error
         return self

@@ -12,7 +12,7 @@ from corral.core.errors import CorralError, UserError
 from corral.core.stats import REPLICATES
 from corral.models.tiny import TINY
 from corral.redteam.egida.chosen import ChosenKind
-from corral.redteam.loading import check_judges
+from corral.redteam.loading import check_guards_are_asked, check_judges
 from corral.redteam.styles import HELD_OUT, choose_styles
 from corral.train.fine_tuning_settings import DpoConfig
 
@@ -150,6 +150,7 @@ class EgidaConfig(Config):
         asked = (self.mining.judge, *agreement, *(() if self.attack is None else self.attack.judges))
         try:
             check_judges([name for name in asked if name != STAND_IN], guard_settings=self.guard_settings)
+            check_guards_are_asked(self.guard_settings, asked)
         except CorralError as error:
             raise ValueError(str(error)) from error
         return self

@@ -9,9 +9,10 @@ from typing import Final, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from corral.core.config import Config
-from corral.core.errors import UserError
+from corral.core.errors import CorralError, UserError
 from corral.core.stats import REPLICATES
 from corral.data.mixture import MixtureEntry
+from corral.redteam.loading import check_guards_are_asked
 from corral.redteam.styles import choose_styles
 from corral.studies.defences.settings import Defence, QuestionsConfig
 from corral.train.fine_tuning_settings import SftConfig
@@ -55,6 +56,14 @@ class DefencesConfig(QuestionsConfig):
     filters: tuple[Filter, ...] = FILTERS
     expert: SftConfig = Field(default_factory=SftConfig, description="of SafeDecoding: refusals, learnt by LoRA")
     expert_rows: int = Field(70, ge=2, description="refused instructions that it learns")
+
+    @model_validator(mode="after")
+    def _asks_the_guards_it_sets(self) -> Self:
+        try:
+            check_guards_are_asked(self.guard_settings, self.judges)
+        except CorralError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class MoguStudyConfig(Config):

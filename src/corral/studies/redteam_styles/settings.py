@@ -11,7 +11,7 @@ from corral.core.config import Config
 from corral.core.errors import CorralError, UserError
 from corral.core.stats import REPLICATES
 from corral.redteam.goals import LEFT_OUT
-from corral.redteam.loading import check_judges
+from corral.redteam.loading import check_attacker, check_guards_are_asked, check_judges
 from corral.redteam.styles import choose_styles
 
 STAND_IN: Final = "stand-in"
@@ -83,6 +83,8 @@ class RedteamStylesConfig(Config):
         asked = (*self.judges, *(() if self.agreement is None else self.agreement.judges))
         try:
             check_judges(asked, model=self.judge_model, guard_settings=self.guard_settings)
+            check_attacker(self.attacker, self.attacker_server)
+            check_guards_are_asked(self.guard_settings, asked, others=[self.guard])
         except CorralError as error:
             raise ValueError(str(error)) from error
         return self
