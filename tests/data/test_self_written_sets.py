@@ -14,10 +14,12 @@ from corral.data.self_written import self_written_rows
 from corral.data.self_written.benign_controls import benign_controls
 from corral.data.self_written.short_rows import example_from_short_row
 
-SETS = ("contrasts", "statements", "replies", "everyday", "injections", "neighbours", "passages", "comments", "plain")
+OLDER = ("contrasts", "statements", "replies", "everyday", "injections")
+LATER = ("neighbours", "passages", "comments", "plain", "varied")
+SETS = (*OLDER, *LATER)
 LANGUAGES = {"en", "de", "es", "fr", "it", "nl", "pt"}
 FOUR = {"en", "de", "es", "fr"}
-LANGUAGES_OF = dict.fromkeys(SETS, LANGUAGES) | dict.fromkeys(("neighbours", "passages", "comments", "plain"), FOUR)
+LANGUAGES_OF = dict.fromkeys(OLDER, LANGUAGES) | dict.fromkeys(LATER, FOUR) | {"varied": {"en", "de"}}
 HAZARDS = {f"llama_guard_3/S{number}" for number in range(1, 15)} - {"llama_guard_3/S4"}
 
 ROWS = {name: list(self_written_rows(name)) for name in SETS}
@@ -74,11 +76,7 @@ def test_harmful_rows_name_one_category_or_none_and_harmless_rows_deny_all() -> 
 
 @pytest.mark.parametrize(
     ("name", "language"),
-    [
-        (name, language)
-        for name in ("contrasts", "statements", "neighbours", "passages", "comments", "plain")
-        for language in sorted(LANGUAGES_OF[name])
-    ],
+    [(name, language) for name in ("contrasts", "statements", *LATER) for language in sorted(LANGUAGES_OF[name])],
 )
 def test_neither_length_nor_a_question_mark_tells_the_sides_apart(name: str, language: str) -> None:
     sides = {
@@ -91,7 +89,7 @@ def test_neither_length_nor_a_question_mark_tells_the_sides_apart(name: str, lan
     assert abs(asks[True] - asks[False]) < 0.3
 
 
-@pytest.mark.parametrize("name", ["neighbours", "passages", "comments", "plain"])
+@pytest.mark.parametrize("name", LATER)
 def test_most_groups_of_the_later_sets_have_both_sides_in_each_language(name: str) -> None:
     sides: dict[tuple[str, str], set[bool | None]] = defaultdict(set)
     for row in ROWS[name]:

@@ -23,16 +23,11 @@ from corral.guards.base import Status
 from corral.guards.default.guard import GUARD_FILE, WEIGHT_FILES, TrainedGuard
 from corral.guards.default.network import BINARY_HEADS, category_codes
 from corral.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from corral.studies import default_guard
-from corral.studies.default_guard import (
-    DefaultGuardConfig,
-    calibrate,
-    calibration_rows,
-    draw,
-    held_out_benign,
-    stage_rows,
-)
-from corral.studies.guard_refit import refit_rows
+from corral.studies.default_guard import rows as default_guard
+from corral.studies.default_guard.calibration import calibrate
+from corral.studies.default_guard.refit import refit_rows
+from corral.studies.default_guard.rows import calibration_rows, draw, held_out_benign, stage_rows
+from corral.studies.default_guard.settings import DefaultGuardConfig
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from corral.evals.results import (
     StyleTable,
 )
 from corral.evals.tasks.moderation_sets import HELD_OUT, SETS
-from corral.studies.default_guard_claims import COMPARED, LOOK_ALIKES, PLAIN_BENIGN, REQUIREMENTS, evidence_of
+from corral.studies.default_guard.claims import COMPARED, LOOK_ALIKES, PLAIN_BENIGN, REQUIREMENTS, evidence_of
 
 GOOD = {"ap": 0.95, "auroc": 0.95, "f1": 0.90, "recall": 0.9, "precision": 0.9}
 Make = Callable[..., ModerationReport]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from corral.evals.results import GuardResult, ModerationReport
     from corral.evals.tasks.eval_set import EvalSet
     from corral.guards.base import Guard
-    from corral.studies.default_guard import DefaultGuardConfig
+    from corral.studies.default_guard.settings import DefaultGuardConfig
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Measure models and guards, beside published figures."
@@ -236,7 +236,7 @@ def claims(
 
     Reads what `corral eval moderation` with the same --out left; no guard is loaded.
     """
-    from corral.studies.default_guard_claims import evidence_of
+    from corral.studies.default_guard.claims import evidence_of
 
     found = evidence_of(_read_as_one(out))
     path = found.write(evidence)
@@ -268,7 +268,7 @@ def list_sets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON."
 def _held_out(profile: str) -> EvalSet:
     """The harmless prompts that a recipe's training held out, as a set."""
     from corral.evals.tasks.moderation_sets import held_out_set
-    from corral.studies.default_guard import held_out_benign
+    from corral.studies.default_guard.rows import held_out_benign
 
     config = _mixture_of(profile, where="--held-out")
     remark(f"drawing the harmless prompts that {profile} holds out")
@@ -278,7 +278,7 @@ def _held_out(profile: str) -> EvalSet:
 def _mixture_of(profile: str, *, where: str) -> DefaultGuardConfig:
     """Settings of a recipe that has a mixture of training rows."""
     from corral.core.recipes import load_profile
-    from corral.studies.default_guard import DefaultGuardConfig
+    from corral.studies.default_guard.settings import DefaultGuardConfig
 
     recipe, config = load_profile(profile)
     if not isinstance(config, DefaultGuardConfig):
@@ -307,7 +307,8 @@ def _bag_of_words(profile: str) -> tuple[Guard, dict[str, int]]:
     """The baseline fitted to the training rows of a recipe and calibrated on its held-out rows, and rows by source."""
     from corral.data.splits import split_by_group
     from corral.evals.baselines import train_bag_of_words
-    from corral.studies.default_guard import DEVELOPMENT_SPLIT, draw
+    from corral.studies.default_guard.calibration import DEVELOPMENT_SPLIT
+    from corral.studies.default_guard.rows import draw
 
     config = _mixture_of(profile, where="--baseline-recipe")
     remark(f"fitting the baseline to the training rows of {profile}")

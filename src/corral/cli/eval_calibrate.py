@@ -289,7 +289,8 @@ def _development(rows: str, split: str | None, at_most: int) -> tuple[str, list[
     if Path(rows).is_file():
         return split or Path(rows).name, labelled_rows(Path(rows))
     from corral.core.recipes import list_recipes, load_profile
-    from corral.studies.default_guard import DefaultGuardConfig, calibration_rows
+    from corral.studies.default_guard.rows import calibration_rows
+    from corral.studies.default_guard.settings import DefaultGuardConfig
 
     if rows.partition("/")[0] not in list_recipes():
         raise NotFoundError(

@@ -23,6 +23,7 @@ WRITTEN = (
     "plain",
     "replies",
     "statements",
+    "varied",
 )
 EVALUATION = (
     "advbench",

@@ -13,7 +13,8 @@ from corral.data.examples import ModerationExample
 from corral.data.messages import Conversation
 from corral.guards.default.guard import TrainedGuard
 from corral.guards.default.network import BINARY_HEADS
-from corral.studies.default_guard import DefaultGuardConfig, write_guard
+from corral.studies.default_guard.recipe import write_guard
+from corral.studies.default_guard.settings import DefaultGuardConfig
 from corral.train.guard import classifier as guard_module
 from corral.train.guard.classifier import build_network, collate, encode_rows, load_encoder, train_guard
 from corral.train.guard.classifier_settings import GuardTrainingConfig
