@@ -90,6 +90,7 @@ _THRESHOLD_TRIED: Final = (
     "a fourth stage on verbs with harmless and with harmful objects, averaged with the third",
     "a fifth stage on 8,000 more rows, harmful ones and their harmless neighbours, a third of them in de, es and fr",
     "a sixth stage on 4,000 more in plain words, a third of them in de, es and fr",
+    "a seventh stage on 6,000 more, of the kinds that the guard before got wrong, a sixth of them in de",
     "two guards on two base models, their log-odds added",
 )
 REQUIREMENTS: Final = (
@@ -245,6 +246,7 @@ def _translations(guard: GuardResult) -> Claim:
         tried=(
             "rows of the mixture in these languages, and requests that exist in German, Spanish and French",
             "a second guard, on an encoder of many languages, and 4,500 rows written for this project in de, es and fr",
+            "a thousand German rows more, a third of them longer prose",
         ),
     )
 
@@ -261,7 +263,7 @@ def _attack_styles(guard: GuardResult) -> Claim:
         beside={"mean_lost": table.mean_lost.value, "mean_lost_interval": _ends(table.mean_lost)},
         tried=(
             "up to a tenth of the rows of five stages asked again in twenty other styles",
-            "a decoder of codes",
+            "a decoder of codes, disguises and strings that a program keeps in pieces",
             "not kept out: sources of the mixture hold jailbreaks that users copied, the evil confidant among them",
         ),
     )
