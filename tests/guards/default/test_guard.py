@@ -66,7 +66,14 @@ def test_a_prompt_has_harm_and_attack_a_response_harm_and_refusal(guard: Trained
     assert both["prompt"].p_refusal is None
     assert both["response"].p_refusal is not None
     assert both["response"].p_attack is None
-    assert set(both["prompt"].categories) == set(category_codes()) - {"llama_guard_3/S4"}
+    assert set(both["prompt"].categories) == set(category_codes())
+
+
+def test_a_category_that_is_not_reported_is_in_no_verdict(guard: TrainedGuard, chatml_tokenizer: Tokenizer) -> None:
+    settings = guard_settings(unreported=("llama_guard_3/S4",))
+    silent = TrainedGuard(guard._network, ConversationEncoder(chatml_tokenizer), settings, revision="tiny")
+    (verdict,) = silent.classify([Conversation.user("hello")])
+    assert set(verdict.categories) == set(category_codes()) - {"llama_guard_3/S4"}
 
 
 def test_both_targets_are_read_in_one_pass(guard: TrainedGuard, monkeypatch: pytest.MonkeyPatch) -> None:

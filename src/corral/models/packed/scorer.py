@@ -8,8 +8,7 @@ Legend: B sequences, R read positions, D hidden size, V vocabulary.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,23 +19,17 @@ from corral.models.engines.sampling import require_finite
 from corral.models.packed.decoder import prefix_states, read_states
 from corral.models.packed.packing import LabelTree, Tokens, pack
 from corral.models.packed.prefixes import LayerStates, PrefixCache, TokenArray, best_prefixes
-from corral.models.packed.side_by_side import run_side_by_side
 from corral.models.packed.weights import ModelWeights
 
 CACHE_BYTES: Final = 512 * 2**20
 PACK_TOKENS: Final = 1024
 """Tokens of one pass: enough that reading the weights costs little, few enough that activations stay near."""
 
-_PASS_TOKENS: Final = 256
-"""Tokens of one pass on one thread, at the least: with fewer, reading the weights is what takes the time."""
-
 _HEAD_ROWS: Final = 512  # of the vocabulary at a time, so that their float32 copy stays in the cache
 
 
 class LabelScorer:
     """Scores labels by one model; safe to use from several threads, which take turns.
-
-    In bfloat16, tokens that are enough for it are read side by side, a thread of torch each.
 
     Args:
         weights: of the model.
@@ -79,24 +72,10 @@ class LabelScorer:
         for prefix, members in best_prefixes(sequences, known):
             states = self._states(sequences[members[0]], prefix, alone=len(sequences) == 1)
             length = states[0].keys.shape[1] if states else 0
-            lengths = [len(sequences[i]) - length + len(tree.tokens) for i in members]
-            threads = self._threads(sum(lengths))
-            batches = [[members[i] for i in packed] for packed in even_packs(lengths, self._pack_tokens, threads)]
-
-            def read(batch: list[int], *, length: int = length, states: LayerStates = states) -> Tensor:
+            for batch in self._packs([(i, len(sequences[i]) - length + len(tree.tokens)) for i in members]):
                 packing = pack([sequences[i][length:].tolist() for i in batch], tree, prefix=length)
-                return read_states(self._weights, packing, states)
-
-            passes = [partial(read, batch) for batch in batches]
-            found = run_side_by_side(passes) if threads > 1 else [one() for one in passes]
-            for batch, read_NRD in zip(batches, found, strict=True):
-                read_BRD[batch] = read_NRD.view(len(batch), *read_BRD.shape[1:])
+                read_BRD[batch] = read_states(self._weights, packing, states).view(len(batch), *read_BRD.shape[1:])
         return read_BRD
-
-    def _threads(self, tokens: int) -> int:
-        """Passes that so many tokens are read in side by side; in float32, products take all threads as they like."""
-        threads = torch.get_num_threads()
-        return threads if self._weights.dtype == torch.bfloat16 and tokens >= _PASS_TOKENS * threads else 1
 
     def _states(self, ids: TokenArray, prefix: int, *, alone: bool) -> LayerStates:
         """Keys and values of a prefix, computed where they are not known.
@@ -111,6 +90,18 @@ class LabelScorer:
             states = prefix_states(self._weights, ids[:prefix].tolist(), states)
             self._prefixes.keep(ids[:prefix], states)
         return states
+
+    def _packs(self, lengths: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+        """Indices, in their order, in runs of at most ``pack_tokens`` tokens."""
+        batch: list[int] = []
+        tokens = 0
+        for index, length in lengths:
+            if batch and tokens + length > self._pack_tokens:
+                yield batch
+                batch, tokens = [], 0
+            batch.append(index)
+            tokens += length
+        yield batch
 
     def _scores(self, read_BRD: Tensor, labels: Sequence[Tokens], tree: LabelTree) -> list[tuple[float, ...]]:
         total_BR = self._log_totals(read_BRD.flatten(0, 1)).view(read_BRD.shape[:2])
@@ -129,27 +120,3 @@ class LabelScorer:
             require_finite(logits)
             totals_N = torch.logaddexp(totals_N, logits.logsumexp(-1))
         return totals_N
-
-
-def even_packs(lengths: Sequence[int], most: int, threads: int) -> list[list[int]]:
-    """Indices, in their order, in packs of about as many tokens each: as many packs as keep every thread at work.
-
-    Args:
-        lengths: tokens of each sequence.
-        most: tokens of all packs that are under way at a time; a longer sequence goes alone.
-        threads: packs at a time.
-    """
-    room, total = max(1, most // threads), sum(lengths)
-    if total > room:
-        rounds = -(-total // (room * threads))
-        room = -(-total // (rounds * threads))
-    packs: list[list[int]] = []
-    last, held, before = -1, 0, 0
-    for index, length in enumerate(lengths):
-        number = (before + length // 2) // room
-        if number != last or held + length > most:
-            packs.append([])
-            held = 0
-        packs[-1].append(index)
-        last, held, before = number, held + length, before + length
-    return packs
