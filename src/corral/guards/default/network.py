@@ -21,6 +21,7 @@ from corral.data.taxonomy import load_taxonomy
 BINARY_HEADS: Final = ("prompt_harm", "prompt_attack", "response_harm", "response_refusal")
 CATEGORY_HEAD: Final = "categories"
 """Name of the head of all categories, beside ``BINARY_HEADS``."""
+HEADS: Final = (*BINARY_HEADS, CATEGORY_HEAD)
 CATEGORY_TAXONOMY: Final = "llama_guard_3"
 
 

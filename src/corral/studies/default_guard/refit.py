@@ -22,7 +22,7 @@ from corral.data.mixture import Mixture, MixtureEntry
 from corral.data.splits import split_by_group
 from corral.guards.calibration import Calibration
 from corral.guards.default.guard import GUARD_FILE, HEAD_WEIGHTS, WEIGHT_FILES, TrainedGuard
-from corral.guards.default.network import BINARY_HEADS, CATEGORY_HEAD, GuardHeads, category_codes
+from corral.guards.default.network import CATEGORY_HEAD, HEADS, GuardHeads, category_codes
 from corral.studies.attack_rows import AttackRowsConfig, attack_rows
 from corral.studies.drawing import draw_mixture
 from corral.studies.training import training_module
@@ -55,9 +55,8 @@ class HeadRefit(Config):
     @field_validator("heads")
     @classmethod
     def _known(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
-        known = (*BINARY_HEADS, CATEGORY_HEAD)
-        if unknown := [name for name in heads if name not in known]:
-            raise ValueError(f"no head is called `{unknown[0]}`; there are {', '.join(known)}")
+        if unknown := [name for name in heads if name not in HEADS]:
+            raise ValueError(f"no head is called `{unknown[0]}`; there are {', '.join(HEADS)}")
         return heads
 
     @property

@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 
 from corral.core.errors import ConfigError
 from corral.core.runs import Run
-from corral.guards.default.network import BINARY_HEADS, CATEGORY_HEAD, GuardHeads, HeadLogits
+from corral.guards.default.network import BINARY_HEADS, CATEGORY_HEAD, HEADS, GuardHeads, HeadLogits
 from corral.train.arguments import trainer_arguments
 from corral.train.guard.refit_settings import HeadRefitConfig
 from corral.train.objectives.guard_heads import guard_heads_loss
@@ -29,7 +29,6 @@ from corral.train.sampler import TokenBudgetSampler
 from corral.train.token_budget_trainer import RowDataset, TokenBudgetTrainer
 
 _UNKNOWN = -100.0
-HEADS = (*BINARY_HEADS, CATEGORY_HEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def refit_heads(
 
     Args:
         heads: of the guard; not changed.
-        names: of ``BINARY_HEADS``, or ``CATEGORY_HEAD``.
+        names: of ``HEADS``.
         rows: those without a label of a named head are left out.
         config: settings.
         output: checkpoint folder.
