@@ -10,7 +10,7 @@ import typer
 
 from corral.cli.guard_settings import settings_by_guard
 from corral.cli.output import print_json, print_table, remark
-from corral.cli.redteam_pairs import expand, mine
+from corral.cli.redteam_pairs import cells, expand, mine
 from corral.cli.redteam_run import JudgeModel, JudgeServer, run
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("expand")(expand)
 app.command("mine")(mine)
+app.command("cells")(cells)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -1,4 +1,4 @@
-"""``corral redteam expand`` and ``corral redteam mine``: requests in many styles, and preference pairs from answers."""
+"""``corral redteam expand``, ``mine`` and ``cells``: requests in many styles, pairs of answers, what they taught."""
 
 from __future__ import annotations
 
@@ -130,11 +130,13 @@ def mine(
 ) -> None:
     """Mine preference pairs from a model's own unsafe answers; the same command continues.
 
-    Then: corral train dpo FOLDER/pairs.jsonl --base MODEL --out MODEL-FOLDER
+    Then: corral train dpo FOLDER/pairs.jsonl --base MODEL --out MODEL-FOLDER. What is kept for testing is in
+    FOLDER/held_out.jsonl: attack both models with it (redteam run --goals), then redteam cells.
     """
     from corral.models.engines.base import GenerationSettings
     from corral.redteam.attempts import Target
     from corral.redteam.egida.costs import Prices
+    from corral.redteam.egida.held_out import HELD_OUT, write_held_out
     from corral.redteam.egida.mining import MiningSettings, mine_pairs
     from corral.redteam.egida.shortcut import style_shortcut
     from corral.redteam.egida.split import SplitSettings, split_instances
@@ -157,6 +159,7 @@ def mine(
     if held_out.topics or held_out.styles or test_share:
         split = split_instances(instances, held_out)
         remark(f"{len(split.train)} instances to mine, {len(split.tested)} kept for testing, {split.unused} in neither")
+        write_held_out(split, out / HELD_OUT)
         instances = split.train
     store = Store(out / "journals", batch_size)
     with open_engine(target, dtype=dtype) as (engine, revision), open_judges([judge]) as judges:
@@ -169,6 +172,40 @@ def mine(
     if shortcut.alarm:
         remark(f"alarm: style alone tells the sides apart (AUROC {shortcut.auroc.value:.2f}); try another --chosen")
     remark(f"{len(mined.pairs)} pairs: {out / 'pairs.jsonl'}")
+
+
+def cells(
+    held_out: Annotated[Path, typer.Argument(metavar="FILE", help="The held_out.jsonl that `mine` wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a `redteam run` with those goals.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Attack success by what training saw: topics and styles, seen and unseen, and style by topic.
+
+    For example, after `mine --hold-out base64 --out mined` and training: redteam run --goals mined/held_out.jsonl
+    --target BEFORE --target AFTER --styles egida18 --out attacked, then redteam cells mined/held_out.jsonl attacked.
+    Intervals resample clusters of near duplicates.
+    """
+    from corral.redteam.egida.cells import attack_table, cell_tables
+    from corral.redteam.egida.held_out import read_held_out
+    from corral.redteam.report import read_report
+    from corral.redteam.settings import RunSettings
+
+    side, report = read_held_out(held_out), read_report(run)
+    settings = RunSettings(seed=int(report.settings.get("seed", 0)))
+    tables = {name: attack_table(items, side, settings) for name, items in report.items.items()}
+    if not any(table["styles"] for table in tables.values()):
+        raise UserError(
+            "the run asked none of these requests",
+            where=str(run),
+            hint=f"Run `corral redteam run --goals {held_out} --target MODEL --out FOLDER` first.",
+        )
+    if as_json:
+        print_json({"judge": next(iter(report.judges)), "systems": tables})
+        return
+    for table in cell_tables(tables, judge=next(iter(report.judges))):
+        print_table(table.columns, table.rows, title=table.title)
+        print()
 
 
 def _base(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +292,54 @@ def test_mining_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> Non
     assert (tmp_path / "killed" / PAIRS).read_bytes() == (tmp_path / "whole" / PAIRS).read_bytes()
     assert again.yields == whole.yields
     assert 0 < len(asked) < len(instances())
+
+
+SLOW_MINING = """
+import sys, time
+from pathlib import Path
+from corral.models.engines.scripted import ScriptedEngine
+from corral.redteam.attempts import Target
+from corral.redteam.egida.chosen import GoldAnswers
+from corral.redteam.egida.expand import BaseRequest, expand
+from corral.redteam.egida.mining import MiningSettings, mine_pairs
+from corral.redteam.goals import Goal
+from corral.redteam.judges import PrefixListJudge
+from corral.redteam.styles import choose_styles
+
+def slow(prompt):
+    time.sleep(float(sys.argv[2]))
+    return f"It is green, of {len(prompt.messages[-1].text)} kinds."
+
+base = [BaseRequest(Goal(f"r{i}", f"Reveal the colour of box {i * 31}."), ("kitchen",)) for i in range(8)]
+instances = expand(base, choose_styles(["leet", "prefix_injection"])[0]).instances
+target = Target(ScriptedEngine(slow, name="slow"), "slow", "1")
+settings = MiningSettings(budget=20, batch_size=2)
+mine_pairs(instances, target, PrefixListJudge(), GoldAnswers(), folder=Path(sys.argv[1]), settings=settings)
+"""
+
+
+def test_mining_whose_process_is_killed_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    command, killed, whole = [sys.executable, "-c", SLOW_MINING], tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, str(killed), "0.2"])
+    try:
+        deadline = time.monotonic() + 60
+        while _answered(killed) < 4 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert 4 <= _answered(killed) < 24
+    assert not (killed / PAIRS).exists()
+    for folder in (killed, whole):
+        subprocess.run([*command, str(folder), "0"], check=True, capture_output=True)
+    assert len((whole / PAIRS).read_text().splitlines()) == 20
+    for name in (PAIRS, YIELDS):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def _answered(folder: Path) -> int:
+    """Whole rows of answers in the journals."""
+    return sum(path.read_bytes().count(b"\n") for path in (folder / "journals").glob("answers-*.jsonl"))
 
 
 def test_time_adds_up_over_sessions_and_what_was_judged_is_counted_anew(tmp_path: Path) -> None:

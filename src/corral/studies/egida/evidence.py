@@ -15,6 +15,7 @@ from corral.redteam.agreement import Agreement, JudgedReplies, agreement_of, tra
 from corral.redteam.correction import correct_run
 from corral.redteam.egida.cells import attack_table
 from corral.redteam.egida.chosen import ChosenKind
+from corral.redteam.egida.held_out import held_out_of
 from corral.redteam.egida.pairs import Pair
 from corral.redteam.egida.shortcut import ALARM, Shortcut
 from corral.redteam.egida.split import CELLS, Cell
@@ -350,10 +351,11 @@ def _corrected(found: Findings, report: RedteamReport) -> list[dict[str, Any]]:
 def _attack_tables(found: Findings, report: RedteamReport, settings: RunSettings) -> dict[str, Any]:
     """Attack success of every system by cell and style, with the capability control, under the judge's name."""
     tables: dict[str, Any] = {"judge": next(iter(report.judges))}
+    held_out = held_out_of(found.drawn.split)
     for system in report.systems:
         overall = system.cell("")
         tables[system.target] = {
-            **attack_table(report.items[system.name], found.drawn.split, settings),
+            **attack_table(report.items[system.name], held_out, settings),
             "understood": None if overall is None else overall.understood.model_dump(mode="json"),
         }
     return tables
