@@ -15,11 +15,13 @@ from corral.data.self_written.benign_controls import benign_controls
 from corral.data.self_written.short_rows import example_from_short_row
 
 OLDER = ("contrasts", "statements", "replies", "everyday", "injections")
-LATER = ("neighbours", "passages", "comments", "plain", "varied")
+LATER = ("neighbours", "passages", "comments", "plain", "varied", "translations")
 SETS = (*OLDER, *LATER)
 LANGUAGES = {"en", "de", "es", "fr", "it", "nl", "pt"}
 FOUR = {"en", "de", "es", "fr"}
-LANGUAGES_OF = dict.fromkeys(OLDER, LANGUAGES) | dict.fromkeys(LATER, FOUR) | {"varied": {"en", "de"}}
+LANGUAGES_OF = (
+    dict.fromkeys(OLDER, LANGUAGES) | dict.fromkeys(LATER, FOUR) | {"varied": {"en", "de"}, "translations": {"de"}}
+)
 HAZARDS = {f"llama_guard_3/S{number}" for number in range(1, 15)} - {"llama_guard_3/S4"}
 
 ROWS = {name: list(self_written_rows(name)) for name in SETS}
@@ -97,6 +99,17 @@ def test_most_groups_of_the_later_sets_have_both_sides_in_each_language(name: st
     plain = {key for key in sides if key[0].startswith("pl-")}  # harmless rows on their own
     assert mean(sides[key] == {True, False} for key in sides.keys() - plain) > 0.9
     assert {"llama_guard_3/S4"}.isdisjoint(str(row.raw["category"]) for row in ROWS[name])
+
+
+def test_every_translation_has_the_group_hazard_and_side_of_english_rows() -> None:
+    """A group is on one side of a split with all that it translates."""
+    english = {
+        (row.group, row.raw["category"], row.harmful)
+        for name in ("passages", "comments", "plain", "varied")
+        for row in ROWS[name]
+        if row.language == "en"
+    }
+    assert {(row.group, row.raw["category"], row.harmful) for row in ROWS["translations"]} <= english
 
 
 def test_phrases_are_two_sided_by_verb_distinct_and_the_same_at_every_reading() -> None:

@@ -23,6 +23,7 @@ WRITTEN = (
     "plain",
     "replies",
     "statements",
+    "translations",
     "varied",
 )
 EVALUATION = (
