@@ -49,6 +49,9 @@ def write_held_out(split: Split, path: Path) -> None:
     """Write the requests of the test side, one a line: what they ask, where they are from, and cells by style."""
     side = held_out_of(split)
     bases = {each.base.id: each.base for each in split.tested}
+    cells: dict[str, dict[str, Cell]] = {base_id: {} for base_id in bases}
+    for (base_id, style), cell in side.cells.items():
+        cells[base_id][style] = cell
     rows = (
         {
             "id": base_id,
@@ -60,7 +63,7 @@ def write_held_out(split: Split, path: Path) -> None:
             "topics": list(base.topics),
             "topic_group": side.groups[base_id],
             "cluster": side.clusters[base_id],
-            "cells": {style: cell for (of, style), cell in side.cells.items() if of == base_id},
+            "cells": cells[base_id],
         }
         for base_id, base in bases.items()
     )
